@@ -1,0 +1,39 @@
+//! Names and default sizes of the maps. aya finds a map by the name of its `static`; these are the same words.
+
+/// `Array<Settings>`, one entry.
+pub const SETTINGS: &str = "SETTINGS";
+/// `Array<u64>`, 1024 entries: bit `port % 64` of entry `port / 64` is set for each protected TCP port.
+pub const PORTS: &str = "PORTS";
+/// `HashMap<Address, u8>`: addresses of this host, or those the configuration names instead.
+pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+/// `HashMap<Address, Verdict>`: verdicts on single source addresses.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// `LpmTrie<Address, Verdict>`: verdicts on source prefixes.
+pub const PREFIXES: &str = "PREFIXES";
+/// `LpmTrie<Address, Verdict>`: sources that always pass; consulted only when another verdict is about to apply.
+pub const ALLOW: &str = "ALLOW";
+/// `HashMap<FlowKey, ConnectionVerdict>`: verdicts on single connections.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
+pub const FOLLOW: &str = "FOLLOW";
+/// `RingBuf` of [`crate::event::EventHeader`] and payload bytes.
+pub const EVENTS: &str = "EVENTS";
+/// `PerCpuArray<u64>`, one entry for each [`crate::counter::Counter`].
+pub const COUNTERS: &str = "COUNTERS";
+
+/// Entries of [`PORTS`].
+pub const PORT_WORDS: u32 = 1024;
+/// Default of `limits.addresses`.
+pub const ADDRESSES_MAX: u32 = 100_000;
+/// Default of `limits.prefixes` (threats.md T10).
+pub const PREFIXES_MAX: u32 = 100_000;
+/// Default of `limits.allow`.
+pub const ALLOW_MAX: u32 = 10_000;
+/// Default of `limits.connections`.
+pub const CONNECTIONS_MAX: u32 = 65_536;
+/// Default of `limits.partial_hellos` (threats.md T18).
+pub const FOLLOW_MAX: u32 = 65_536;
+/// Most local addresses.
+pub const LOCAL_ADDRESSES_MAX: u32 = 4_096;
+/// Default of `limits.ring_bytes`; a power of two of pages.
+pub const RING_BYTES: u32 = 16 * 1024 * 1024;

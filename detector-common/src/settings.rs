@@ -1,0 +1,25 @@
+//! What the program reads once for each packet; written by userspace as a whole.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The one entry of the `SETTINGS` array.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Settings {
+    /// 1: verdicts of [`crate::verdict::ORIGIN_RULE`] hold; 0: they only count.
+    pub enforce: u32,
+    /// 1: only frames to the addresses in `LOCAL_ADDRESSES` are captured or dropped; 0: to any address.
+    pub local_only: u32,
+    /// Entries in `ADDRESSES`, so that an empty map costs no look-up.
+    pub addresses: u32,
+    /// Entries in `PREFIXES`, likewise.
+    pub prefixes: u32,
+    /// Entries in `CONNECTIONS`, likewise.
+    pub connections: u32,
+    /// The most segments one flow is followed for (threats.md T13).
+    pub segments_per_flow: u32,
+    /// Nanoseconds from a hello's first segment after which the flow is no longer followed (threats.md T18).
+    pub follow_ns: u64,
+}
+
+const _: () = assert!(size_of::<Settings>() == 32);

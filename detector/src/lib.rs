@@ -1,0 +1,9 @@
+//! detector: bot detection below HTTP.
+//!
+//! The rooms, in the order data passes them; a room uses only those above it (`cargo xtask layers`).
+
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it stands"))]
+
+pub mod clock;
+
+pub mod capture;

@@ -1,0 +1,3 @@
+//! The `detector` command.
+
+fn main() {}
