@@ -5,13 +5,17 @@
 //! so that checks and lints work on a machine without any BPF toolchain; such a binary says so when it loads.
 //!
 //! aya-build knows one way to be told things: the environment of its own process, which can't be changed safely from
-//! inside. So this program runs itself a second time with the right one, and the second run calls aya-build.
+//! inside. So this program runs itself a second time with the right one, and the second run calls aya-build. It also
+//! sets the compiler's flags so that none can be added from outside; a third role, the compiler's wrapper, adds one.
 
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -24,7 +28,16 @@ use toolchain::{Candidate, Compiler};
 const SECOND_RUN: &str = "DETECTOR_BUILD_EBPF_WITH";
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
+/// The instruction set. LLVM's default is the first one, without 32-bit arithmetic and jumps: each `u32` is then shifted
+/// up and down again, which is slower and makes the verifier forget its bounds. Linux knows v3 since 5.1; the programs
+/// need 5.18 anyway.
+const CPU: &str = "-Ctarget-cpu=v3";
+
 fn main() -> Result<()> {
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    if let [rustc, arguments @ ..] = arguments.as_slice() {
+        return wrap(rustc, arguments);
+    }
     if let Ok(name) = env::var(SECOND_RUN) {
         return build(&name);
     }
@@ -79,8 +92,10 @@ fn is_progress(line: &str) -> bool {
 
 /// This program again, in the environment that makes aya-build use `compiler` and `linker`.
 fn second_run(compiler: &Compiler, linker: &Path) -> Result<Command> {
-    let mut command = Command::new(env::current_exe().context("can't tell this build script's own path")?);
+    let this = env::current_exe().context("can't tell this build script's own path")?;
+    let mut command = Command::new(&this);
     command
+        .env("RUSTC_WRAPPER", &this) // in place of a cache like sccache, which gains nothing here
         .env("RUSTC_BOOTSTRAP", "1") // -Zbuild-std; set here only, so no userspace crate ever sees it
         // By path, not by PATH: bpf-linker's directory may hold rustup, which Candidate::Directory keeps out.
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
@@ -110,4 +125,16 @@ fn build(rustup: &str) -> Result<()> {
     let package = Package { name: "detector-ebpf", root_dir, ..Package::default() };
     let toolchain = if rustup.is_empty() { Toolchain::default() } else { Toolchain::Custom(rustup) };
     aya_build::build_ebpf([package], toolchain)
+}
+
+/// Cargo runs `RUSTC_WRAPPER rustc arguments…`: becomes that rustc, with [`CPU`] added for the BPF target. What is built
+/// for the host on the way (procedural macros, build scripts) stays as it is.
+fn wrap(rustc: &OsString, arguments: &[OsString]) -> Result<()> {
+    if arguments == ["-vV"] {
+        println!("{CPU}"); // cargo builds anew when this answer changes, so another CPU isn't lost in its cache
+    }
+    let for_bpf = arguments.iter().any(|argument| argument.to_string_lossy().starts_with("bpfe"));
+    let mut command = Command::new(rustc);
+    command.args(arguments).args(for_bpf.then_some(CPU));
+    Err(command.exec()).with_context(|| format!("can't run `{}`", rustc.display()))
 }
