@@ -10,3 +10,4 @@ pub mod config;
 pub mod capture;
 
 pub mod policy;
+pub mod telemetry;
