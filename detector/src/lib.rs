@@ -9,5 +9,6 @@ pub mod config;
 
 pub mod capture;
 
+pub mod admin;
 pub mod policy;
 pub mod telemetry;
