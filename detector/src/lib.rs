@@ -11,5 +11,6 @@ pub mod kernel;
 
 pub mod capture;
 
+pub mod admin;
 pub mod policy;
 pub mod telemetry;
