@@ -4,4 +4,9 @@
 //! sentence without it. Run by `cargo xtask test`, one test at a time: the machine's cores are few, and deadlines are
 //! meant for one lab.
 
+mod block;
+mod control;
+mod demo;
 mod lab;
+mod lifecycle;
+mod matrix;
