@@ -5,5 +5,11 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it stands"))]
 
 pub mod clock;
+pub mod config;
+
+pub mod kernel;
 
 pub mod capture;
+
+pub mod policy;
+pub mod telemetry;

@@ -1,0 +1,4 @@
+//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets, no memory kept.
+
+pub mod subject;
+pub mod ttl;
