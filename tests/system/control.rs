@@ -28,20 +28,21 @@ fn nonsense_on_the_control_socket_hurts_nobody() -> Result<()> {
     let lab = Lab::new(LabOptions::default())?;
     let _nginx = Nginx::start(&lab)?;
     let daemon = Daemon::start(&lab, DaemonOptions::default())?;
-    let frames: [&[u8]; 8] = [
+    let frames: [&[u8]; 9] = [
         b"",
-        b"\0",
-        b"\xff\xff\xff\xff",
-        b"\x7f\xff\xff\xffabc",
+        b"\n\n\n",
+        b"\0\xff\xfe\n",
         b"{}\n",
-        b"\0\0\0\x02{}",
+        b"{\"verb\":\"format\"}\n",
+        b"{\"verb\":\"block\",\"subject\":\"everyone\",\"ttl\":\"1h\"}\n",
+        b"{\"verb\":\"list\",\"skip\":-1}\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        &[0xa5; 100_000],
+        &[b'['; 200_000],
     ];
     // One that says nothing and stays, and one that stops in the middle of a frame.
     let silent = UnixStream::connect(control_socket(&lab))?;
     let mut half = UnixStream::connect(control_socket(&lab))?;
-    half.write_all(b"\0\0\x01\0{\"")?;
+    half.write_all(b"{\"verb\":\"sta")?;
     for frame in frames {
         let mut stream = UnixStream::connect(control_socket(&lab))?;
         // The daemon may hang up before it has read everything.
