@@ -10,5 +10,6 @@ pub mod config;
 pub mod capture;
 
 pub mod admin;
+pub mod cli;
 pub mod policy;
 pub mod telemetry;
