@@ -7,3 +7,13 @@
 pub mod clock;
 
 pub mod capture;
+pub mod flow;
+pub mod tls;
+
+pub mod fingerprint;
+
+pub mod pipeline;
+pub mod report;
+
+pub mod cli;
+pub mod fuzzing;

@@ -1,0 +1,3 @@
+//! The commands: arguments in, an exit code out. One command per file.
+
+pub mod fingerprint;
