@@ -39,8 +39,7 @@ fn head(ctx: &XdpContext, segment: &Segment, len: usize) -> Option<[u8; HEAD]> {
         return None;
     }
     // SAFETY: `n` bytes fit the array; the helper checks the frame, its fragments included.
-    let result =
-        unsafe { bpf_xdp_load_bytes(ctx.ctx, segment.offset as u32, bytes.as_mut_ptr().cast(), n as u32) };
+    let result = unsafe { bpf_xdp_load_bytes(ctx.ctx, segment.offset as u32, bytes.as_mut_ptr().cast(), n as u32) };
     if result == 0 { Some(bytes) } else { None }
 }
 

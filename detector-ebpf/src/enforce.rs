@@ -3,12 +3,12 @@
 //! A verdict only applies to frames for an address this host protects, after the allow list had its say: its trie is
 //! consulted here only, so ordinary packets never pay for it.
 
+use aya_ebpf::programs::XdpContext;
 use aya_ebpf::{
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     maps::lpm_trie::Key,
 };
 use aya_log_ebpf::debug;
-use aya_ebpf::programs::XdpContext;
 use detector_common::{
     counter::Counter,
     flow::FlowKey,
@@ -114,13 +114,7 @@ fn allowed(key: &FlowKey) -> bool {
 
 /// The decision on a segment to a protected port.
 #[inline(always)]
-pub fn decide(
-    ctx: &XdpContext,
-    settings: &Settings,
-    key: &FlowKey,
-    segment: &Segment,
-    counters: Counters,
-) -> Decision {
+pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, segment: &Segment, counters: Counters) -> Decision {
     let Some((verdict, drop)) = matching(ctx, settings, key, segment, counters) else {
         return Decision::Pass(Counter::PassProtected);
     };

@@ -10,7 +10,8 @@ use detector_common::{
     event::{EVENT_PAYLOAD_MAX, EventHeader},
     flow::{Address, FlowKey},
     maps::{
-        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, LOCAL_ADDRESSES_MAX, PORT_WORDS, PREFIXES_MAX, RING_BYTES,
+        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, LOCAL_ADDRESSES_MAX, PORT_WORDS, PREFIXES_MAX,
+        RING_BYTES,
     },
     settings::Settings,
     verdict::{ConnectionVerdict, Verdict},

@@ -11,5 +11,7 @@ pub mod kernel;
 
 pub mod capture;
 
+pub mod admin;
+pub mod cli;
 pub mod policy;
 pub mod telemetry;

@@ -190,12 +190,12 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// The maps'.
     pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
         let found = self.rules.unblock(ja4);
-        let of_it: Vec<Slot> =
-            self.entries
-                .iter()
-                .filter(|(_, entry)| entry.ja4 == Some(ja4) && entry.origin == Origin::Operator)
-                .map(|(slot, _)| *slot)
-                .collect();
+        let of_it: Vec<Slot> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.ja4 == Some(ja4) && entry.origin == Origin::Operator)
+            .map(|(slot, _)| *slot)
+            .collect();
         for slot in of_it {
             self.remove(&slot)?;
         }

@@ -51,8 +51,7 @@ const SYS: &str = "/sys/class/net";
 
 fn names_in(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort_unstable();
     names
 }
@@ -76,11 +75,14 @@ pub fn check(name: &str) -> Result<(), Error> {
     if name.is_empty() || name.contains('/') || name == "." || name == ".." || !directory.is_dir() {
         return Err(Error::Unknown { name: name.to_owned(), known: names()?.join(", ") });
     }
-    let lower = || {
-        names_in(&directory).iter().filter_map(|entry| entry.strip_prefix("lower_").map(str::to_owned)).collect()
-    };
+    let lower =
+        || names_in(&directory).iter().filter_map(|entry| entry.strip_prefix("lower_").map(str::to_owned)).collect();
     let kind = if directory.join("bridge").is_dir() {
-        return Err(Error::NotAPort { name: name.to_owned(), kind: "bridge", ports: names_in(&directory.join("brif")) });
+        return Err(Error::NotAPort {
+            name: name.to_owned(),
+            kind: "bridge",
+            ports: names_in(&directory.join("brif")),
+        });
     } else if directory.join("bonding").is_dir() {
         "bond"
     } else if Path::new("/proc/net/vlan").join(name).exists() {

@@ -176,7 +176,8 @@ impl Kernel {
     /// # Errors
     /// If the kernel doesn't say.
     pub fn facts(&mut self) -> Result<ProgramFacts, Error> {
-        let info = self.program()?.info().map_err(|error| Error::System("asking about the program", error.to_string()))?;
+        let info =
+            self.program()?.info().map_err(|error| Error::System("asking about the program", error.to_string()))?;
         Ok(ProgramFacts {
             verified_instructions: info.verified_instruction_count().unwrap_or(0),
             gpl_compatible: info.gpl_compatible().unwrap_or(false),

@@ -124,11 +124,8 @@ impl Rules {
 
     /// The rules in force.
     pub fn iter(&self) -> impl Iterator<Item = ListedRule> + '_ {
-        let list = |origin| move |(ja4, rule): (&Ja4, &Rule)| ListedRule {
-            ja4: *ja4,
-            origin,
-            until: rule.until,
-            hits: rule.hits,
+        let list = |origin| {
+            move |(ja4, rule): (&Ja4, &Rule)| ListedRule { ja4: *ja4, origin, until: rule.until, hits: rule.hits }
         };
         self.operator.iter().map(list(Origin::Operator)).chain(self.config.iter().map(list(Origin::Rule)))
     }
