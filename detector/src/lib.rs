@@ -6,12 +6,25 @@
 
 pub mod clock;
 pub mod config;
+pub mod telemetry;
 
 pub mod kernel;
 
 pub mod capture;
+pub mod flow;
+pub mod tls;
+
+pub mod fingerprint;
+
+pub mod pipeline;
+pub mod report;
+
+pub mod policy;
+
+pub mod enforce;
 
 pub mod admin;
+pub mod daemon;
+
 pub mod cli;
-pub mod policy;
-pub mod telemetry;
+pub mod fuzzing;

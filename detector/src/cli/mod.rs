@@ -4,12 +4,14 @@
 pub mod change;
 pub mod client;
 mod figures;
+pub mod fingerprint;
 pub mod list;
 pub mod printable;
+pub mod run;
 pub mod status;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -39,6 +41,10 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
+    Run(run::RunArgs),
+    /// Read the ClientHellos of a capture file
+    Fingerprint(fingerprint::FingerprintArgs),
     /// Drop what an address, a prefix or the clients with a JA4 value send to a protected port
     Block(change::BlockArgs),
     /// Let an address or a prefix pass, whatever else is said about it
@@ -61,6 +67,14 @@ pub enum Format {
     Table,
     /// For programs: one JSON object a line
     Json,
+}
+
+impl Format {
+    /// Where none was asked for: a table for a terminal, JSON for a program.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Table } else { Self::Json }
+    }
 }
 
 /// How a command ended (sysexits.h from 64 on).
@@ -143,10 +157,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     })
 }
 
-/// Runs a command that asks the daemon.
-pub fn execute(command: &Command) -> Exit {
+/// Runs a command.
+pub fn execute(command: Command) -> Exit {
+    let command = match command {
+        Command::Run(args) => return run::run(args),
+        Command::Fingerprint(args) => return fingerprint::run(&args),
+        command => command,
+    };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let done = match command {
+    let done = match &command {
+        Command::Run(_) | Command::Fingerprint(_) => Ok(Exit::Done),
         Command::Block(args) => change::block(args, &mut out),
         Command::Allow(args) => change::allow(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),

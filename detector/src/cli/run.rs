@@ -1,12 +1,14 @@
 //! `detector run`: flags in, the daemon in the foreground.
 
-use std::{io::IsTerminal as _, path::PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::{Exit, Failure, Format};
 use crate::{
     config::{Config, MetricsAddress, Overrides, Port, XdpMode},
-    daemon::{self, Format},
+    daemon, kernel,
+    telemetry::logs::{self, LogFormat},
 };
 
 /// Watch interfaces, and enforce verdicts
@@ -31,7 +33,7 @@ pub struct RunArgs {
     pub ports: Vec<Port>,
     /// How lines look [default: table on a terminal, json otherwise]
     #[arg(long, value_enum, value_name = "table|json")]
-    pub format: Option<RunFormat>,
+    pub format: Option<Format>,
     /// The configuration [default: /etc/detector/detector.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG")]
     pub config: Option<PathBuf>,
@@ -43,23 +45,12 @@ pub struct RunArgs {
     pub metrics: Option<MetricsAddress>,
 }
 
-/// How lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RunFormat {
-    /// Columns.
-    Table,
-    /// One object a line.
-    Json,
-}
-
 /// Runs the daemon; returns the exit code.
 #[must_use]
-pub fn run(args: RunArgs) -> u8 {
-    let format = match args.format {
-        Some(RunFormat::Table) => Format::Table,
-        Some(RunFormat::Json) => Format::Json,
-        None if std::io::stdout().is_terminal() => Format::Table,
-        None => Format::Json,
+pub fn run(args: RunArgs) -> Exit {
+    let format = match args.format.unwrap_or_else(Format::of_stdout) {
+        Format::Table => daemon::Format::Table,
+        Format::Json => daemon::Format::Json,
     };
     let overrides = Overrides {
         file: args.config,
@@ -70,19 +61,25 @@ pub fn run(args: RunArgs) -> u8 {
         control_socket: args.control_socket,
         metrics: args.metrics,
     };
+    let usage = |error: &dyn std::error::Error| Failure::new(Exit::Usage, error.to_string()).report();
     let config = match Config::load(&overrides) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("detector: {error}");
-            return 64;
-        }
+        Err(error) => return usage(&error),
     };
-    crate::telemetry::logs::init();
+    if let Err(error) = logs::init(LogFormat::Auto) {
+        return usage(&error);
+    }
     match daemon::run(&config, format) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("detector: {error}");
-            error.exit_code()
-        }
+        Ok(()) => Exit::Done,
+        Err(error) => Failure::new(exit(&error), error.to_string()).report(),
+    }
+}
+
+fn exit(error: &daemon::Error) -> Exit {
+    match error {
+        daemon::Error::Kernel(kernel::Error::Permission(_)) => Exit::Permission,
+        daemon::Error::Control(error) if error.is_permission() => Exit::Permission,
+        daemon::Error::Kernel(kernel::Error::Interface(_)) => Exit::Usage,
+        _ => Exit::Failed,
     }
 }

@@ -74,6 +74,7 @@ pub(super) struct Limits {
     pub(super) prefixes: Option<Count<1, ENTRIES>>,
     pub(super) allow: Option<Count<1, ENTRIES>>,
     pub(super) connections: Option<Count<1, ENTRIES>>,
+    pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,
     pub(super) events: Option<Count<1, ENTRIES>>,
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use detector_common::maps;
 
+use crate::fingerprint::Ja4;
+
 pub use value::{Addresses, MetricsAddress, Mode, Port, XdpMode};
 
 /// Read if it exists and `--config` names no other.
@@ -34,7 +36,7 @@ pub struct Config {
     /// Whether rules drop.
     pub mode: Mode,
     /// JA4 values that are blocked (in [`Mode::Observe`]: counted), each valid.
-    pub deny_ja4: Vec<String>,
+    pub deny_ja4: Vec<Ja4>,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -94,6 +96,8 @@ pub struct Limits {
     pub allow: u32,
     /// Verdicts on connections.
     pub connections: u32,
+    /// Operators' rules on JA4 values.
+    pub ja4_rules: u32,
     /// JA4 values in the table of `detector status`.
     pub fingerprints: u32,
     /// Lines of hellos that wait to be written.
@@ -171,13 +175,14 @@ impl Default for Limits {
             partial_bytes: 64 << 20,
             bytes_per_flow: 16 << 10,
             segments_per_flow: 4096,
-            holes_per_flow: 32,
+            holes_per_flow: 2048,
             partial_age: Duration::from_secs(10),
             finished_flows: 65_536,
             addresses: maps::ADDRESSES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
+            ja4_rules: 10_000,
             fingerprints: 4096,
             events: 8192,
         }
@@ -212,7 +217,7 @@ impl Config {
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let file = file::parse(name, text).map_err(ConfigError::Wrong)?;
         let base = Self::default();
-        let mut deny_ja4: Vec<String> = file.deny.ja4.unwrap_or_default().into_iter().map(|ja4| ja4.0).collect();
+        let mut deny_ja4: Vec<Ja4> = file.deny.ja4.unwrap_or_default().into_iter().map(|ja4| ja4.0).collect();
         deny_ja4.sort();
         deny_ja4.dedup();
         Ok(Self {
@@ -276,6 +281,7 @@ impl Limits {
             prefixes: pick!(prefixes),
             allow: pick!(allow),
             connections: pick!(connections),
+            ja4_rules: pick!(ja4_rules),
             fingerprints: pick!(fingerprints),
             events: pick!(events),
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Deserialize as DeserializeDerive, Serialize};
 
+use crate::fingerprint::Ja4;
 use crate::policy::subject::Subject;
 
 /// Whether rules drop packets.
@@ -85,7 +86,7 @@ pub struct Span(pub Duration);
 
 /// A JA4 value, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ja4Text(pub String);
+pub struct Ja4Text(pub(super) Ja4);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +159,11 @@ impl FromStr for Ja4Text {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Subject::ja4(text).map(|_| Self(text.to_owned())).map_err(|error| error.to_string())
+        match Subject::ja4(text) {
+            Ok(Subject::Ja4(ja4)) => Ok(Self(ja4)),
+            Ok(other) => Err(format!("`{other}` is not a JA4 value")),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

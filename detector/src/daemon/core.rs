@@ -204,7 +204,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         self.tally.complete += 1;
         let (flow, ja4) = (hello.flow, hello.fingerprint.ja4);
         // A second hello, after a HelloRetryRequest, has the connection of the first.
-        let initial_seq = hello.stream_seq.wrapping_sub(1);
+        let initial_seq = hello.first_seq.wrapping_sub(1);
         let now = monotonic();
         let decision = match self.enforcer.judge(flow.source, flow.destination, initial_seq, ja4, now) {
             Ok(decision) => decision,

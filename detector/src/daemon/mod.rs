@@ -67,19 +67,6 @@ pub enum Error {
     Ended,
 }
 
-impl Error {
-    /// The exit code of architecture.md: 64 usage, 77 permission, 1 anything else.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Kernel(kernel::Error::Permission(_)) => 77,
-            Self::Control(error) if error.is_permission() => 77,
-            Self::Kernel(kernel::Error::Interface(_)) => 64,
-            _ => 1,
-        }
-    }
-}
-
 fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::System(what, error.to_string())
 }

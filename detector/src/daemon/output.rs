@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+
 use super::core::{Line, action};
 use crate::{report::HelloLine, telemetry::Metrics};
 
@@ -48,16 +50,25 @@ pub(super) fn write(lines: &Receiver<Line>, format: Format, enforcing: bool, met
     }
 }
 
+/// A hello's line with what was done about it.
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'static str,
+    action: &'static str,
+    #[serde(flatten)]
+    hello: HelloLine<'a>,
+}
+
 fn header() -> String {
     format!("{:<7} {:<45} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
 }
 
 fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io::Result<()> {
     let action = action(line.decision, enforcing);
-    let hello = HelloLine::new(&line.hello);
     match format {
         Format::Json => {
-            serde_json::to_writer(&mut *out, &hello.event(action))?;
+            let hello = HelloLine::from(&*line.hello);
+            serde_json::to_writer(&mut *out, &Event { event: "hello", action, hello })?;
             writeln!(out)
         }
         Format::Table => {

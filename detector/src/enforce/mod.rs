@@ -165,8 +165,9 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// # Errors
     /// If there are too many such rules.
     pub fn block_ja4(&mut self, ja4: Ja4, until: Option<Timestamp>) -> Result<(), Error> {
+        // A repeated one takes no more room.
         if self.rules.operator_rules() >= self.max_rules && !self.rules.unblock(ja4) {
-            return Err(Error::Full("addresses"));
+            return Err(Error::Full("ja4_rules"));
         }
         self.rules.block(ja4, until);
         Ok(())
@@ -244,6 +245,12 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.remove(&slot)?;
         }
         Ok(())
+    }
+
+    /// When a verdict ends: `None` if there is none, `Some(None)` never.
+    #[must_use]
+    pub fn until(&self, slot: &Slot) -> Option<Option<Timestamp>> {
+        self.entries.get(slot).map(|entry| until(entry.expires_at))
     }
 
     /// Every verdict but those on connections.

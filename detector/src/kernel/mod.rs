@@ -65,7 +65,7 @@ pub enum Error {
     #[error("the eBPF object has no usable map `{0}`: {1}\n  this build of detector is broken; build it again")]
     Map(&'static str, String),
     /// A map is full.
-    #[error("the kernel's {0} table is full; remove entries (`detector list`) or raise `limits.{0}` and restart")]
+    #[error("the table of {0} is full; remove entries, or raise `limits.{0}` and restart")]
     Full(&'static str),
     /// Anything else the kernel says about a map or file descriptor.
     #[error("{0}: {1}")]

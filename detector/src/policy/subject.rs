@@ -9,6 +9,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::fingerprint::Ja4;
+
 /// Bits that the IPv4-mapped form (RFC 4291 section 2.5.5.2) puts before an IPv4 prefix.
 const MAPPED_BITS: u8 = 96;
 
@@ -21,7 +23,7 @@ pub enum Subject {
     /// A source prefix, shorter than an address, without host bits.
     Prefix(IpNet),
     /// Every client whose ClientHello has this JA4 value.
-    Ja4(String),
+    Ja4(Ja4),
 }
 
 /// A text that names nothing. `Display` is one line: what is wrong and what to type instead.
@@ -41,6 +43,13 @@ pub struct SubjectError {
 const ADDRESS_HINT: &str = "type an address like `192.0.2.7` or `2001:db8::7`, or a prefix like `192.0.2.0/24`";
 const JA4_HINT: &str =
     "a JA4 value looks like `t13d1516h2_8daaf6152771_e5627efa2ab1`; `detector status` lists those seen";
+
+impl From<IpNet> for Subject {
+    /// A prefix of full length is its address.
+    fn from(prefix: IpNet) -> Self {
+        if prefix.prefix_len() == prefix.max_prefix_len() { Self::Address(prefix.addr()) } else { Self::Prefix(prefix) }
+    }
+}
 
 impl Subject {
     /// An address or a prefix.
@@ -68,7 +77,7 @@ impl Subject {
     /// When `text` breaks the grammar `[tqd][0-9a-z]{2}[di][0-9]{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}`.
     pub fn ja4(text: &str) -> Result<Self, SubjectError> {
         match ja4_mistake(text) {
-            None => Ok(Subject::Ja4(text.to_owned())),
+            None => Ok(Subject::Ja4(text.parse().map_err(|_| refuse(text, (0..text.len(), format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned())))?)),
             Some(at) => {
                 let end = text[at..].chars().next().map_or(at, |wrong| at + wrong.len_utf8());
                 Err(refuse(text, (at..end, format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned())))
@@ -89,11 +98,7 @@ impl Subject {
             })?,
             net @ IpNet::V4(_) => net,
         };
-        if net.prefix_len() == net.max_prefix_len() {
-            Ok(Subject::Address(net.addr()))
-        } else {
-            Ok(Subject::Prefix(net))
-        }
+        Ok(Subject::from(net))
     }
 }
 
@@ -186,7 +191,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Address(address) => address.fmt(out),
             Subject::Prefix(net) => net.fmt(out),
-            Subject::Ja4(ja4) => out.write_str(ja4),
+            Subject::Ja4(ja4) => write!(out, "{ja4}"),
         }
     }
 }
@@ -230,7 +235,7 @@ mod tests {
         same("2001:DB8:0::7/128", "2001:db8::7");
         same("0.0.0.0/0", "0.0.0.0/0");
         same("2000::/3", "2000::/3");
-        assert_eq!(JA4.parse::<Subject>(), Ok(Subject::Ja4(JA4.to_owned())));
+        assert_eq!(JA4.parse::<Subject>(), Ok(Subject::Ja4(JA4.parse().unwrap())));
     }
 
     #[test]

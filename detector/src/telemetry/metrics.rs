@@ -102,6 +102,12 @@ pub struct Metrics {
     pub ignored: Counters,
     /// Lines of hellos: `written` or `dropped`.
     pub event_lines: Counters,
+    /// Events that no program of ours writes.
+    pub events_malformed: Counters,
+    /// Connection verdicts given up for newer ones, their table being full.
+    pub connections_evicted: Counters,
+    /// Verdicts on connections that could not be put in force.
+    pub judge_failed: Counters,
     verdicts: IntGaugeVec,
     latency: Histogram,
 }
@@ -174,6 +180,18 @@ impl Metrics {
                 "outcome",
                 ["written", "dropped"],
             ))?,
+            events_malformed: keep(Counters::single(
+                "detector_capture_events_malformed_total",
+                "Events of the ring that could not be read.",
+            ))?,
+            connections_evicted: keep(Counters::single(
+                "detector_enforce_connections_evicted_total",
+                "Connection verdicts given up for newer ones, their table being full.",
+            ))?,
+            judge_failed: keep(Counters::single(
+                "detector_enforce_failures_total",
+                "Verdicts on connections that could not be put in force; the connections passed.",
+            ))?,
             log_suppressed: keep(Counters::single(
                 "detector_log_lines_suppressed_total",
                 "Log lines left out since their place in the program logged too often.",
@@ -212,6 +230,13 @@ impl Metrics {
     /// How many verdicts of `kind` are in force.
     pub fn set_verdicts(&self, kind: VerdictKind, count: u64) {
         self.verdicts.with_label_values(&[kind.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many verdicts are in force, by kind.
+    #[must_use]
+    pub fn verdict_counts(&self) -> std::collections::BTreeMap<String, u64> {
+        let count = |kind: &VerdictKind| self.verdicts.with_label_values(&[kind.label()]).get();
+        VerdictKind::ALL.iter().map(|kind| (kind.label().to_owned(), u64::try_from(count(kind)).unwrap_or(0))).collect()
     }
 
     /// From the frame in the NIC to the verdict in force.
