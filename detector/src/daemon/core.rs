@@ -15,7 +15,7 @@ use std::{
 use detector_common::verdict::Action as KernelAction;
 use ipnet::IpNet;
 use lru::LruCache;
-use tracing::{error, info};
+use tracing::error;
 
 use crate::{
     admin::protocol::{
@@ -202,8 +202,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn hello(&mut self, hello: Box<Hello>) {
         self.tally.complete += 1;
         let (flow, ja4) = (hello.flow, hello.fingerprint.ja4);
-        // A second hello, after a HelloRetryRequest, has the connection of the first.
-        let initial_seq = hello.first_seq.wrapping_sub(1);
+        let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
         let decision = match self.enforcer.judge(flow.source, flow.destination, initial_seq, ja4, now) {
             Ok(decision) => decision,
@@ -244,14 +243,12 @@ impl<M: VerdictMaps> Verdicts<M> {
             Subject::Prefix(prefix) => self.enforcer.block_prefix(*prefix, until)?,
             Subject::Ja4(ja4) => self.enforcer.block_ja4(*ja4, until)?,
         }
-        info!(%subject, %ttl, "blocked");
         Ok(Response::Changed(Changed::new(Change::Blocked, subject, ttl, wall())))
     }
 
     fn allow(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
         let Some(prefix) = source_prefix(&subject) else { return Ok(Response::NotFound) };
         self.enforcer.allow(prefix, end(ttl, now))?;
-        info!(%subject, %ttl, "allowed");
         Ok(Response::Changed(Changed::new(Change::Allowed, subject, ttl, wall())))
     }
 
@@ -276,7 +273,6 @@ impl<M: VerdictMaps> Verdicts<M> {
         if !found {
             return Response::NotFound;
         }
-        info!(%subject, ?change, "taken back");
         Response::Changed(Changed::new(change, subject, left, wall()))
     }
 
@@ -319,7 +315,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             entry(Subject::Ja4(rule.ja4), action, rule.origin, rule.until, rule.hits)
         });
         let mut entries: Vec<Entry> = rules.chain(verdicts).collect();
-        entries.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
+        entries.sort_by(|a, b| a.subject.cmp(&b.subject));
         let total = entries.len();
         Response::Entries { entries: entries.into_iter().skip(skip).take(PAGE).collect(), total }
     }

@@ -243,11 +243,13 @@ impl Pipeline {
         };
         let fingerprint = self.fingerprinter.fingerprint(&hello, Transport::Tcp);
         let at = |offset: usize| partial.base.wrapping_add(u32::try_from(offset).unwrap_or(u32::MAX));
+        let start = self.first_start(&flow, partial);
         let hello = Hello {
             flow,
             at: partial.started,
             completed_at: now,
             first_seq: at(extent.start),
+            stream_seq: start,
             index,
             segments,
             bytes: u32::try_from(extent.message).unwrap_or(u32::MAX),
@@ -255,7 +257,6 @@ impl Pipeline {
             fingerprint,
             facts: facts(&hello, extent.records),
         };
-        let start = self.first_start(&flow, partial);
         let then = if index > 0 { Then::Closed } else { Then::Open };
         self.remember(flow, Finished { start, end: at(extent.end), index, then });
         out(Outcome::Hello(Box::new(hello)));

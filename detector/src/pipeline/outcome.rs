@@ -113,6 +113,8 @@ pub struct Hello {
     pub completed_at: Timestamp,
     /// Sequence number of the first byte of its first record.
     pub first_seq: u32,
+    /// Sequence number of the first byte the client sent on this connection: its initial one and 1.
+    pub stream_seq: u32,
     /// 0 for the first hello of a connection, 1 for the one after a HelloRetryRequest (rule 13).
     pub index: u32,
     /// The segments that brought bytes of it.
