@@ -18,7 +18,7 @@ pub const CONNECTIONS: &str = "CONNECTIONS";
 pub const FOLLOW: &str = "FOLLOW";
 /// `RingBuf` of [`crate::event::EventHeader`] and payload bytes.
 pub const EVENTS: &str = "EVENTS";
-/// `PerCpuArray<u64>`, one entry for each [`crate::counter::Counter`].
+/// `PerCpuArray<[u64; COUNTERS_LEN]>`, one entry, indexed by [`crate::counter::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
 /// Entries of [`PORTS`].

@@ -34,3 +34,17 @@ impl Timestamp {
         Self(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
     }
 }
+
+/// Now, on the clock of live packets.
+#[must_use]
+pub fn monotonic() -> Timestamp {
+    // CLOCK_MONOTONIC can't fail on Linux; a zero would only make everything look early.
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    Timestamp::default().plus(now)
+}
+
+/// Now, as people write it: for display only.
+#[must_use]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

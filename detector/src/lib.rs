@@ -5,5 +5,26 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it stands"))]
 
 pub mod clock;
+pub mod config;
+pub mod telemetry;
+
+pub mod kernel;
 
 pub mod capture;
+pub mod flow;
+pub mod tls;
+
+pub mod fingerprint;
+
+pub mod pipeline;
+pub mod report;
+
+pub mod policy;
+
+pub mod enforce;
+
+pub mod admin;
+pub mod daemon;
+
+pub mod cli;
+pub mod fuzzing;

@@ -1,3 +1,13 @@
-//! The `detector` command.
+//! The `detector` command: arguments in, one command, its exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use detector::cli;
+
+fn main() -> ExitCode {
+    let exit = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli::execute(cli.command),
+        Err(exit) => exit,
+    };
+    exit.into()
+}

@@ -1,1 +1,19 @@
-//! What every suite shares.
+//! What the suites that need a network share: two network namespaces with a wire between them ([`lab`]), and in them
+//! a web server ([`server`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon ([`daemon`]).
+//!
+//! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, the Python of `cargo xtask setup`, and the `detector`
+//! binary. Out: values to assert on. Everything that is started is a [`process::Process`], which ends with its value;
+//! every wait has a deadline ([`deadline`]). A missing program is an error that says how to get it, never a skip.
+//! Memory: what the programs print in one test.
+
+pub mod capture;
+pub mod clients;
+pub mod daemon;
+pub mod deadline;
+pub mod hello;
+pub mod lab;
+pub mod link;
+pub mod metrics;
+pub mod process;
+pub mod programs;
+pub mod server;

@@ -1,0 +1,240 @@
+//! The control socket: lines of JSON from an operator in, [`Request`]s to a [`Handler`], its [`Response`]s out. Who
+//! may speak is decided by the file's mode (0660) and group; who spoke is logged for every change. Bound: 64
+//! connections, one frame of 64 KiB each, two seconds for each frame either way.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::Group;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::protocol::{FRAME_MAX, Request, Response};
+
+/// Connections served at one time; more wait in the listener's queue.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// For one frame, from its first byte awaited to its last, and for one response.
+const FRAME_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Before accepting again when that failed: file descriptors may have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who speaks, as the kernel says (unix(7), SO_PEERCRED).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Process, if it is in sight of this one.
+    pub pid: Option<i32>,
+}
+
+/// What answers.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers within a few milliseconds: this runs on a thread of the runtime.
+    fn handle(&self, request: Request, peer: Peer) -> Response;
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another daemon answers there.
+    #[error(
+        "another detector is running (pid {pid}) with the control socket `{path}`; stop it, or choose another with `--control-socket`"
+    )]
+    Running {
+        /// The socket.
+        path: PathBuf,
+        /// The other daemon.
+        pid: i32,
+    },
+    /// Something else is there.
+    #[error("`{path}` is there and not a socket; remove it, or choose another with `--control-socket`")]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("can't make the control socket `{path}`: {what}: {source}; choose another with `--control-socket`")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// The step that failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ControlError {
+    /// The system refused for want of permission (exit code 77).
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// A control socket that listens. Its file goes when this does.
+#[derive(Debug)]
+pub struct Control {
+    listener: StdListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Control {
+    /// Makes the socket, and its directory if that is missing. A file that a dead daemon left is replaced. The mode is
+    /// 0660, and the group `group` if there is one of that name.
+    ///
+    /// # Errors
+    /// When a live daemon has it, or the system refuses.
+    pub fn bind(path: &Path, group: &str) -> Result<Self, ControlError> {
+        let fail = |what| move |source| ControlError::Io { path: path.to_owned(), what, source };
+        check_free(path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail("make its directory"))?;
+        // Under another name until mode and group are right: nobody else connects in between.
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let draft = parent.join(name);
+        drop(fs::remove_file(&draft));
+        let listener = StdListener::bind(&draft).map_err(fail("bind"))?;
+        let finish = || {
+            listener.set_nonblocking(true).map_err(fail("set non-blocking"))?;
+            fs::set_permissions(&draft, fs::Permissions::from_mode(0o660)).map_err(fail("set its mode"))?;
+            match Group::from_name(group) {
+                Ok(Some(group)) => std::os::unix::fs::chown(&draft, None, Some(group.gid.as_raw()))
+                    .map_err(fail("give it to its group"))?,
+                _ => tracing::info!(group, "no such group: only the user of the daemon may use the control socket"),
+            }
+            let inode = fs::metadata(&draft).map_err(fail("look at it"))?.ino();
+            fs::rename(&draft, path).map_err(fail("move it into place"))?;
+            Ok(inode)
+        };
+        let inode = finish().inspect_err(|_| drop(fs::remove_file(&draft)))?;
+        Ok(Self { listener, path: path.to_owned(), inode })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Only the file made here: a later daemon may have replaced it.
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn check_free(path: &Path) -> Result<(), ControlError> {
+    let fail = |source| ControlError::Io { path: path.to_owned(), what: "look whether it is in use", source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(ControlError::NotASocket { path: path.to_owned() }),
+        Ok(_) => {}
+    }
+    match StdStream::connect(path) {
+        Ok(stream) => {
+            let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+            Err(ControlError::Running { path: path.to_owned(), pid })
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Answers until `shutdown`, then lets those in the middle of a response end.
+///
+/// # Errors
+/// When the runtime doesn't take the listener.
+pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: CancellationToken) -> io::Result<()> {
+    let listener = UnixListener::from_std(control.listener.try_clone()?)?;
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    let mut failing = false;
+    let accept = async {
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    failing = false;
+                    let (handler, shutdown) = (Arc::clone(&handler), shutdown.clone());
+                    connections.spawn(async move {
+                        converse(stream, handler.as_ref(), &shutdown).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "the control socket can't accept; trying on");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accept).await;
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// One connection: frames until its end, a mistake or a deadline.
+async fn converse(stream: UnixStream, handler: &impl Handler, shutdown: &CancellationToken) {
+    let Ok(credentials) = stream.peer_cred() else { return };
+    let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut frame = Vec::new();
+    loop {
+        frame.clear();
+        let mut bounded = (&mut read).take(FRAME_MAX as u64);
+        let reading = timeout(FRAME_DEADLINE, bounded.read_until(b'\n', &mut frame));
+        let Some(Ok(Ok(1..))) = shutdown.run_until_cancelled(reading).await else { return };
+        let (response, last) = answer(&frame, handler, peer);
+        // A peer that doesn't read its response has no say in how long this waits.
+        let written = timeout(FRAME_DEADLINE, write.write_all(&response.encode())).await;
+        if last || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// The response to one frame, and whether it is the last one.
+fn answer(frame: &[u8], handler: &impl Handler, peer: Peer) -> (Response, bool) {
+    let refuse = |message| (Response::Error { message }, true);
+    let Some(line) = frame.strip_suffix(b"\n") else {
+        return refuse(match frame.len() {
+            FRAME_MAX.. => format!("a request has at most {FRAME_MAX} bytes"),
+            _ => "the request has no end of line".to_owned(),
+        });
+    };
+    let request = match Request::decode(line) {
+        Ok(request) => request,
+        Err(message) => return refuse(format!("not a request: {message}")),
+    };
+    let (verb, subject) = (request.verb(), request.subject().cloned());
+    let response = handler.handle(request, peer);
+    if let Some(subject) = subject {
+        let Peer { uid, gid, pid } = peer;
+        let until = if let Response::Changed(changed) = &response { changed.until.as_str() } else { "" };
+        let outcome = response.label();
+        tracing::info!(target: "detector::audit", verb, %subject, until, outcome, uid, gid, pid, "change asked for");
+    }
+    (response, false)
+}
+
+#[cfg(test)]
+mod tests;

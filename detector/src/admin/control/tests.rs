@@ -1,0 +1,173 @@
+//! The control socket under honest, slow, wrong and many peers.
+
+use std::io::{BufRead, BufReader as StdBufReader, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::*;
+
+/// Answers every request with what it is about, and counts.
+#[derive(Default)]
+struct Echo(AtomicUsize);
+
+impl Handler for Echo {
+    fn handle(&self, request: Request, peer: Peer) -> Response {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Response::Refused { reason: request.verb().to_owned(), hint: peer.uid.to_string() }
+    }
+}
+
+/// A server on a socket of its own, gone when dropped.
+struct Server {
+    path: PathBuf,
+    handler: Arc<Echo>,
+    shutdown: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/control.sock");
+        let control = Control::bind(&path, "no-such-group").unwrap();
+        let (handler, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
+        let (served, stop) = (Arc::clone(&handler), shutdown.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(control, served, stop)).unwrap();
+        });
+        Self { path, handler, shutdown, thread: Some(thread), _directory: directory }
+    }
+
+    fn connect(&self) -> StdStream {
+        let stream = StdStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn ask(&self, frame: &[u8]) -> Response {
+        let mut stream = self.connect();
+        stream.write_all(frame).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        response(&stream)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.thread.take().unwrap().join().unwrap();
+        assert!(!self.path.exists(), "the socket file outlived its server");
+    }
+}
+
+fn response(stream: &StdStream) -> Response {
+    let mut line = String::new();
+    StdBufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+const STATUS: &[u8] = b"{\"verb\":\"status\"}\n";
+
+#[test]
+fn one_connection_asks_as_often_as_it_likes() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    for _ in 0..3 {
+        stream.write_all(STATUS).unwrap();
+        let uid = nix::unistd::getuid().as_raw().to_string();
+        assert_eq!(response(&stream), Response::Refused { reason: "status".to_owned(), hint: uid });
+    }
+    assert_eq!(server.handler.0.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn the_file_is_for_its_user_and_group_alone() {
+    let server = Server::start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&server.path), 0o660);
+    assert_eq!(mode(server.path.parent().unwrap()) & 0o022, 0);
+}
+
+#[test]
+fn the_file_goes_to_its_group() {
+    let gid = nix::unistd::getgid();
+    let group = Group::from_gid(gid).unwrap().expect("the group of this test has a name");
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::bind(&directory.path().join("c.sock"), &group.name).unwrap();
+    assert_eq!(fs::metadata(&control.path).unwrap().gid(), gid.as_raw());
+}
+
+#[test]
+fn garbage_is_answered_with_an_error() {
+    let server = Server::start();
+    let long = vec![b'x'; FRAME_MAX + 10];
+    for frame in [b"\n".as_slice(), b"{\n", b"\xff\xfe\x1b[2J\n", b"{\"verb\":\"status\"}", &long] {
+        assert!(matches!(server.ask(frame), Response::Error { .. }));
+    }
+    let deep = [vec![b'['; 50_000], b"\n".to_vec()].concat();
+    assert!(matches!(server.ask(&deep), Response::Error { .. }));
+    assert_eq!(server.handler.0.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn random_bytes_are_answered_with_an_error() {
+    use proptest::strategy::{Strategy, ValueTree};
+    let server = Server::start();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..300 {
+        let mut frame =
+            proptest::collection::vec(proptest::num::u8::ANY, 0..300).new_tree(&mut runner).unwrap().current();
+        frame.push(b'\n');
+        assert!(matches!(server.ask(&frame), Response::Error { .. }));
+    }
+}
+
+#[test]
+fn slow_and_garbage_peers_do_not_keep_out_an_honest_one() {
+    let server = Server::start();
+    let slow: Vec<StdStream> = (0..100)
+        .map(|index| {
+            let mut stream = server.connect();
+            let frame: &[u8] = if index % 2 == 0 { b"{\"verb\":" } else { b"\x16\x03\x01\n" };
+            stream.write_all(frame).unwrap();
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    assert!(matches!(server.ask(STATUS), Response::Refused { .. }));
+    assert!(start.elapsed() < Duration::from_secs(5), "the command line waits five seconds: {:?}", start.elapsed());
+    for mut stream in slow {
+        // Each is answered or closed by its deadline.
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
+fn a_dead_daemons_socket_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    drop(StdListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let control = Control::bind(&path, "no-such-group").unwrap();
+    StdStream::connect(&path).unwrap();
+    drop(control);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_live_daemons_socket_is_left_alone() {
+    let server = Server::start();
+    let error = Control::bind(&server.path, "no-such-group").unwrap_err();
+    let pid = i32::try_from(std::process::id()).unwrap();
+    assert!(matches!(error, ControlError::Running { pid: found, .. } if found == pid), "{error}");
+    assert!(matches!(server.ask(STATUS), Response::Refused { .. }));
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(matches!(Control::bind(file.path(), "g"), Err(ControlError::NotASocket { .. })));
+    assert!(file.path().exists());
+}

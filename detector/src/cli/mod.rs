@@ -1,0 +1,264 @@
+//! The command line: arguments in, one command run, an [`Exit`] out. An error is at most three lines on stderr: what
+//! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon.
+
+pub mod change;
+pub mod client;
+mod figures;
+pub mod fingerprint;
+pub mod list;
+pub mod printable;
+pub mod run;
+pub mod status;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  detector block 192.0.2.7 --ttl 1h     drop what this address sends to a protected port
+  detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
+                                        drop connections of clients with this JA4 value
+  detector allow 198.51.100.0/24        let these pass, whatever else is said about them
+  detector list                         what is blocked and allowed, until when, with hits
+  detector status --format json         counters and the JA4 values seen most
+
+Exit codes: 0 done, 1 failed, 2 there was nothing, 64 usage, 69 no daemon, 77 no permission";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "detector", version, about = "Packet-level bot detection for edge hosts", after_help = EXAMPLES)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// Which command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
+    Run(run::RunArgs),
+    /// Read the ClientHellos of a capture file
+    Fingerprint(fingerprint::FingerprintArgs),
+    /// Drop what an address, a prefix or the clients with a JA4 value send to a protected port
+    Block(change::BlockArgs),
+    /// Let an address or a prefix pass, whatever else is said about it
+    Allow(change::AllowArgs),
+    /// Take a block back
+    Unblock(change::UnblockArgs),
+    /// Take an allow entry back
+    Unallow(change::UnallowArgs),
+    /// Show what is blocked and allowed, until when, with hits
+    List(list::ListArgs),
+    /// Show interfaces, counters and the JA4 values seen most
+    Status(status::StatusArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: one JSON object a line
+    Json,
+}
+
+impl Format {
+    /// Where none was asked for: a table for a terminal, JSON for a program.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Table } else { Self::Json }
+    }
+}
+
+/// How a command ended (sysexits.h from 64 on).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Asked, and the answer is no: nothing found, nothing to take back.
+    Negative = 2,
+    /// Wrong arguments or configuration.
+    Usage = 64,
+    /// The daemon can't be reached.
+    Unavailable = 69,
+    /// Not permitted.
+    Permission = 77,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A command that failed: how it ends and what it says, at most three lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// How the process ends.
+    pub exit: Exit,
+    /// What stands after `error: `.
+    pub message: String,
+}
+
+impl Failure {
+    /// One that ends with `exit`.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// Says it on stderr, with nothing in it that a terminal obeys.
+    pub fn report(&self) -> Exit {
+        // A reader that left (`| head`) has what it wanted.
+        if self.exit != Exit::Done {
+            complain(&format!("error: {}", self.message));
+        }
+        self.exit
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of writing to stdout.
+    fn from(error: io::Error) -> Self {
+        let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
+        Self::new(exit, format!("can't write to standard output: {error}"))
+    }
+}
+
+/// Reads the arguments. When there is no command to run (wrong arguments, `--help`, `--version`), says so and returns
+/// how to end.
+///
+/// # Errors
+/// How to end.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match write!(io::stdout(), "{}", error.render()) {
+            Ok(()) => Exit::Done,
+            Err(error) => Failure::from(error).report(),
+        },
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            complain(error.render().to_string().trim_end());
+            Exit::Usage
+        }
+        _ => {
+            complain(&condense(&error.render().to_string()));
+            Exit::Usage
+        }
+    })
+}
+
+/// Runs a command.
+pub fn execute(command: Command) -> Exit {
+    let command = match command {
+        Command::Run(args) => return run::run(args),
+        Command::Fingerprint(args) => return fingerprint::run(&args),
+        command => command,
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = match &command {
+        Command::Run(_) | Command::Fingerprint(_) => Ok(Exit::Done),
+        Command::Block(args) => change::block(args, &mut out),
+        Command::Allow(args) => change::allow(args, &mut out),
+        Command::Unblock(args) => change::unblock(args, &mut out),
+        Command::Unallow(args) => change::unallow(args, &mut out),
+        Command::List(args) => list::run(args, &mut out),
+        Command::Status(args) => status::run(args, &mut out),
+    };
+    let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
+    done.unwrap_or_else(|failure| failure.report())
+}
+
+fn complain(text: &str) {
+    // When stderr is gone there is nobody left to tell; the exit code still does.
+    drop(writeln!(io::stderr(), "{}", printable::lines(text)));
+}
+
+/// clap says in ten lines what fits into three: the error, the tip, the usage.
+fn condense(rendered: &str) -> String {
+    let mut paragraphs = rendered.split("\n\n").map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut lines = vec![paragraphs.next().unwrap_or_default()];
+    let (mut tips, mut usage) = (Vec::new(), None);
+    for paragraph in paragraphs {
+        if let Some(tip) = paragraph.strip_prefix("tip: ") {
+            tips.push(tip.to_owned());
+        } else if let Some(text) = paragraph.strip_prefix("Usage: ") {
+            usage = Some(format!("usage: {text}"));
+        }
+    }
+    if !tips.is_empty() {
+        lines.push(format!("tip: {}", tips.join("; ")));
+    }
+    lines.extend(usage);
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn condensed(args: &[&str]) -> String {
+        let args = std::iter::once("detector").chain(args.iter().copied());
+        condense(&Cli::try_parse_from(args).unwrap_err().render().to_string())
+    }
+
+    #[test]
+    fn definitions_hold() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        let mut all = vec![command.clone()];
+        all.extend(command.get_subcommands().cloned());
+        for mut command in all {
+            for help in [command.render_help(), command.render_long_help()] {
+                let help = help.to_string();
+                assert!(help.lines().count() <= 40, "{help}");
+                assert!(help.contains("Examples:"), "{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_three_lines_with_a_tip() {
+        let text = condensed(&["list", "--fromat", "json"]);
+        let expected = "error: unexpected argument '--fromat' found\ntip: a similar argument exists: '--format'\n\
+                        usage: detector list --format <FORMAT>";
+        assert_eq!(text, expected);
+        let text = condensed(&["blok", "192.0.2.7"]);
+        assert!(text.starts_with("error: unrecognized subcommand 'blok'\ntip: "), "{text}");
+        assert!(text.contains("'block'"), "{text}");
+        let text = condensed(&["status", "--format", "yaml"]);
+        assert!(text.starts_with("error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json]"));
+        let text = condensed(&["block"]);
+        assert!(text.starts_with("error: the following required arguments were not provided: "), "{text}");
+        for args in [&["block", "1.1.1.1", "--ja4", "x"][..], &["allow"], &["unblock", "a", "b"], &["list", "x"]] {
+            assert!(condensed(args).lines().count() <= 3);
+        }
+    }
+
+    #[test]
+    fn exit_codes() {
+        let code = |args: &[&str]| parse(["detector"].iter().chain(args).map(OsString::from)).map(drop);
+        assert_eq!(code(&["--help"]), Err(Exit::Done));
+        assert_eq!(code(&["--version"]), Err(Exit::Done));
+        assert_eq!(code(&["block", "--help"]), Err(Exit::Done));
+        assert_eq!(code(&["frobnicate"]), Err(Exit::Usage));
+        assert_eq!(code(&[]), Err(Exit::Usage));
+        assert_eq!(code(&["status"]), Ok(()));
+    }
+}

@@ -1,0 +1,85 @@
+//! `detector run`: flags in, the daemon in the foreground.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, Failure, Format};
+use crate::{
+    config::{Config, MetricsAddress, Overrides, Port, XdpMode},
+    daemon, kernel,
+    telemetry::logs::{self, LogFormat},
+};
+
+/// Watch interfaces, and enforce verdicts
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    detector run --interface eth0                 observe, a line for each ClientHello\n  \
+    detector run --interface eth0 --format json   the same for a program\n  \
+    detector run --interface eth0 --enforce       apply deny.ja4 of the configuration too\n\n\
+    Nothing is dropped before `detector block`, or --enforce with rules in the configuration.")]
+pub struct RunArgs {
+    /// A physical port to attach to; may be repeated [default: the one with the default route]
+    #[arg(long = "interface", short = 'i', value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Apply the configuration's rules instead of only counting what they would do
+    #[arg(long)]
+    pub enforce: bool,
+    /// Where the program runs [default: auto: native if the driver can, else generic]
+    #[arg(long, value_name = "auto|native|generic", env = "DETECTOR_XDP_MODE")]
+    pub xdp_mode: Option<XdpMode>,
+    /// A protected TCP port; may be repeated [default: 443]
+    #[arg(long = "port", value_name = "PORT")]
+    pub ports: Vec<Port>,
+    /// How lines look [default: table on a terminal, json otherwise]
+    #[arg(long, value_enum, value_name = "table|json")]
+    pub format: Option<Format>,
+    /// The configuration [default: /etc/detector/detector.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The control socket [default: /run/detector/control.sock]
+    #[arg(long, value_name = "PATH", env = "DETECTOR_CONTROL_SOCKET")]
+    pub control_socket: Option<PathBuf>,
+    /// Where metrics are served [default: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDRESS:PORT|off", env = "DETECTOR_METRICS")]
+    pub metrics: Option<MetricsAddress>,
+}
+
+/// Runs the daemon; returns the exit code.
+#[must_use]
+pub fn run(args: RunArgs) -> Exit {
+    let format = match args.format.unwrap_or_else(Format::of_stdout) {
+        Format::Table => daemon::Format::Table,
+        Format::Json => daemon::Format::Json,
+    };
+    let overrides = Overrides {
+        file: args.config,
+        interfaces: args.interfaces,
+        ports: args.ports,
+        enforce: args.enforce,
+        xdp_mode: args.xdp_mode,
+        control_socket: args.control_socket,
+        metrics: args.metrics,
+    };
+    let usage = |error: &dyn std::error::Error| Failure::new(Exit::Usage, error.to_string()).report();
+    let config = match Config::load(&overrides) {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    if let Err(error) = logs::init(LogFormat::Auto) {
+        return usage(&error);
+    }
+    match daemon::run(&config, format) {
+        Ok(()) => Exit::Done,
+        Err(error) => Failure::new(exit(&error), error.to_string()).report(),
+    }
+}
+
+fn exit(error: &daemon::Error) -> Exit {
+    match error {
+        daemon::Error::Kernel(kernel::Error::Permission(_)) => Exit::Permission,
+        daemon::Error::Control(error) if error.is_permission() => Exit::Permission,
+        daemon::Error::Kernel(kernel::Error::Interface(_)) => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}

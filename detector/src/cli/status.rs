@@ -1,0 +1,265 @@
+//! `detector status`: how things stand, on one screen of 24 lines.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use comfy_table::CellAlignment;
+use detector_common::counter::Counter;
+
+use super::client::{Client, ControlArgs};
+use super::list::{bare_table, json};
+use super::{Exit, Failure, Format, figures, printable};
+use crate::admin::protocol::{Request, Response, Status};
+use crate::config::{Mode, XdpMode};
+use crate::telemetry::metrics::{Fate, VerdictKind, fate};
+
+const EXAMPLES: &str = "\
+Examples:
+  detector status
+  watch detector status
+  detector status --format json | jq .hellos";
+
+/// JA4 values shown.
+const FINGERPRINTS: usize = 10;
+/// Interfaces, ports or reasons shown of a list.
+const SHOWN: usize = 6;
+/// Most characters of a server name.
+const NAME: usize = 60;
+
+/// `detector status`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct StatusArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// When the daemon can't be asked.
+pub fn run(args: &StatusArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let Response::Status(status) = Client::connect(&args.control)?.ask(&Request::Status)? else {
+        return Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?"));
+    };
+    match args.format {
+        Format::Table => writeln!(out, "{}", screen(&status))?,
+        Format::Json => json(&status, out)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn screen(status: &Status) -> String {
+    let mode = match status.mode {
+        Mode::Observe => "observe: rules count, only operators' blocks drop",
+        Mode::Enforce => "enforce: rules and operators' blocks drop",
+    };
+    let uptime = figures::seconds(status.uptime_s);
+    let version = printable::line(&status.version);
+    let head = format!("detector {version} (pid {}), up {uptime}, mode {mode}", status.pid);
+    let rows = [
+        ("interfaces", interfaces(status)),
+        ("ports", few(status.ports.iter().map(ToString::to_string))),
+        ("packets", packets(status)),
+        ("passed", reasons(packets_of(status, Fate::Pass))),
+        ("segments", segments(status)),
+        ("hellos", hellos(status)),
+        ("verdicts", verdicts(status)),
+        ("latency", latency(status)),
+    ];
+    let mut lines = vec![head, String::new()];
+    lines.extend(rows.map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()));
+    lines.push(String::new());
+    lines.push(fingerprints(status));
+    lines.join("\n")
+}
+
+/// The first of a list, and how many more there are.
+fn few(items: impl ExactSizeIterator<Item = String>) -> String {
+    let more = items.len().saturating_sub(SHOWN);
+    let shown = items.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+/// Counts with their labels, largest first, without those that are zero.
+fn reasons(counts: Vec<(&str, u64)>) -> String {
+    let mut counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let text = |(label, count): (&str, u64)| format!("{} {}", figures::count(count), printable::line(label));
+    if counts.is_empty() { "0".to_owned() } else { few(counts.into_iter().map(text)) }
+}
+
+fn interfaces(status: &Status) -> String {
+    few(status.interfaces.iter().map(|interface| {
+        let mode = match interface.xdp_mode {
+            XdpMode::Auto => "auto",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        };
+        let attached = if interface.attached { "" } else { " NOT ATTACHED" };
+        format!("{} {mode}{attached}", printable::line(&interface.name))
+    }))
+}
+
+fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
+    let counters = Counter::ALL.iter().filter(|&&counter| fate(counter) == Some(wanted));
+    counters.map(|counter| (counter.label(), kernel(status, *counter))).collect()
+}
+
+fn kernel(status: &Status, counter: Counter) -> u64 {
+    status.kernel.get(counter.label()).copied().unwrap_or(0)
+}
+
+fn packets(status: &Status) -> String {
+    let sum = |fate| packets_of(status, fate).iter().map(|(_, count)| count).sum::<u64>();
+    let dropped = match sum(Fate::Drop) {
+        0 => "0 dropped".to_owned(),
+        dropped => format!("{} dropped ({})", figures::count(dropped), reasons(packets_of(status, Fate::Drop))),
+    };
+    let seen = figures::count(kernel(status, Counter::Packets));
+    format!("{seen} seen, {} passed, {dropped}", figures::count(sum(Fate::Pass)))
+}
+
+fn segments(status: &Status) -> String {
+    let captured = figures::count(kernel(status, Counter::SegmentsCaptured));
+    let (received, lost) = (figures::count(status.ring.received), figures::count(status.ring.lost));
+    let advice = if status.ring.lost > 0 { " (raise `limits.ring_bytes`)" } else { "" };
+    format!("{captured} captured, {received} received, {lost} lost in the ring{advice}")
+}
+
+fn split<'a>(counts: &'a BTreeMap<String, u64>, whole: &str) -> (u64, Vec<(&'a str, u64)>) {
+    let rest = counts.iter().filter(|(label, _)| *label != whole).map(|(label, count)| (label.as_str(), *count));
+    (counts.get(whole).copied().unwrap_or(0), rest.collect())
+}
+
+fn hellos(status: &Status) -> String {
+    let (complete, causes) = split(&status.hellos, "complete");
+    let complete = figures::count(complete);
+    match causes.iter().map(|(_, count)| count).sum::<u64>() {
+        0 => format!("{complete} complete, 0 lost"),
+        lost => format!("{complete} complete, {} lost ({})", figures::count(lost), reasons(causes)),
+    }
+}
+
+fn verdicts(status: &Status) -> String {
+    let of = |kind: &VerdictKind| status.entries.get(kind.label()).copied().unwrap_or(0);
+    few(VerdictKind::ALL.iter().map(|kind| format!("{} {}", figures::count(of(kind)), kind.label())))
+}
+
+fn latency(status: &Status) -> String {
+    match (status.enforce_p50_us, status.enforce_p99_us) {
+        (Some(p50), Some(p99)) => {
+            format!(
+                "{} median, {} p99, from the NIC to the verdict in force",
+                figures::micros(p50),
+                figures::micros(p99)
+            )
+        }
+        _ => "no connection was judged yet".to_owned(),
+    }
+}
+
+fn fingerprints(status: &Status) -> String {
+    if status.fingerprints.is_empty() {
+        return "no hello seen yet".to_owned();
+    }
+    let mut table = bare_table(["JA4", "HELLOS", "LAST SEEN", "LAST SERVER NAME"]);
+    if let Some(hellos) = table.column_mut(1) {
+        hellos.set_cell_alignment(CellAlignment::Right);
+    }
+    for seen in status.fingerprints.iter().take(FINGERPRINTS) {
+        table.add_row([
+            printable::line(&seen.ja4),
+            figures::count(seen.hellos),
+            format!("{} ago", figures::seconds(seen.last_seen_s)),
+            seen.last_server_name.as_deref().map(shortened).unwrap_or_default(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn shortened(name: &str) -> String {
+    let name = printable::line(name);
+    if name.chars().count() <= NAME { name } else { format!("{}…", name.chars().take(NAME - 1).collect::<String>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::protocol::{Fingerprint, Interface, Ring};
+
+    fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
+        of.into_iter().map(|(label, count)| (label.to_owned(), count)).collect()
+    }
+
+    fn status() -> Status {
+        Status {
+            version: "0.1.0".to_owned(),
+            pid: 1234,
+            uptime_s: 11_520,
+            interfaces: vec![Interface { name: "eth0".to_owned(), xdp_mode: XdpMode::Native, attached: true }],
+            ports: vec![443, 8443],
+            kernel: counts([
+                ("packets", 12_345_678),
+                ("other_port", 12_000_000),
+                ("protected", 345_000),
+                ("connection", 678),
+                ("captured", 1012),
+            ]),
+            hellos: counts([("complete", 1000), ("timeout", 10), ("malformed", 2), ("reset", 0)]),
+            ring: Ring { submitted: 1012, received: 1012, lost: 0 },
+            entries: counts([("address", 3), ("ja4", 1)]),
+            fingerprints: vec![Fingerprint {
+                ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned(),
+                hellos: 1000,
+                last_server_name: Some("www.example.com".to_owned()),
+                last_seen_s: 3,
+            }],
+            enforce_p50_us: Some(85),
+            enforce_p99_us: Some(240),
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_screen() {
+        let expected = "\
+detector 0.1.0 (pid 1234), up 3h 12m, mode observe: rules count, only operators' blocks drop
+
+interfaces  eth0 native
+ports       443, 8443
+packets     12,345,678 seen, 12,345,000 passed, 678 dropped (678 connection)
+passed      12,000,000 other_port, 345,000 protected
+segments    1,012 captured, 1,012 received, 0 lost in the ring
+hellos      1,000 complete, 12 lost (10 timeout, 2 malformed)
+verdicts    3 address, 0 prefix, 0 allow, 0 connection, 1 ja4
+latency     85 µs median, 240 µs p99, from the NIC to the verdict in force
+
+JA4                                   HELLOS  LAST SEEN  LAST SERVER NAME
+t13d1516h2_8daaf6152771_e5627efa2ab1   1,000  3s ago     www.example.com";
+        assert_eq!(screen(&status()), expected);
+    }
+
+    #[test]
+    fn the_fullest_screen_is_one_screen_without_control_bytes() {
+        let mut full = status();
+        full.fingerprints[0].last_server_name = Some("\u{1b}]0;owned\u{7}\n".repeat(40));
+        full.fingerprints = vec![full.fingerprints[0].clone(); 50];
+        full.ports = (1..1000).collect();
+        full.interfaces = vec![full.interfaces[0].clone(); 50];
+        full.kernel = Counter::ALL.iter().map(|counter| (counter.label().to_owned(), u64::MAX >> 10)).collect();
+        let text = screen(&full);
+        assert!(text.lines().count() <= 24, "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+        assert!(text.contains("1, 2, 3, 4, 5, 6 and 993 more"));
+    }
+
+    #[test]
+    fn nothing_seen_yet() {
+        let text = screen(&Status::default());
+        assert!(text.ends_with("no hello seen yet") && text.contains("0 seen, 0 passed, 0 dropped"), "{text}");
+    }
+}

@@ -1,0 +1,309 @@
+//! The configuration: flags, environment and a TOML file in, [`Config`] out. A flag wins over the environment (clap
+//! reads both), that over the file, that over the default. Read once at the start; a change needs a restart. Bound: a
+//! file of 1 MiB.
+
+mod file;
+pub mod value;
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use detector_common::maps;
+
+use crate::fingerprint::Ja4;
+
+pub use value::{Addresses, MetricsAddress, Mode, Port, XdpMode};
+
+/// Read if it exists and `--config` names no other.
+pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
+/// Where the daemon listens for its operator.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
+/// Members may speak to the control socket.
+pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where the metrics are served.
+pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The effective configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What is looked at.
+    pub capture: Capture,
+    /// Whether rules drop.
+    pub mode: Mode,
+    /// JA4 values that are blocked (in [`Mode::Observe`]: counted), each valid.
+    pub deny_ja4: Vec<Ja4>,
+    /// Control socket and metrics.
+    pub admin: Admin,
+    /// The bounds of every table and queue.
+    pub limits: Limits,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Names of interfaces; empty: that of the default route.
+    pub interfaces: Vec<String>,
+    /// Protected TCP ports, sorted, at least one.
+    pub ports: Vec<u16>,
+    /// Where in the kernel.
+    pub xdp_mode: XdpMode,
+    /// Protected addresses.
+    pub addresses: Addresses,
+}
+
+/// Control socket and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the control socket.
+    pub control_socket: PathBuf,
+    /// The group it belongs to, if that exists.
+    pub control_group: String,
+    /// Where the metrics are served, or nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The bounds of every table and queue. Entries unless another unit is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the ring between kernel and userspace, a power of two.
+    pub ring_bytes: u32,
+    /// Incomplete hellos, in the kernel and in userspace.
+    pub partial_hellos: u32,
+    /// Incomplete hellos of one IPv4 address or IPv6 /64.
+    pub partials_per_source: u32,
+    /// Bytes of all incomplete hellos.
+    pub partial_bytes: u64,
+    /// Bytes of one incomplete hello.
+    pub bytes_per_flow: u32,
+    /// Segments of one incomplete hello.
+    pub segments_per_flow: u32,
+    /// Gaps in one incomplete hello.
+    pub holes_per_flow: u32,
+    /// Age at which an incomplete hello is given up.
+    pub partial_age: Duration,
+    /// Flows remembered after their hello.
+    pub finished_flows: u32,
+    /// Verdicts on addresses.
+    pub addresses: u32,
+    /// Verdicts on prefixes.
+    pub prefixes: u32,
+    /// The allow list.
+    pub allow: u32,
+    /// Verdicts on connections.
+    pub connections: u32,
+    /// Operators' rules on JA4 values.
+    pub ja4_rules: u32,
+    /// JA4 values in the table of `detector status`.
+    pub fingerprints: u32,
+    /// Lines of hellos that wait to be written.
+    pub events: u32,
+}
+
+/// What flags and environment say; they win over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`: must exist.
+    pub file: Option<PathBuf>,
+    /// `--interface`, if any was given.
+    pub interfaces: Vec<String>,
+    /// `--port`, if any was given.
+    pub ports: Vec<Port>,
+    /// `--enforce`: can only turn it on.
+    pub enforce: bool,
+    /// `--xdp-mode`.
+    pub xdp_mode: Option<XdpMode>,
+    /// `--control-socket`.
+    pub control_socket: Option<PathBuf>,
+    /// `--metrics`.
+    pub metrics: Option<MetricsAddress>,
+}
+
+/// Why there is no configuration. Exit code 64. At most three lines.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read `{path}`: {source}; `--config` names the configuration file")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than any that a person writes.
+    #[error("`{path}` is over 1 MiB: no configuration; `--config` names the configuration file")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file says something wrong: place, what, the line, carets.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            capture: Capture {
+                interfaces: Vec::new(),
+                ports: vec![443],
+                xdp_mode: XdpMode::Auto,
+                addresses: Addresses::Own,
+            },
+            mode: Mode::Observe,
+            deny_ja4: Vec::new(),
+            admin: Admin {
+                control_socket: DEFAULT_CONTROL_SOCKET.into(),
+                control_group: DEFAULT_CONTROL_GROUP.to_owned(),
+                metrics: Some(DEFAULT_METRICS),
+            },
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ring_bytes: maps::RING_BYTES,
+            partial_hellos: maps::FOLLOW_MAX,
+            partials_per_source: 64,
+            partial_bytes: 64 << 20,
+            bytes_per_flow: 16 << 10,
+            segments_per_flow: 4096,
+            holes_per_flow: 2048,
+            partial_age: Duration::from_secs(10),
+            finished_flows: 65_536,
+            addresses: maps::ADDRESSES_MAX,
+            prefixes: maps::PREFIXES_MAX,
+            allow: maps::ALLOW_MAX,
+            connections: maps::CONNECTIONS_MAX,
+            ja4_rules: 10_000,
+            fingerprints: 4096,
+            events: 8192,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file and puts `overrides` on top.
+    ///
+    /// # Errors
+    /// When a named file is missing, or anything in it is wrong.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let text = match &overrides.file {
+            Some(path) => Some((path.as_path(), read(path)?)),
+            None => match read(Path::new(DEFAULT_FILE)) {
+                Ok(text) => Some((Path::new(DEFAULT_FILE), text)),
+                Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let config = match text {
+            Some((path, text)) => Self::parse(&path.display().to_string(), &text)?,
+            None => Self::default(),
+        };
+        Ok(config.overridden(overrides))
+    }
+
+    /// Reads the text of a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// When anything in it is wrong.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let file = file::parse(name, text).map_err(ConfigError::Wrong)?;
+        let base = Self::default();
+        let mut deny_ja4: Vec<Ja4> = file.deny.ja4.unwrap_or_default().into_iter().map(|ja4| ja4.0).collect();
+        deny_ja4.sort();
+        deny_ja4.dedup();
+        Ok(Self {
+            capture: Capture {
+                interfaces: file.capture.interfaces.unwrap_or_default().into_iter().map(|name| name.0).collect(),
+                ports: file.capture.ports.map_or(base.capture.ports, |typed| ports(typed.0)),
+                xdp_mode: file.capture.xdp_mode.unwrap_or(base.capture.xdp_mode),
+                addresses: file.capture.addresses.unwrap_or(base.capture.addresses),
+            },
+            mode: file.enforce.mode.unwrap_or(base.mode),
+            deny_ja4,
+            admin: Admin {
+                control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
+                control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
+                metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
+            },
+            limits: Limits::resolve(&file.limits),
+        })
+    }
+
+    fn overridden(mut self, overrides: &Overrides) -> Self {
+        if !overrides.interfaces.is_empty() {
+            self.capture.interfaces.clone_from(&overrides.interfaces);
+        }
+        if !overrides.ports.is_empty() {
+            self.capture.ports = ports(overrides.ports.clone());
+        }
+        if overrides.enforce {
+            self.mode = Mode::Enforce;
+        }
+        self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
+        if let Some(path) = &overrides.control_socket {
+            self.admin.control_socket.clone_from(path);
+        }
+        self.admin.metrics = overrides.metrics.map_or(self.admin.metrics, |metrics| metrics.0);
+        self
+    }
+}
+
+impl Limits {
+    fn resolve(file: &file::Limits) -> Self {
+        // The types of the file hold each value below 2^32, but for `partial_bytes`, which stays 64 bits wide.
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let base = Self::default();
+        macro_rules! pick {
+            ($key:ident) => {
+                file.$key.map_or(base.$key, |value| narrow(value.0))
+            };
+        }
+        Self {
+            ring_bytes: pick!(ring_bytes),
+            partial_hellos: pick!(partial_hellos),
+            partials_per_source: pick!(partials_per_source),
+            partial_bytes: file.partial_bytes.map_or(base.partial_bytes, |value| value.0),
+            bytes_per_flow: pick!(bytes_per_flow),
+            segments_per_flow: pick!(segments_per_flow),
+            holes_per_flow: pick!(holes_per_flow),
+            partial_age: file.partial_age.map_or(base.partial_age, |value| value.0),
+            finished_flows: pick!(finished_flows),
+            addresses: pick!(addresses),
+            prefixes: pick!(prefixes),
+            allow: pick!(allow),
+            connections: pick!(connections),
+            ja4_rules: pick!(ja4_rules),
+            fingerprints: pick!(fingerprints),
+            events: pick!(events),
+        }
+    }
+}
+
+fn ports(typed: Vec<Port>) -> Vec<u16> {
+    let mut ports: Vec<u16> = typed.into_iter().map(|port| port.0).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let fail = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    fs::File::open(path).map_err(fail)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(fail)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The configuration as a whole; the text of each error about one value is tested in `file`.
+
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../dist/detector.toml");
+
+fn error(text: &str) -> String {
+    Config::parse("f.toml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_file_is_exactly_the_defaults() {
+    assert_eq!(Config::parse("detector.toml", SHIPPED).unwrap(), Config::default());
+}
+
+#[test]
+fn the_shipped_file_has_every_key_and_a_comment_before_each() {
+    let shipped: toml::Table = SHIPPED.parse().unwrap();
+    for section in ["capture", "enforce", "deny", "admin", "limits"] {
+        let message = error(&format!("[{section}]\n\"\" = 1"));
+        let known: Vec<&str> = message.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
+        assert!(!known.is_empty(), "{message}");
+        for key in known {
+            assert!(
+                shipped[section].as_table().unwrap().contains_key(key),
+                "{section}.{key} is not in dist/detector.toml"
+            );
+        }
+    }
+    let lines: Vec<&str> = SHIPPED.lines().collect();
+    for pair in lines.windows(2) {
+        if pair[1].contains('=') && !pair[1].starts_with('#') {
+            assert!(pair[0].starts_with('#'), "no comment before `{}`", pair[1]);
+        }
+    }
+}
+
+#[test]
+fn nothing_typed_is_the_defaults() {
+    assert_eq!(Config::parse("f.toml", "").unwrap(), Config::default());
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(
+        file.path(),
+        "[capture]\ninterfaces = [\"eth0\"]\nports = [8443, 443, 443]\n[admin]\nmetrics = \"off\"\n",
+    )
+    .unwrap();
+    let plain = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
+    let config = Config::load(&plain).unwrap();
+    assert_eq!(
+        (config.capture.ports.as_slice(), config.admin.metrics, config.mode),
+        (&[443, 8443][..], None, Mode::Observe)
+    );
+    let flags = Overrides {
+        interfaces: vec!["eth1".to_owned()],
+        ports: vec![Port(444)],
+        enforce: true,
+        xdp_mode: Some(XdpMode::Generic),
+        control_socket: Some("/tmp/c.sock".into()),
+        metrics: Some(MetricsAddress(Some(DEFAULT_METRICS))),
+        ..plain
+    };
+    let config = Config::load(&flags).unwrap();
+    assert_eq!(config.capture.interfaces, ["eth1"]);
+    assert_eq!((config.capture.ports.as_slice(), config.mode), (&[444][..], Mode::Enforce));
+    assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
+    assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let overrides = Overrides { file: Some("/nonexistent/detector.toml".into()), ..Overrides::default() };
+    let error = Config::load(&overrides).unwrap_err().to_string();
+    assert!(error.starts_with("can't read `/nonexistent/detector.toml`: No such file"), "{error}");
+}
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let overrides = Overrides { file: Some("/dev/zero".into()), ..Overrides::default() };
+    assert!(matches!(Config::load(&overrides), Err(ConfigError::TooLarge { .. })));
+}

@@ -1,0 +1,169 @@
+//! The thread on the packet path: waits for the ring, for requests, for address changes, and for time to pass.
+
+use std::{
+    os::fd::AsFd as _,
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use tracing::{debug, error, info, warn};
+
+use super::core::Core;
+use crate::{
+    admin::protocol::{Fingerprint, Request, Response},
+    clock::{Timestamp, monotonic},
+    kernel::{AddressWatch, Error, EventSource as _, KernelLog, Maps, Ring, Waker, own_addresses, wait},
+};
+
+/// Events handled before anything else gets its turn.
+const BUDGET: usize = 256;
+/// Rounds of a full budget after which the ring is not emptied but flooded, and a request is answered all the same.
+const ROUNDS: usize = 64;
+/// How often time alone is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a request waits for its answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+enum Command {
+    Request(Request, SyncSender<Response>),
+    Publish(SyncSender<Vec<Fingerprint>>),
+    Stop,
+}
+
+/// Talks to the engine from other threads.
+#[derive(Clone)]
+pub(super) struct Handle {
+    commands: Sender<Command>,
+    waker: Waker,
+}
+
+impl Handle {
+    /// Has a request answered.
+    pub(super) fn request(&self, request: Request) -> Response {
+        self.ask(|reply| Command::Request(request, reply)).unwrap_or_else(|| Response::Error {
+            message: "the packet path did not answer within 2 s; see the daemon's log".to_owned(),
+        })
+    }
+
+    /// Brings the metrics up to date, and tells the top fingerprints. `None`: they are as they were.
+    pub(super) fn publish(&self) -> Option<Vec<Fingerprint>> {
+        self.ask(Command::Publish)
+    }
+
+    /// Ends the thread after what is in the ring.
+    pub(super) fn stop(&self) {
+        // A thread that is gone needs no stopping.
+        let _ = self.commands.send(Command::Stop);
+        self.waker.wake();
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = sync_channel(1);
+        self.commands.send(command(reply)).ok()?;
+        self.waker.wake();
+        answer.recv_timeout(ANSWER).ok()
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Engine {
+    pub(super) ring: Ring,
+    pub(super) log: KernelLog,
+    pub(super) core: Core<Maps>,
+    /// Watches this host's addresses; absent if the configuration names the protected ones.
+    pub(super) addresses: Option<AddressWatch>,
+}
+
+impl Engine {
+    /// Starts the thread.
+    pub(super) fn start(self) -> Result<(Handle, thread::JoinHandle<()>), Error> {
+        let waker = Waker::new()?;
+        let (commands, received) = channel();
+        let handle = Handle { commands, waker: waker.clone() };
+        let thread = thread::Builder::new()
+            .name("packet-path".to_owned())
+            .spawn(move || self.run(&received, &waker))
+            .map_err(|error| Error::System("starting a thread", error.to_string()))?;
+        Ok((handle, thread))
+    }
+
+    fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
+        let mut ticked = monotonic();
+        let mut more = false;
+        loop {
+            if !more && let Err(error) = self.wait(waker) {
+                error!(%error, "the packet path can't wait for events; ending");
+                return;
+            }
+            more = self.drain();
+            for command in commands.try_iter() {
+                match command {
+                    Command::Request(request, reply) => {
+                        // Whoever asked may have given up.
+                        let _ = reply.send(self.core.request(request));
+                    }
+                    Command::Publish(reply) => {
+                        // What the kernel counted as submitted is to be found among the received.
+                        self.drain_all();
+                        self.core.publish();
+                        let _ = reply.send(self.core.top());
+                    }
+                    Command::Stop => {
+                        self.drain_all();
+                        self.core.publish();
+                        return;
+                    }
+                }
+            }
+            self.tick(&mut ticked);
+        }
+    }
+
+    /// Whether there may be more.
+    fn drain(&mut self) -> bool {
+        let Self { ring, core, .. } = self;
+        ring.drain(BUDGET, &mut |event| core.event(event)) == BUDGET
+    }
+
+    fn drain_all(&mut self) {
+        for _ in 0..ROUNDS {
+            if !self.drain() {
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, waker: &Waker) -> Result<(), Error> {
+        let watch = self.addresses.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
+        let [_, woken, logged, changed] = wait([self.ring.as_fd(), waker.as_fd(), self.log.as_fd(), watch], TICK)?;
+        if woken {
+            waker.clear();
+        }
+        if logged {
+            self.log.flush();
+        }
+        if changed && let Some(watch) = &self.addresses {
+            watch.clear();
+            self.read_addresses();
+        }
+        Ok(())
+    }
+
+    fn read_addresses(&mut self) {
+        let changed = own_addresses().and_then(|addresses| self.core.maps().protect_addresses(addresses));
+        match changed {
+            Ok(true) => info!("this host's addresses changed; the new ones are protected"),
+            Ok(false) => debug!("this host's addresses are as they were"),
+            Err(error) => warn!(%error, "this host's addresses changed and could not be read; the old ones stay"),
+        }
+    }
+
+    fn tick(&mut self, ticked: &mut Timestamp) {
+        let now = monotonic();
+        if now.since(*ticked) >= TICK {
+            *ticked = now;
+            self.core.tick();
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The only file that knows every room: bind everything, load, spawn, attach; serve until a signal; detach, drain.
+//!
+//! Traffic flows whenever this process doesn't: what is attached goes with it, and until it is attached nothing is
+//! looked at.
+
+mod core;
+mod engine;
+mod output;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{Arc, mpsc::sync_channel},
+    thread,
+    time::Duration,
+};
+
+use detector_common::{counter::Counter, settings::Settings};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+pub use self::output::Format;
+use self::{
+    core::Core,
+    engine::{Engine, Handle},
+};
+use crate::{
+    admin::{
+        control::{self, Control, ControlError, Handler, Peer},
+        metrics::{self as metrics_server, MetricsError, MetricsListener},
+        protocol::{Interface, Request, Response, Ring as RingStatus, Status},
+    },
+    clock::{Timestamp, monotonic},
+    config::{Addresses, Config, Limits, Mode, XdpMode},
+    enforce::Enforcer,
+    flow,
+    kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Maps, interface, own_addresses},
+    pipeline::{Cause, Ignored, Pipeline},
+    policy::rules::Rules,
+    telemetry::Metrics,
+};
+
+/// How long open connections of the control socket and the metrics page have to finish.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's side.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The metrics page.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// Anything of the operating system's.
+    #[error("{0}: {1}")]
+    System(&'static str, String),
+    /// A thread that must not end did.
+    #[error("the packet path has ended; see the log above. Its programs are detached, and traffic flows")]
+    Ended,
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::System(what, error.to_string())
+}
+
+/// Answers the control socket.
+struct Daemon {
+    engine: Handle,
+    counters: CounterMap,
+    metrics: Arc<Metrics>,
+    attached: Vec<Attached>,
+    ports: Vec<u16>,
+    mode: Mode,
+    started: Timestamp,
+}
+
+impl Daemon {
+    fn gather(&self) -> prometheus::Result<String> {
+        // The kernel first: what it has submitted by now, the engine has received by its answer.
+        match self.counters.read() {
+            Ok(counters) => self.metrics.set_kernel(|counter| counters.of(counter)),
+            Err(error) => warn!(%error, "metrics show the kernel's counters as they were"),
+        }
+        if self.engine.publish().is_none() {
+            warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
+        }
+        self.metrics.encode()
+    }
+
+    fn status(&self) -> Response {
+        let counters = match self.counters.read() {
+            Ok(counters) => counters,
+            Err(error) => return Response::Error { message: error.to_string() },
+        };
+        let Some(fingerprints) = self.engine.publish() else {
+            return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
+        };
+        let table = |rows: &crate::telemetry::counters::Counters| -> BTreeMap<String, u64> {
+            rows.rows().map(|(label, value)| (label.to_owned(), value)).collect()
+        };
+        let micros = |share| self.metrics.latency_quantile(share).map(|latency| latency.as_micros() as u64);
+        Response::Status(Box::new(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: monotonic().since(self.started).as_secs(),
+            mode: self.mode,
+            interfaces: self.attached.iter().map(interface_status).collect(),
+            ports: self.ports.clone(),
+            kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
+            hellos: table(&self.metrics.hellos),
+            ignored: table(&self.metrics.ignored),
+            ring: RingStatus {
+                submitted: counters.of(Counter::SegmentsSubmitted),
+                received: self.metrics.segments_received.value(""),
+                lost: counters.of(Counter::SegmentsLost),
+            },
+            entries: self.metrics.verdict_counts(),
+            fingerprints,
+            enforce_p50_us: micros(0.5),
+            enforce_p99_us: micros(0.99),
+        }))
+    }
+}
+
+impl Handler for Daemon {
+    fn handle(&self, request: Request, _peer: Peer) -> Response {
+        match request {
+            Request::Status => self.status(),
+            request => self.engine.request(request),
+        }
+    }
+}
+
+fn interface_status(attached: &Attached) -> Interface {
+    let mode = match attached.mode {
+        kernel::XdpMode::Auto => XdpMode::Auto,
+        kernel::XdpMode::Native => XdpMode::Native,
+        kernel::XdpMode::Generic => XdpMode::Generic,
+    };
+    Interface {
+        name: attached.interface.clone(),
+        xdp_mode: mode,
+        attached: interface::check(&attached.interface).is_ok(),
+    }
+}
+
+fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
+    LoadOptions {
+        ring_bytes: limits.ring_bytes,
+        follow: limits.partial_hellos,
+        addresses: limits.addresses,
+        prefixes: limits.prefixes,
+        allow: limits.allow,
+        connections: limits.connections,
+        debug,
+    }
+}
+
+fn flow_limits(limits: &Limits) -> flow::Limits {
+    flow::Limits {
+        partial_hellos: limits.partial_hellos as usize,
+        partials_per_source: limits.partials_per_source as usize,
+        partial_bytes: usize::try_from(limits.partial_bytes).unwrap_or(usize::MAX),
+        bytes_per_flow: limits.bytes_per_flow as usize,
+        segments_per_flow: limits.segments_per_flow,
+        holes_per_flow: limits.holes_per_flow as usize,
+        partial_age: limits.partial_age,
+        finished_flows: limits.finished_flows as usize,
+    }
+}
+
+/// Makes the configured addresses, or this host's own, the protected ones.
+fn protect(maps: &mut Maps, addresses: &Addresses) -> Result<(bool, Option<AddressWatch>), kernel::Error> {
+    match addresses {
+        Addresses::Any => Ok((false, None)),
+        Addresses::Listed(listed) => {
+            maps.protect_addresses(listed.clone())?;
+            Ok((true, None))
+        }
+        Addresses::Own => {
+            // Watching starts before reading, so that no change falls between the two.
+            let watch = AddressWatch::new()?;
+            maps.protect_addresses(own_addresses()?)?;
+            Ok((true, Some(watch)))
+        }
+    }
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// If it can't start, or the packet path ends.
+pub fn run(config: &Config, format: Format) -> Result<(), Error> {
+    let interfaces = if config.capture.interfaces.is_empty() {
+        vec![interface::default_route().map_err(kernel::Error::from)?]
+    } else {
+        config.capture.interfaces.clone()
+    };
+    for name in &interfaces {
+        interface::check(name).map_err(kernel::Error::from)?;
+    }
+    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
+    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+
+    let limits = &config.limits;
+    let debug = tracing::enabled!(tracing::Level::DEBUG);
+    let (mut kernel, mut maps, ring, counters, log) = Kernel::load(&load_options(limits, debug))?;
+    maps.protect_ports(&config.capture.ports)?;
+    let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
+    let settings = Settings {
+        enforce: u32::from(config.mode == Mode::Enforce),
+        local_only: u32::from(local_only),
+        segments_per_flow: limits.segments_per_flow,
+        follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
+        ..Settings::default()
+    };
+    let mut rules = Rules::default();
+    rules.configure(config.deny_ja4.iter().copied());
+    let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
+
+    let labels = |all: &[&'static str]| all.to_vec();
+    let causes: Vec<&'static str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
+    let ignored: Vec<&'static str> = Ignored::ALL.iter().map(|reason| reason.label()).collect();
+    let metrics = Metrics::new(config.mode, &labels(&causes), &labels(&ignored))
+        .map_err(|error| Error::System("making the metrics", error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let enforcing = config.mode == Mode::Enforce;
+    let (lines, written) = sync_channel(limits.events as usize);
+    let writer_metrics = Arc::clone(&metrics);
+    let writer = thread::Builder::new()
+        .name("hello-lines".to_owned())
+        .spawn(move || output::write(&written, format, enforcing, &writer_metrics))
+        .map_err(system("starting a thread"))?;
+    let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
+    let pipeline = Pipeline::new(flow_limits(limits));
+    let core = Core::new(pipeline, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
+    let (engine, packet_path) = Engine { ring, log, core, addresses }.start()?;
+
+    let mut attached = Vec::new();
+    for name in &interfaces {
+        attached.push(kernel.attach(name, wanted_mode(config.capture.xdp_mode))?);
+    }
+    let daemon = Arc::new(Daemon {
+        engine: engine.clone(),
+        counters,
+        metrics,
+        attached,
+        ports: config.capture.ports.clone(),
+        mode: config.mode,
+        started: monotonic(),
+    });
+    let result = serve(control, page, &daemon, packet_path);
+    // Detached first: nothing is dropped any more, and the ring gets its last event.
+    drop(kernel);
+    engine.stop();
+    drop((engine, daemon));
+    let packet_path = result?;
+    if let Some(thread) = packet_path {
+        let _ = thread.join();
+        let _ = writer.join();
+    }
+    info!("detached; stopped");
+    Ok(())
+}
+
+fn wanted_mode(mode: XdpMode) -> kernel::XdpMode {
+    match mode {
+        XdpMode::Auto => kernel::XdpMode::Auto,
+        XdpMode::Native => kernel::XdpMode::Native,
+        XdpMode::Generic => kernel::XdpMode::Generic,
+    }
+}
+
+/// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
+fn serve(
+    control: Control,
+    page: Option<MetricsListener>,
+    daemon: &Arc<Daemon>,
+    packet_path: thread::JoinHandle<()>,
+) -> Result<Option<thread::JoinHandle<()>>, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(system("starting the runtime"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
+        let (ended, mut has_ended) = oneshot::channel();
+        // A thread of its own, since joining blocks and the runtime must be able to end without it.
+        let watcher = thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || {
+                let _ = packet_path.join();
+                // Nobody listens any more when the daemon is stopping.
+                let _ = ended.send(());
+            })
+            .map_err(system("starting a thread"))?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        spawn(&tasks, &stop, control, page, daemon);
+        for attached in &daemon.attached {
+            info!(interface = %attached.interface, mode = attached.mode.name(), "attached");
+        }
+        info!(mode = daemon.mode.label(), "ready");
+        let result = tokio::select! {
+            _ = terminate.recv() => Ok(Some(watcher)),
+            _ = interrupt.recv() => Ok(Some(watcher)),
+            _ = &mut has_ended => Err(Error::Ended),
+        };
+        stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            warn!("connections of the control socket or the metrics page were still open; closed");
+        }
+        result
+    })
+}
+
+fn spawn(
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    control: Control,
+    page: Option<MetricsListener>,
+    daemon: &Arc<Daemon>,
+) {
+    let (handler, token) = (Arc::clone(daemon), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = control::serve(control, handler, token).await {
+            error!(%error, "the control socket is closed; restart detector to have it back");
+        }
+    });
+    if let Some(page) = page {
+        let (daemon, token) = (Arc::clone(daemon), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = metrics_server::serve(page, move || daemon.gather(), token).await {
+                error!(%error, "the metrics page is closed; restart detector to have it back");
+            }
+        });
+    }
+}

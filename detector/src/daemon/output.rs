@@ -1,0 +1,82 @@
+//! Lines of hellos on standard output, on a thread of its own: a slow reader never holds up the packet path. Memory: the
+//! queue's bound; what doesn't fit is counted by the sender.
+
+use std::{
+    io::{self, BufWriter, Write},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::core::{Line, action};
+use crate::{report::HelloLine, telemetry::Metrics};
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Columns, for a person.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Writes until every sender is gone.
+pub(super) fn write(lines: &Receiver<Line>, format: Format, enforcing: bool, metrics: &Arc<Metrics>) {
+    let mut out = BufWriter::new(io::stdout().lock());
+    if format == Format::Table {
+        let _ = writeln!(out, "{}", header());
+    }
+    let mut open = true;
+    loop {
+        // Flushed when nothing more is waiting: at once for one hello, in bulk under load.
+        let line = match lines.try_recv() {
+            Ok(line) => line,
+            Err(_) => {
+                open = open && out.flush().is_ok();
+                match lines.recv_timeout(Duration::from_secs(3600)) {
+                    Ok(line) => line,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        // Whoever read standard output may go; the daemon's work is elsewhere.
+        open = open && one(&mut out, &line, format, enforcing).is_ok();
+        metrics.event_lines.add(if open { "written" } else { "dropped" }, 1);
+    }
+}
+
+/// A hello's line with what was done about it.
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'static str,
+    action: &'static str,
+    #[serde(flatten)]
+    hello: HelloLine<'a>,
+}
+
+fn header() -> String {
+    format!("{:<7} {:<45} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
+}
+
+fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io::Result<()> {
+    let action = action(line.decision, enforcing);
+    match format {
+        Format::Json => {
+            let hello = HelloLine::from(&*line.hello);
+            serde_json::to_writer(&mut *out, &Event { event: "hello", action, hello })?;
+            writeln!(out)
+        }
+        Format::Table => {
+            let fingerprint = &line.hello.fingerprint;
+            let name = fingerprint.server_name.as_deref().unwrap_or("-");
+            let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
+            let client = line.hello.flow.source.to_string();
+            writeln!(out, "{action:<7} {client:<45} {:<36} {name:<24} {alpn}", fingerprint.ja4)
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Room 11: decisions in, entries of the kernel's verdict maps out. Keeps a copy of what the kernel holds, so that an
+//! entry's end is known, a full table is an answer and not a surprise, and `detector list` needs no walk over maps.
+//!
+//! The kernel ends every verdict by itself at its time; this room only clears away what has ended. Memory: as many
+//! entries as the kernel's tables take.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use detector_common::{
+    settings::Settings,
+    verdict::{Action, FOREVER, ORIGIN_OPERATOR, ORIGIN_RULE, Verdict},
+};
+use ipnet::IpNet;
+
+use crate::{
+    clock::Timestamp,
+    fingerprint::Ja4,
+    kernel::{Error, Slot, VerdictMaps},
+    policy::rules::{Decision, Origin, Rules},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The longest a verdict on one connection lasts, whatever its rule says: long after the client has given up, and short
+/// enough that forgotten ones don't fill the table.
+pub const CONNECTION_VERDICT_MAX: Duration = Duration::from_secs(3600);
+
+/// What `detector list` shows of a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it stands.
+    pub slot: Slot,
+    /// What it does.
+    pub action: Action,
+    /// Who wanted it.
+    pub origin: Origin,
+    /// Until when; `None` is forever.
+    pub until: Option<Timestamp>,
+    /// Packets it decided.
+    pub hits: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    action: Action,
+    origin: Origin,
+    expires_at: u64,
+    /// Tells entries with one expiry apart.
+    id: u64,
+    /// The rule that a connection's verdict came from.
+    ja4: Option<Ja4>,
+}
+
+type Expiry = BTreeMap<(u64, u64), Slot>;
+
+/// Entries in force, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// On single addresses.
+    pub address: usize,
+    /// On prefixes.
+    pub prefix: usize,
+    /// On the allow list.
+    pub allow: usize,
+    /// On single connections.
+    pub connection: usize,
+    /// On JA4 values.
+    pub ja4: usize,
+}
+
+/// The verdicts.
+#[derive(Debug)]
+pub struct Enforcer<M> {
+    maps: M,
+    settings: Settings,
+    rules: Rules,
+    max_rules: usize,
+    entries: HashMap<Slot, Entry>,
+    /// By expiry, then by age.
+    expiry: Expiry,
+    /// The same of verdicts on connections, of which the first is given up when the table is full.
+    connection_expiry: Expiry,
+    counts: Counts,
+    next_id: u64,
+    evicted: u64,
+}
+
+fn expires_at(until: Option<Timestamp>) -> u64 {
+    until.map_or(FOREVER, Timestamp::as_nanos)
+}
+
+fn until(expires_at: u64) -> Option<Timestamp> {
+    (expires_at != FOREVER).then(|| Timestamp::from_nanos(expires_at))
+}
+
+impl<M: VerdictMaps> Enforcer<M> {
+    /// Starts with no verdicts, and writes the settings.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn new(mut maps: M, settings: Settings, rules: Rules, max_rules: usize) -> Result<Self, Error> {
+        maps.set(settings)?;
+        Ok(Self {
+            maps,
+            settings,
+            rules,
+            max_rules,
+            entries: HashMap::new(),
+            expiry: Expiry::new(),
+            connection_expiry: Expiry::new(),
+            counts: Counts::default(),
+            next_id: 0,
+            evicted: 0,
+        })
+    }
+
+    /// The maps.
+    pub fn maps(&mut self) -> &mut M {
+        &mut self.maps
+    }
+
+    /// How many verdicts there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { ja4: self.rules.len(), ..self.counts }
+    }
+
+    /// Connection verdicts given up for newer ones.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Blocks a source address.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn block_address(&mut self, address: IpAddr, until: Option<Timestamp>) -> Result<(), Error> {
+        self.put(Slot::Address(address), Action::Block, Origin::Operator, expires_at(until), None)
+    }
+
+    /// Blocks a source prefix.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn block_prefix(&mut self, prefix: IpNet, until: Option<Timestamp>) -> Result<(), Error> {
+        self.put(Slot::Prefix(prefix), Action::Block, Origin::Operator, expires_at(until), None)
+    }
+
+    /// Puts a source prefix on the allow list.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn allow(&mut self, prefix: IpNet, until: Option<Timestamp>) -> Result<(), Error> {
+        self.put(Slot::Allow(prefix), Action::Allow, Origin::Operator, expires_at(until), None)
+    }
+
+    /// Blocks every connection whose hello has this JA4.
+    ///
+    /// # Errors
+    /// If there are too many such rules.
+    pub fn block_ja4(&mut self, ja4: Ja4, until: Option<Timestamp>) -> Result<(), Error> {
+        // A repeated one takes no more room.
+        if self.rules.operator_rules() >= self.max_rules && !self.rules.unblock(ja4) {
+            return Err(Error::Full("ja4_rules"));
+        }
+        self.rules.block(ja4, until);
+        Ok(())
+    }
+
+    /// Takes back a block or an allow entry; whether there was one.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn remove(&mut self, slot: &Slot) -> Result<bool, Error> {
+        let Some(entry) = self.entries.remove(slot) else { return Ok(false) };
+        self.expiry_of(slot).remove(&(entry.expires_at, entry.id));
+        self.maps.remove(slot)?;
+        self.changed(slot, -1)?;
+        Ok(true)
+    }
+
+    /// Takes back an operator's block of a JA4, and the verdicts on connections that came of it; whether there was one.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
+        let found = self.rules.unblock(ja4);
+        let of_it: Vec<Slot> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.ja4 == Some(ja4) && entry.origin == Origin::Operator)
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in of_it {
+            self.remove(&slot)?;
+        }
+        Ok(found)
+    }
+
+    /// Judges the hello of a connection; a block is in force when this returns.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn judge(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        initial_seq: u32,
+        ja4: Ja4,
+        now: Timestamp,
+    ) -> Result<Decision, Error> {
+        let decision = self.rules.decide(ja4, now);
+        if let Decision::Block { origin, until } = decision {
+            let longest = now.plus(CONNECTION_VERDICT_MAX).as_nanos();
+            let slot = Slot::Connection { source, destination, initial_seq };
+            let expires_at = expires_at(until).min(longest);
+            match self.put(slot, Action::Block, origin, expires_at, Some(ja4)) {
+                Err(Error::Full(_)) if self.evict_connection()? => {
+                    self.put(slot, Action::Block, origin, expires_at, Some(ja4))?;
+                }
+                result => result?,
+            }
+        }
+        Ok(decision)
+    }
+
+    /// Clears away what has ended.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn expire(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.rules.expire(now);
+        let mut slots = Vec::new();
+        let ended = (now.as_nanos(), u64::MAX);
+        for expiry in [&self.expiry, &self.connection_expiry] {
+            slots.extend(expiry.range(..=ended).map(|(_, slot)| *slot));
+        }
+        for slot in slots {
+            self.remove(&slot)?;
+        }
+        Ok(())
+    }
+
+    /// When a verdict ends: `None` if there is none, `Some(None)` never.
+    #[must_use]
+    pub fn until(&self, slot: &Slot) -> Option<Option<Timestamp>> {
+        self.entries.get(slot).map(|entry| until(entry.expires_at))
+    }
+
+    /// Every verdict but those on connections.
+    pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
+        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. })).map(|(slot, entry)| Listed {
+            slot: *slot,
+            action: entry.action,
+            origin: entry.origin,
+            until: until(entry.expires_at),
+            hits: self.maps.hits(slot).unwrap_or(0),
+        })
+    }
+
+    /// The rules on fingerprints.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn expiry_of(&mut self, slot: &Slot) -> &mut Expiry {
+        if matches!(slot, Slot::Connection { .. }) { &mut self.connection_expiry } else { &mut self.expiry }
+    }
+
+    /// Gives up the connection verdict that would end first.
+    fn evict_connection(&mut self) -> Result<bool, Error> {
+        let Some(slot) = self.connection_expiry.values().next().copied() else { return Ok(false) };
+        self.evicted += 1;
+        self.remove(&slot)
+    }
+
+    fn put(
+        &mut self,
+        slot: Slot,
+        action: Action,
+        origin: Origin,
+        expires_at: u64,
+        ja4: Option<Ja4>,
+    ) -> Result<(), Error> {
+        let verdict = Verdict {
+            expires_at,
+            hits: 0,
+            action: action as u8,
+            origin: match origin {
+                Origin::Operator => ORIGIN_OPERATOR,
+                Origin::Rule => ORIGIN_RULE,
+            },
+            reserved: [0; 6],
+        };
+        self.maps.put(&slot, verdict)?;
+        self.next_id += 1;
+        let entry = Entry { action, origin, expires_at, id: self.next_id, ja4 };
+        self.expiry_of(&slot).insert((expires_at, entry.id), slot);
+        match self.entries.insert(slot, entry) {
+            Some(old) => {
+                self.expiry_of(&slot).remove(&(old.expires_at, old.id));
+                Ok(())
+            }
+            None => self.changed(&slot, 1),
+        }
+    }
+
+    /// Keeps the counts, and tells the program when a table becomes empty or ceases to be: it skips empty ones.
+    fn changed(&mut self, slot: &Slot, by: isize) -> Result<(), Error> {
+        let (count, in_use) = match slot {
+            Slot::Address(_) => (&mut self.counts.address, Some(&mut self.settings.addresses)),
+            Slot::Prefix(_) => (&mut self.counts.prefix, Some(&mut self.settings.prefixes)),
+            Slot::Allow(_) => (&mut self.counts.allow, None),
+            Slot::Connection { .. } => (&mut self.counts.connection, Some(&mut self.settings.connections)),
+        };
+        *count = count.saturating_add_signed(by);
+        let now_used = u32::from(*count > 0);
+        if let Some(in_use) = in_use
+            && *in_use != now_used
+        {
+            *in_use = now_used;
+            self.maps.set(self.settings)?;
+        }
+        Ok(())
+    }
+}

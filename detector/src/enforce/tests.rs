@@ -1,0 +1,117 @@
+//! The verdicts against maps in memory: what is in force is what the kernel was told.
+
+use std::time::Duration;
+
+use super::*;
+use crate::kernel::memory::MemoryMaps;
+
+const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
+
+fn enforcer(capacity: usize) -> Enforcer<MemoryMaps> {
+    Enforcer::new(MemoryMaps::new(capacity), Settings::default(), Rules::default(), 4).unwrap()
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_nanos(seconds * 1_000_000_000)
+}
+
+fn client(port: u16) -> (SocketAddr, SocketAddr) {
+    (SocketAddr::from(([192, 0, 2, 7], port)), SocketAddr::from(([192, 0, 2, 1], 443)))
+}
+
+#[test]
+fn a_block_is_in_the_maps_until_it_ends_or_is_taken_back() {
+    let mut enforcer = enforcer(8);
+    let address: IpAddr = "192.0.2.7".parse().unwrap();
+    enforcer.block_address(address, Some(at(10))).unwrap();
+    assert_eq!(enforcer.maps().settings.addresses, 1, "the program must look into the table");
+    let verdict = enforcer.maps().verdicts[&Slot::Address(address)];
+    assert_eq!((verdict.expires_at, verdict.action), (at(10).as_nanos(), Action::Block as u8));
+
+    enforcer.expire(at(9)).unwrap();
+    assert_eq!(enforcer.counts().address, 1);
+    enforcer.expire(at(10)).unwrap();
+    assert_eq!(enforcer.counts().address, 0);
+    assert!(enforcer.maps().verdicts.is_empty());
+    assert_eq!(enforcer.maps().settings.addresses, 0, "an empty table costs no look-up");
+
+    enforcer.block_address(address, None).unwrap();
+    assert!(enforcer.remove(&Slot::Address(address)).unwrap());
+    assert!(!enforcer.remove(&Slot::Address(address)).unwrap(), "there was nothing left to take back");
+}
+
+#[test]
+fn a_repeated_block_has_the_latest_ttl() {
+    let mut enforcer = enforcer(8);
+    let address: IpAddr = "2001:db8::7".parse().unwrap();
+    enforcer.block_address(address, Some(at(10))).unwrap();
+    enforcer.block_address(address, Some(at(100))).unwrap();
+    enforcer.expire(at(50)).unwrap();
+    assert_eq!(enforcer.counts().address, 1);
+}
+
+#[test]
+fn a_hello_with_a_blocked_ja4_blocks_its_connection_only() {
+    let mut enforcer = enforcer(8);
+    let (source, destination) = client(40_000);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    assert_eq!(enforcer.judge(source, destination, 7, ja4, at(0)).unwrap(), Decision::Pass);
+    enforcer.block_ja4(ja4, Some(at(20))).unwrap();
+    let decision = enforcer.judge(source, destination, 7, ja4, at(1)).unwrap();
+    assert_eq!(decision, Decision::Block { origin: Origin::Operator, until: Some(at(20)) });
+    let slot = Slot::Connection { source, destination, initial_seq: 7 };
+    assert_eq!(enforcer.maps().verdicts[&slot].expires_at, at(20).as_nanos());
+    assert_eq!(enforcer.list().count(), 0, "connections are not listed one by one");
+
+    assert!(enforcer.unblock_ja4(ja4).unwrap());
+    assert!(enforcer.maps().verdicts.is_empty(), "unblocking restores connections too");
+    assert_eq!(enforcer.judge(source, destination, 7, ja4, at(2)).unwrap(), Decision::Pass);
+}
+
+#[test]
+fn a_rule_that_lasts_forever_makes_verdicts_that_end() {
+    let mut enforcer = enforcer(8);
+    let (source, destination) = client(40_000);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    enforcer.block_ja4(ja4, None).unwrap();
+    enforcer.judge(source, destination, 7, ja4, at(5)).unwrap();
+    let slot = Slot::Connection { source, destination, initial_seq: 7 };
+    let end = at(5).plus(CONNECTION_VERDICT_MAX);
+    assert_eq!(enforcer.maps().verdicts[&slot].expires_at, end.as_nanos());
+    enforcer.expire(end.plus(Duration::from_secs(1))).unwrap();
+    assert_eq!(enforcer.counts(), Counts { ja4: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_full_table_gives_up_the_oldest_connection_and_refuses_more_addresses() {
+    let mut enforcer = enforcer(2);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    enforcer.block_ja4(ja4, None).unwrap();
+    for port in [1, 2, 3] {
+        let (source, destination) = client(port);
+        enforcer.judge(source, destination, 7, ja4, at(u64::from(port))).unwrap();
+    }
+    assert_eq!(enforcer.counts().connection, 2);
+    assert_eq!(enforcer.evicted(), 1);
+    let (source, destination) = client(1);
+    assert!(!enforcer.maps().verdicts.contains_key(&Slot::Connection { source, destination, initial_seq: 7 }));
+
+    enforcer.block_address("192.0.2.1".parse().unwrap(), None).unwrap();
+    enforcer.block_address("192.0.2.2".parse().unwrap(), None).unwrap();
+    let error = enforcer.block_address("192.0.2.3".parse().unwrap(), None).unwrap_err();
+    assert!(error.to_string().contains("limits.addresses"), "{error}");
+    assert_eq!(enforcer.counts().address, 2);
+}
+
+#[test]
+fn a_rule_of_the_configuration_says_so_to_the_kernel() {
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let mut rules = Rules::default();
+    rules.configure([ja4]);
+    let mut enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), rules, 4).unwrap();
+    let (source, destination) = client(9);
+    enforcer.judge(source, destination, 7, ja4, at(0)).unwrap();
+    let slot = Slot::Connection { source, destination, initial_seq: 7 };
+    assert_eq!(enforcer.maps().verdicts[&slot].origin, ORIGIN_RULE);
+    assert!(!enforcer.unblock_ja4(ja4).unwrap(), "the operator didn't block it; the configuration did");
+}

@@ -1,0 +1,71 @@
+//! The verdict maps and the ring in plain memory: what the real ones do, without a kernel.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+};
+
+use detector_common::{settings::Settings, verdict::Verdict};
+
+use super::{Error, EventSource, Slot, VerdictMaps};
+
+/// Verdicts in memory.
+#[derive(Debug)]
+pub struct MemoryMaps {
+    /// What is in force.
+    pub verdicts: HashMap<Slot, Verdict>,
+    /// The settings last written.
+    pub settings: Settings,
+    /// Entries a table takes.
+    pub capacity: usize,
+}
+
+impl MemoryMaps {
+    /// Empty maps, of `capacity` entries each.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { verdicts: HashMap::new(), settings: Settings::default(), capacity }
+    }
+}
+
+impl VerdictMaps for MemoryMaps {
+    fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error> {
+        let table = slot.table();
+        let used = self.verdicts.keys().filter(|other| other.table() == table).count();
+        if used >= self.capacity && !self.verdicts.contains_key(slot) {
+            return Err(Error::Full(table));
+        }
+        self.verdicts.insert(*slot, verdict);
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: &Slot) -> Result<(), Error> {
+        self.verdicts.remove(slot);
+        Ok(())
+    }
+
+    fn hits(&self, slot: &Slot) -> Option<u64> {
+        self.verdicts.get(slot).map(|verdict| verdict.hits)
+    }
+
+    fn set(&mut self, settings: Settings) -> Result<(), Error> {
+        self.settings = settings;
+        Ok(())
+    }
+
+    fn end_follow(&mut self, _source: SocketAddr, _destination: SocketAddr) {}
+}
+
+/// Events in memory.
+#[derive(Debug, Default)]
+pub struct MemoryRing(pub VecDeque<Vec<u8>>);
+
+impl EventSource for MemoryRing {
+    fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&[u8])) -> usize {
+        let count = budget.min(self.0.len());
+        for event in self.0.drain(..count) {
+            each(&event);
+        }
+        count
+    }
+}

@@ -1,0 +1,158 @@
+//! Room 1: the kernel, and the only user of aya. Object bytes and settings in; ring events, counters and verdict maps
+//! out. The rest of the program sees it through [`EventSource`] and [`VerdictMaps`], which [`memory`] implements too, so
+//! that everything behind them runs without root.
+//!
+//! Memory: the sizes of the maps, fixed at load.
+
+#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary")]
+
+pub mod interface;
+pub mod memory;
+
+mod addresses;
+mod maps;
+mod program;
+mod ring;
+
+use std::net::IpAddr;
+
+use detector_common::{counter::Counter, settings::Settings, verdict::Verdict};
+use ipnet::IpNet;
+
+pub use self::{
+    addresses::{AddressWatch, own_addresses},
+    maps::{CounterMap, Maps},
+    program::{Attached, Kernel, LoadOptions, XdpMode},
+    ring::{KernelLog, Ring, Waker, wait},
+};
+
+/// What can go wrong between us and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// bpf() said EPERM.
+    #[error(
+        "loading an eBPF program needs root, or CAP_BPF and CAP_NET_ADMIN; try `sudo detector run`\n  kernel said: {0}"
+    )]
+    Permission(String),
+    /// The verifier or the loader refused the object.
+    #[error("the kernel refused detector's eBPF program: {0}\n  detector needs Linux 5.18 or newer; this is {1}")]
+    Load(String, String),
+    /// Another XDP program is there.
+    #[error(
+        "interface `{interface}` already has an XDP program that isn't ours; detector never replaces one\n  \
+         see it with `bpftool net show dev {interface}`; if it is yours to remove: `ip link set dev {interface} xdp off`"
+    )]
+    Foreign {
+        /// The interface's name.
+        interface: String,
+    },
+    /// The driver won't.
+    #[error("can't attach to `{interface}` in {mode} mode: {reason}{hint}")]
+    Attach {
+        /// The interface's name.
+        interface: String,
+        /// The mode that was tried.
+        mode: &'static str,
+        /// The kernel's words.
+        reason: String,
+        /// What to try.
+        hint: &'static str,
+    },
+    /// A name that isn't a port to attach to.
+    #[error(transparent)]
+    Interface(#[from] interface::Error),
+    /// A map the object should have isn't there, or has another shape: the build is broken.
+    #[error("the eBPF object has no usable map `{0}`: {1}\n  this build of detector is broken; build it again")]
+    Map(&'static str, String),
+    /// A map is full.
+    #[error("the table of {0} is full; remove entries, or raise `limits.{0}` and restart")]
+    Full(&'static str),
+    /// Anything else the kernel says about a map or file descriptor.
+    #[error("{0}: {1}")]
+    System(&'static str, String),
+}
+
+/// A place in the verdict maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A single source address.
+    Address(IpAddr),
+    /// A source prefix.
+    Prefix(IpNet),
+    /// A source prefix that always passes.
+    Allow(IpNet),
+    /// A TCP connection.
+    Connection {
+        /// Client first.
+        source: std::net::SocketAddr,
+        /// The server.
+        destination: std::net::SocketAddr,
+        /// The client's initial sequence number.
+        initial_seq: u32,
+    },
+}
+
+impl Slot {
+    /// The configuration's word for the table it is in.
+    #[must_use]
+    pub const fn table(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "addresses",
+            Self::Prefix(_) => "prefixes",
+            Self::Allow(_) => "allow",
+            Self::Connection { .. } => "connections",
+        }
+    }
+}
+
+/// Where verdicts go.
+pub trait VerdictMaps {
+    /// Puts a verdict in force, or replaces it.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the table takes no more.
+    fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error>;
+    /// Ends a verdict; nothing if there is none.
+    ///
+    /// # Errors
+    /// The kernel's, which has none for a valid slot.
+    fn remove(&mut self, slot: &Slot) -> Result<(), Error>;
+    /// Packets a verdict decided; `None` if there is none.
+    fn hits(&self, slot: &Slot) -> Option<u64>;
+    /// Replaces the settings.
+    ///
+    /// # Errors
+    /// The kernel's, which has none for this map.
+    fn set(&mut self, settings: Settings) -> Result<(), Error>;
+    /// Tells the program that a connection's hello is over: nothing more of it need come.
+    fn end_follow(&mut self, source: std::net::SocketAddr, destination: std::net::SocketAddr);
+}
+
+/// Where events come from.
+pub trait EventSource {
+    /// Hands over up to `budget` events, oldest first, and returns how many there were.
+    fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&[u8])) -> usize;
+}
+
+/// The program's counters, summed over the CPUs.
+#[derive(Clone, Debug)]
+pub struct Counters(Vec<u64>);
+
+impl Counters {
+    /// From values in index order; missing ones are zero.
+    #[must_use]
+    pub fn new(values: Vec<u64>) -> Self {
+        Self(values)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn of(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// All of them, in index order.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        Counter::ALL.iter().map(|&counter| (counter, self.of(counter)))
+    }
+}

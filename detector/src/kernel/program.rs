@@ -1,0 +1,221 @@
+//! Loads the object and attaches its program. What is attached goes when this process goes: the links are owned here.
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+};
+use detector_common::maps;
+use nix::errno::Errno;
+use tracing::warn;
+
+use super::{CounterMap, Error, KernelLog, Maps, Ring, interface};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
+
+/// The program's name in the object, and as `bpftool prog` shows it.
+const PROGRAM: &str = "detector";
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native if the driver can, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the network stack: slower, any driver, super-frames arrive whole.
+    Generic,
+}
+
+impl XdpMode {
+    /// The kernel's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Sizes of the maps, in entries (bytes for the ring, a power of two of pages).
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Of the ring buffer, in bytes.
+    pub ring_bytes: u32,
+    /// Of the table of followed flows.
+    pub follow: u32,
+    /// Of the address verdicts.
+    pub addresses: u32,
+    /// Of the prefix verdicts.
+    pub prefixes: u32,
+    /// Of the allow list.
+    pub allow: u32,
+    /// Of the connection verdicts.
+    pub connections: u32,
+    /// Whether the program writes its debug lines.
+    pub debug: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            ring_bytes: maps::RING_BYTES,
+            follow: maps::FOLLOW_MAX,
+            addresses: maps::ADDRESSES_MAX,
+            prefixes: maps::PREFIXES_MAX,
+            allow: maps::ALLOW_MAX,
+            connections: maps::CONNECTIONS_MAX,
+            debug: false,
+        }
+    }
+}
+
+/// An interface with our program on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The interface's name.
+    pub interface: String,
+    /// [`XdpMode::Native`] or [`XdpMode::Generic`].
+    pub mode: XdpMode,
+}
+
+/// The loaded object. Dropping it detaches the program from every interface.
+pub struct Kernel {
+    ebpf: Ebpf,
+}
+
+/// What the verifier and the kernel say of the loaded program.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramFacts {
+    /// Instructions the verifier walked; at most a million.
+    pub verified_instructions: u32,
+    /// Whether the licence string let the program call GPL-only helpers.
+    pub gpl_compatible: bool,
+}
+
+impl Kernel {
+    /// Loads the object and takes its maps apart.
+    ///
+    /// # Errors
+    /// If this process may not, the kernel is too old, or the object is broken.
+    pub fn load(options: &LoadOptions) -> Result<(Self, Maps, Ring, CounterMap, KernelLog), Error> {
+        let level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::EVENTS, options.ring_bytes)
+            .map_max_entries(maps::FOLLOW, options.follow)
+            .map_max_entries(maps::ADDRESSES, options.addresses)
+            .map_max_entries(maps::PREFIXES, options.prefixes)
+            .map_max_entries(maps::ALLOW, options.allow)
+            .map_max_entries(maps::CONNECTIONS, options.connections)
+            .override_global(aya_log::LEVEL, &level, true)
+            .load(OBJECT)
+            .map_err(|error| load_error(&error))?;
+        let log = KernelLog::new(&mut ebpf)?;
+        let (verdicts, ring, counters) = (Maps::new(&mut ebpf)?, Ring::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?);
+        let mut kernel = Self { ebpf };
+        kernel.program()?.load().map_err(|error| load_error(&error))?;
+        Ok((kernel, verdicts, ring, counters, log))
+    }
+
+    fn program(&mut self) -> Result<&mut Xdp, Error> {
+        let missing = |what: String| Error::Load(what, kernel_release());
+        let program = self.ebpf.program_mut(PROGRAM).ok_or_else(|| missing(format!("no program `{PROGRAM}`")))?;
+        program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+    }
+
+    /// Attaches the program to a port.
+    ///
+    /// # Errors
+    /// If the interface isn't a port, has a program of someone else's, or its driver refuses.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
+        interface::check(interface)?;
+        let attached = |mode| Attached { interface: interface.to_owned(), mode };
+        if mode != XdpMode::Generic {
+            match self.attach_as(interface, XdpMode::Native) {
+                Ok(()) => return Ok(attached(XdpMode::Native)),
+                Err(error @ Error::Attach { .. }) if mode == XdpMode::Auto => {
+                    warn!(interface, %error, "no native XDP here; attaching in generic mode, which costs more per packet");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.attach_as(interface, XdpMode::Generic)?;
+        Ok(attached(XdpMode::Generic))
+    }
+
+    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<(), Error> {
+        let flags = if mode == XdpMode::Generic { aya::programs::XdpMode::Skb } else { aya::programs::XdpMode::Driver };
+        let Err(error) = self.program()?.attach(interface, flags) else { return Ok(()) };
+        let errno = match &error {
+            ProgramError::SyscallError(syscall) => syscall.io_error.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        };
+        match errno {
+            Some(Errno::EBUSY | Errno::EEXIST) => Err(Error::Foreign { interface: interface.to_owned() }),
+            Some(Errno::EPERM | Errno::EACCES) => Err(Error::Permission(error.to_string())),
+            _ => Err(Error::Attach {
+                interface: interface.to_owned(),
+                mode: mode.name(),
+                reason: errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned()),
+                hint: match errno {
+                    Some(Errno::ENOSPC) => {
+                        "\n  the device has fewer receive queues than XDP needs: `ethtool -L` sets them"
+                    }
+                    Some(Errno::ERANGE) => "\n  its MTU is too large for the driver's XDP; use --xdp-mode generic",
+                    _ if mode == XdpMode::Native => "\n  use --xdp-mode generic, or auto",
+                    _ => "",
+                },
+            }),
+        }
+    }
+
+    /// What the kernel says of the program.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    pub fn facts(&mut self) -> Result<ProgramFacts, Error> {
+        let info =
+            self.program()?.info().map_err(|error| Error::System("asking about the program", error.to_string()))?;
+        Ok(ProgramFacts {
+            verified_instructions: info.verified_instruction_count().unwrap_or(0),
+            gpl_compatible: info.gpl_compatible().unwrap_or(false),
+        })
+    }
+
+    /// Runs the program on a frame, `repeat` times, without any interface (`BPF_PROG_TEST_RUN`): the XDP action of the
+    /// last run, and the mean time of one.
+    ///
+    /// # Errors
+    /// If the kernel refuses the frame.
+    pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, std::time::Duration), Error> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        let run = self
+            .program()?
+            .test_run(options)
+            .map_err(|error| Error::System("running the program on a frame", error.to_string()))?;
+        Ok((run.return_value, run.duration))
+    }
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "an unknown release".to_owned(), |uname| uname.release().to_string_lossy().into_owned())
+}
+
+/// The innermost error says what the kernel said.
+fn load_error(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut innermost = error;
+    let mut permission = false;
+    loop {
+        if let Some(io) = innermost.downcast_ref::<std::io::Error>() {
+            permission |= io.kind() == std::io::ErrorKind::PermissionDenied;
+        }
+        match innermost.source() {
+            Some(source) => innermost = source,
+            None => break,
+        }
+    }
+    if permission { Error::Permission(error.to_string()) } else { Error::Load(error.to_string(), kernel_release()) }
+}

@@ -1,0 +1,5 @@
+//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets, no memory kept.
+
+pub mod rules;
+pub mod subject;
+pub mod ttl;

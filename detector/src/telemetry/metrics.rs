@@ -1,0 +1,365 @@
+//! The metrics of the daemon, in a registry of their own. `docs/metrics.md` documents each family, and a test compares
+//! the two. Bound: the label sets are closed when [`Metrics::new`] returns, some 100 series.
+
+use std::time::Duration;
+
+use detector_common::counter::Counter;
+use prometheus::{Encoder, Histogram, HistogramOpts, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::counters::Counters;
+use super::logs;
+use crate::config::Mode;
+
+/// Upper bounds of the latency histogram in seconds, 5 µs to 1 s.
+const LATENCY_BUCKETS: &[f64] = &[
+    5e-6, 10e-6, 20e-6, 35e-6, 50e-6, 75e-6, 100e-6, 150e-6, 200e-6, 350e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3,
+    50e-3, 100e-3, 1.0,
+];
+
+/// The tables that hold active verdicts; labels of `detector_enforce_verdicts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VerdictKind {
+    /// On single addresses.
+    Address,
+    /// On prefixes.
+    Prefix,
+    /// The allow list.
+    Allow,
+    /// On single connections.
+    Connection,
+    /// On JA4 values.
+    Ja4,
+}
+
+impl VerdictKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Prefix => "prefix",
+            Self::Allow => "allow",
+            Self::Connection => "connection",
+            Self::Ja4 => "ja4",
+        }
+    }
+}
+
+/// What the program did with the packets a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Passed to the stack.
+    Pass,
+    /// Dropped.
+    Drop,
+}
+
+/// Whether `counter` counts packets of one fate, and which.
+#[must_use]
+pub const fn fate(counter: Counter) -> Option<Fate> {
+    match counter {
+        Counter::PassProtected
+        | Counter::PassNotIp
+        | Counter::PassFragment
+        | Counter::PassNotTcp
+        | Counter::PassOtherPort
+        | Counter::PassOtherAddress
+        | Counter::PassMalformed
+        | Counter::PassAllowed
+        | Counter::PassObserved => Some(Fate::Pass),
+        Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection => Some(Fate::Drop),
+        Counter::Packets
+        | Counter::SegmentsCaptured
+        | Counter::SegmentsSubmitted
+        | Counter::SegmentsLost
+        | Counter::HellosStarted
+        | Counter::FollowsExpired
+        | Counter::FollowsRefused
+        | Counter::ConnectionsReplaced => None,
+    }
+}
+
+/// Every metric of the daemon. The fields are the families that the rooms count into.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Set by [`Metrics::set_kernel`].
+    kernel_packets: Counters,
+    kernel_frames: Counters,
+    kernel_segments: Counters,
+    kernel_hellos: Counters,
+    kernel_follows: Counters,
+    kernel_connections: Counters,
+    log_suppressed: Counters,
+    /// Segments that the ring reader took out of the ring; key `""`.
+    pub segments_received: Counters,
+    /// Hellos by outcome: `complete`, or the label of the cause for which one was lost.
+    pub hellos: Counters,
+    /// Segments that belong to no hello, by reason.
+    pub ignored: Counters,
+    /// Lines of hellos: `written` or `dropped`.
+    pub event_lines: Counters,
+    /// Events that no program of ours writes.
+    pub events_malformed: Counters,
+    /// Connection verdicts given up for newer ones, their table being full.
+    pub connections_evicted: Counters,
+    /// Verdicts on connections that could not be put in force.
+    pub judge_failed: Counters,
+    verdicts: IntGaugeVec,
+    latency: Histogram,
+}
+
+impl Metrics {
+    /// `causes`: labels for which a hello is lost; `ignored`: labels for which a segment belongs to none.
+    ///
+    /// # Errors
+    /// When two families collide, or a name is refused.
+    pub fn new(mode: Mode, causes: &[&'static str], ignored: &[&'static str]) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let keep = |counters: prometheus::Result<Counters>| {
+            let counters = counters?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let packets = Counter::ALL.iter().filter_map(|&counter| match fate(counter)? {
+            Fate::Pass => Some(vec!["pass", counter.label()]),
+            Fate::Drop => Some(vec!["drop", counter.label()]),
+        });
+        let kernel_packets = Counters::new(
+            "detector_kernel_packets_total",
+            "Frames by what the XDP program did with them and why.",
+            &["verdict", "reason"],
+            packets.collect(),
+        );
+        let hellos = Counters::by_label(
+            "detector_hello_outcomes_total",
+            "Hellos that userspace saw begin, by how they ended.",
+            "outcome",
+            std::iter::once("complete").chain(causes.iter().copied()),
+        );
+        let metrics = Self {
+            kernel_packets: keep(kernel_packets)?,
+            kernel_frames: keep(Counters::single("detector_kernel_frames_total", "Frames the XDP program saw."))?,
+            kernel_segments: keep(Counters::by_label(
+                "detector_kernel_segments_total",
+                "Segments of hellos that were to go to userspace: captured = submitted + lost.",
+                "outcome",
+                ["captured", "submitted", "lost"],
+            ))?,
+            kernel_hellos: keep(Counters::single(
+                "detector_kernel_hellos_total",
+                "Hellos whose first segment was captured.",
+            ))?,
+            kernel_follows: keep(Counters::by_label(
+                "detector_kernel_follows_ended_total",
+                "Flows not followed to the end of their hello.",
+                "reason",
+                ["expired", "refused"],
+            ))?,
+            kernel_connections: keep(Counters::single(
+                "detector_kernel_connections_replaced_total",
+                "Connection verdicts ended by a SYN with another initial sequence number.",
+            ))?,
+            segments_received: keep(Counters::single(
+                "detector_capture_segments_received_total",
+                "Segments of hellos that userspace took out of the ring.",
+            ))?,
+            hellos: keep(hellos)?,
+            ignored: keep(Counters::by_label(
+                "detector_hello_segments_ignored_total",
+                "Segments that belong to no hello, by reason.",
+                "reason",
+                ignored.iter().copied(),
+            ))?,
+            event_lines: keep(Counters::by_label(
+                "detector_event_lines_total",
+                "Lines of hellos for standard output; dropped when its reader is too slow.",
+                "outcome",
+                ["written", "dropped"],
+            ))?,
+            events_malformed: keep(Counters::single(
+                "detector_capture_events_malformed_total",
+                "Events of the ring that could not be read.",
+            ))?,
+            connections_evicted: keep(Counters::single(
+                "detector_enforce_connections_evicted_total",
+                "Connection verdicts given up for newer ones, their table being full.",
+            ))?,
+            judge_failed: keep(Counters::single(
+                "detector_enforce_failures_total",
+                "Verdicts on connections that could not be put in force; the connections passed.",
+            ))?,
+            log_suppressed: keep(Counters::single(
+                "detector_log_lines_suppressed_total",
+                "Log lines left out since their place in the program logged too often.",
+            ))?,
+            verdicts: gauges(&registry, "detector_enforce_verdicts", "Verdicts in force, by table.", &["kind"])?,
+            latency: latency(&registry)?,
+            registry,
+        };
+        for kind in VerdictKind::ALL {
+            metrics.set_verdicts(*kind, 0);
+        }
+        let info = gauges(&metrics.registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// Takes over what the kernel has counted: for each counter its sum over all CPUs.
+    pub fn set_kernel(&self, value: impl Fn(Counter) -> u64) {
+        for &counter in Counter::ALL {
+            let (family, key) = match counter {
+                Counter::Packets => (&self.kernel_frames, ""),
+                Counter::HellosStarted => (&self.kernel_hellos, ""),
+                Counter::ConnectionsReplaced => (&self.kernel_connections, ""),
+                Counter::FollowsExpired => (&self.kernel_follows, "expired"),
+                Counter::FollowsRefused => (&self.kernel_follows, "refused"),
+                Counter::SegmentsCaptured | Counter::SegmentsSubmitted | Counter::SegmentsLost => {
+                    (&self.kernel_segments, counter.label())
+                }
+                packets => (&self.kernel_packets, packets.label()),
+            };
+            family.set(key, value(counter));
+        }
+    }
+
+    /// How many verdicts of `kind` are in force.
+    pub fn set_verdicts(&self, kind: VerdictKind, count: u64) {
+        self.verdicts.with_label_values(&[kind.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many verdicts are in force, by kind.
+    #[must_use]
+    pub fn verdict_counts(&self) -> std::collections::BTreeMap<String, u64> {
+        let count = |kind: &VerdictKind| self.verdicts.with_label_values(&[kind.label()]).get();
+        VerdictKind::ALL.iter().map(|kind| (kind.label().to_owned(), u64::try_from(count(kind)).unwrap_or(0))).collect()
+    }
+
+    /// From the frame in the NIC to the verdict in force.
+    pub fn observe_latency(&self, latency: Duration) {
+        self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// The latency that `share` (0 to 1) of the verdicts stayed below, interpolated within its bucket as Prometheus
+    /// does it; `None` before the first. Verdicts over the last bound count as that.
+    #[must_use]
+    pub fn latency_quantile(&self, share: f64) -> Option<Duration> {
+        let families = prometheus::core::Collector::collect(&self.latency);
+        let histogram = families.first()?.get_metric().first()?.get_histogram();
+        let rank = share * histogram.get_sample_count() as f64;
+        let (mut floor, mut below) = (0.0, 0.0);
+        for bucket in histogram.get_bucket() {
+            let upto = bucket.cumulative_count() as f64;
+            if upto >= rank && upto > below {
+                let within = (rank - below) / (upto - below);
+                return Some(Duration::from_secs_f64(floor + (bucket.upper_bound() - floor) * within.max(0.0)));
+            }
+            (floor, below) = (bucket.upper_bound(), upto);
+        }
+        (histogram.get_sample_count() > 0).then(|| Duration::from_secs_f64(floor))
+    }
+
+    /// All families in Prometheus' text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// When a family can't be written.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        self.log_suppressed.set("", logs::suppressed());
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn latency(registry: &Registry) -> prometheus::Result<Histogram> {
+    let help = "Seconds from the frame in the NIC to the verdict in force.";
+    let options = HistogramOpts::new("detector_enforce_latency_seconds", help).buckets(LATENCY_BUCKETS.to_vec());
+    let histogram = Histogram::with_opts(options)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCS: &str = include_str!("../../../docs/metrics.md");
+
+    fn metrics() -> Metrics {
+        Metrics::new(Mode::Observe, &["timeout", "malformed"], &["not_tls", "duplicate"]).unwrap()
+    }
+
+    #[test]
+    fn every_family_is_documented_and_none_else() {
+        let label = |name: &str| format!("`{name}`");
+        let families = metrics().registry.gather();
+        let families: BTreeSet<String> = families
+            .iter()
+            .map(|family| {
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                let labels: Vec<_> = family.get_metric()[0].get_label().iter().map(|pair| label(pair.name())).collect();
+                let mut labels: Vec<_> = labels.into_iter().collect();
+                labels.sort();
+                format!("{} {kind} {}", label(family.name()), labels.join(", "))
+            })
+            .collect();
+        let documented: BTreeSet<String> = DOCS
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                let mut labels: Vec<&str> = cells[3].split(", ").collect();
+                labels.sort_unstable();
+                format!("{} {} {}", cells[1], cells[2], labels.join(", "))
+            })
+            .collect();
+        assert_eq!(families, documented);
+    }
+
+    #[test]
+    fn series_are_bounded() {
+        let text = metrics().encode().unwrap();
+        assert!(text.lines().filter(|line| !line.starts_with('#')).count() <= 500, "{text}");
+    }
+
+    #[test]
+    fn kernel_counters_have_one_place_each() {
+        let metrics = metrics();
+        metrics.set_kernel(|counter| 1000 + counter as u64);
+        let text = metrics.encode().unwrap();
+        for counter in Counter::ALL {
+            let value = format!(" {}", 1000 + *counter as u64);
+            assert_eq!(text.lines().filter(|line| line.ends_with(&value)).count(), 1, "{}", counter.label());
+        }
+        let line = format!(
+            "detector_kernel_packets_total{{verdict=\"drop\",reason=\"connection\"}} {}",
+            1000 + Counter::DropConnection as u64
+        );
+        assert!(text.contains(&line), "{text}");
+    }
+
+    #[test]
+    fn quantiles_lie_in_their_bucket() {
+        let metrics = metrics();
+        assert_eq!(metrics.latency_quantile(0.5), None);
+        for _ in 0..99 {
+            metrics.observe_latency(Duration::from_micros(60));
+        }
+        metrics.observe_latency(Duration::from_secs(5));
+        let p50 = metrics.latency_quantile(0.5).unwrap().as_micros();
+        assert!((50..=75).contains(&p50), "{p50}");
+        assert_eq!(metrics.latency_quantile(1.0), Some(Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,56 @@
+//! Where the programs are that this workspace builds or sets up itself: in the target directory that this very test
+//! was built into. Out: a path, or an error with the command that makes the file.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The `detector` binary: `DETECTOR_BIN`, or what `cargo build` put beside the tests.
+///
+/// # Errors
+/// When it isn't built.
+pub fn detector() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("DETECTOR_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    above_this_program("detector")
+        .context("`detector` is not built for this profile: run `cargo build --package detector`, or set DETECTOR_BIN")
+}
+
+/// The Python that has curl_cffi: `DETECTOR_PYTHON`, or what `cargo xtask setup` made.
+///
+/// # Errors
+/// When it isn't set up.
+pub fn python() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("DETECTOR_PYTHON") {
+        return Ok(PathBuf::from(path));
+    }
+    above_this_program("tools/venv/bin/python")
+        .context("the Python with curl_cffi is not set up: run `cargo xtask setup`")
+}
+
+/// The client drivers, in the source tree.
+#[must_use]
+pub fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/clients.py")
+}
+
+/// The README, in the source tree.
+#[must_use]
+pub fn readme() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")
+}
+
+/// Looks for a file beside this program and in the directories above, up to the target directory: a test is in
+/// `target/<profile>/deps`, a binary in `target/<profile>`.
+fn above_this_program(file: &str) -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    for directory in program.ancestors().skip(1).take(3) {
+        let path = directory.join(file);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("no `{file}` in the three directories above `{}`", program.display())
+}

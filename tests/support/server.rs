@@ -1,0 +1,121 @@
+//! nginx with TLS in the lab's server namespace: HTTP/1.1 and h2 on port 443, and plain HTTP on a port that nobody
+//! protects. Out: a running server, and the requests it answered.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::deadline::{PATIENCE, until};
+use crate::lab::{Lab, SERVER_V4};
+use crate::process::{Process, output};
+
+/// The name in the certificate and in every client's SNI.
+pub const SERVER_NAME: &str = "shop.example";
+/// Plain HTTP: not a protected port.
+pub const PLAIN_PORT: u16 = 8080;
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    process: Process,
+    access_log: PathBuf,
+}
+
+impl Nginx {
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// When nginx or openssl is missing, or it doesn't answer in time; the error holds its log.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let directory = lab.file("nginx");
+        fs::create_dir(&directory)?;
+        let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
+        output(
+            Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+                .args(["-days", "2", "-subj", &format!("/CN={SERVER_NAME}")])
+                .args(["-addext", &format!("subjectAltName=DNS:{SERVER_NAME}")])
+                .arg("-keyout")
+                .arg(key)
+                .arg("-out")
+                .arg(certificate),
+        )?;
+        let configuration = directory.join("nginx.conf");
+        fs::write(&configuration, CONFIGURATION)?;
+        let errors = directory.join("error.log");
+        let mut command = lab.server().command("nginx");
+        command.arg("-p").arg(&directory).arg("-c").arg(&configuration).args(["-e", "error.log"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
+        let process = Process::start("nginx", &mut command)?;
+        let mut server = Self { process, access_log: directory.join("access.log") };
+        until("nginx to answer", PATIENCE, || server.answers(lab))
+            .with_context(|| fs::read_to_string(&errors).unwrap_or_default())?;
+        Ok(server)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The client ports of the requests answered on port 443 so far.
+    ///
+    /// # Errors
+    /// When the access log can't be read.
+    pub fn answered(&self) -> Result<Vec<u16>> {
+        let log = fs::read_to_string(&self.access_log)?;
+        log.lines().map(|port| port.parse().with_context(|| format!("access log line `{port}`"))).collect()
+    }
+
+    fn answers(&mut self, lab: &Lab) -> Result<Option<()>> {
+        if let Some(status) = self.process.ended()? {
+            bail!("nginx ended at once: {status}");
+        }
+        let url = format!("https://{SERVER_V4}/ready");
+        let asked = output(lab.server().command("curl").args(["-sk", "--noproxy", "*", "--max-time", "2", &url]));
+        Ok(asked.is_ok().then_some(()))
+    }
+}
+
+/// Paths are below the directory given by `-p`. One worker: the machine's cores are few, and the clients need them.
+const CONFIGURATION: &str = "\
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log warn;
+events { worker_connections 8192; }
+http {
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    default_type text/plain;
+    log_format port $remote_port;
+    access_log off;
+    keepalive_timeout 15s;
+    server {
+        listen 443 ssl http2 backlog=4096;
+        listen [::]:443 ssl http2 ipv6only=on backlog=4096;
+        ssl_certificate certificate.pem;
+        ssl_certificate_key key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        location / { access_log access.log port; return 200 'hello\\n'; }
+        location = /ready { return 200 'ready\\n'; }
+    }
+    server {
+        listen 8080;
+        location / { return 200 'hello\\n'; }
+    }
+}
+";
+
+#[cfg(test)]
+mod tests {
+    use super::{CONFIGURATION, PLAIN_PORT};
+
+    #[test]
+    fn the_configuration_has_the_plain_port() {
+        assert!(CONFIGURATION.contains(&format!("listen {PLAIN_PORT};")));
+    }
+}

@@ -1,0 +1,12 @@
+//! The daemon on real traffic: real clients, nginx and the kernel, in network namespaces of their own.
+//!
+//! Each test makes its own lab (see `detector_tests::lab`) and leaves nothing behind. Needs root and fails with a
+//! sentence without it. Run by `cargo xtask test`, one test at a time: the machine's cores are few, and deadlines are
+//! meant for one lab.
+
+mod block;
+mod control;
+mod demo;
+mod lab;
+mod lifecycle;
+mod matrix;

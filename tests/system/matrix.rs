@@ -1,0 +1,129 @@
+//! Done when 3 of part 1: for each attach mode, protocol and MTU, what the daemon says live about each connection is
+//! what `detector fingerprint` reads from tcpdump's file of the same run, in every form; nothing is lost; the sums hold.
+//!
+//! 102 connections a cell, 10 at a time, 6 kinds of client; 1,002 with `DETECTOR_TEST_FULL=1`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use detector_tests::capture::Tcpdump;
+use detector_tests::clients::{Kind, Target, batch};
+use detector_tests::daemon::{Daemon, DaemonOptions, offline};
+use detector_tests::deadline::{PATIENCE, until};
+use detector_tests::hello::{Forms, Place, by_place};
+use detector_tests::lab::{Lab, LabOptions, SERVER_INTERFACE, SERVER_V4, SERVER_V6};
+use detector_tests::link::{XdpMode, xdp};
+use detector_tests::metrics::Metrics;
+use detector_tests::server::Nginx;
+
+macro_rules! cells {
+    ($($name:ident: $mode:ident $address:ident $mtu:literal;)*) => {
+        $(
+            #[test]
+            fn $name() -> Result<()> {
+                cell(XdpMode::$mode, $address, $mtu)
+            }
+        )*
+    };
+}
+
+cells! {
+    native_ipv4_mtu_576: Native SERVER_V4 576;
+    native_ipv4_mtu_1500: Native SERVER_V4 1500;
+    native_ipv4_mtu_9000: Native SERVER_V4 9000;
+    native_ipv6_mtu_1280: Native SERVER_V6 1280;
+    native_ipv6_mtu_1500: Native SERVER_V6 1500;
+    native_ipv6_mtu_9000: Native SERVER_V6 9000;
+    generic_ipv4_mtu_576: Generic SERVER_V4 576;
+    generic_ipv4_mtu_1500: Generic SERVER_V4 1500;
+    generic_ipv4_mtu_9000: Generic SERVER_V4 9000;
+    generic_ipv6_mtu_1280: Generic SERVER_V6 1280;
+    generic_ipv6_mtu_1500: Generic SERVER_V6 1500;
+    generic_ipv6_mtu_9000: Generic SERVER_V6 9000;
+}
+
+fn cell(mode: XdpMode, address: IpAddr, mtu: u32) -> Result<()> {
+    let count = if env::var_os("DETECTOR_TEST_FULL").is_some_and(|full| full == "1") { 1002 } else { 102 };
+    let lab = Lab::new(LabOptions { mtu })?;
+    let _nginx = Nginx::start(&lab)?;
+    let tcpdump = Tcpdump::start(&lab)?;
+    let daemon = Daemon::start(&lab, DaemonOptions { mode: Some(mode), ..DaemonOptions::default() })?;
+    assert_eq!(xdp(lab.server(), SERVER_INTERFACE)?, Some(mode));
+
+    let reports = batch(&lab, &Target { parallel: 10, ..Target::new(address) }, &Kind::ALL, count)?;
+    let failed: Vec<_> = reports.iter().filter(|report| !report.answered()).collect();
+    ensure!(failed.is_empty(), "{} connections got no page: {failed:?}", failed.len());
+    assert_eq!(u32::try_from(reports.len())?, count);
+
+    let recorded = by_place(&offline(&tcpdump.finish(&lab)?)?)?;
+    let hellos: usize = recorded.values().map(Vec::len).sum();
+    // A live line may come a little after its packets; one too many would be seen by the comparison.
+    let live = daemon.wait_for("a live line for each hello in the capture", PATIENCE, |events| {
+        (events.len() >= hellos).then(|| events.to_vec())
+    });
+    let live = by_place(&live.or_else(|_| daemon.events())?)?;
+    ensure_same(&live, &recorded)?;
+
+    let mut ports: Vec<u16> = live.keys().filter(|place| place.hello == 0).map(|place| place.src_port).collect();
+    let mut told: Vec<u16> = reports.iter().filter_map(|report| report.port).collect();
+    ports.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(ports, told, "one connection for each client's report");
+    let clients: BTreeSet<&str> = live.values().flatten().map(|forms| forms.ja4.as_str()).collect();
+    ensure!(clients.len() >= Kind::ALL.len(), "six kinds of client, but only these JA4 values: {clients:?}");
+
+    ensure_sums(&lab, &daemon, hellos)?;
+    println!("{} {address} mtu {mtu}: {count} connections, {hellos} hellos, 0 lost, all alike", mode.argument());
+    Ok(())
+}
+
+/// The two must be equal; an error names the first difference and how many there are.
+fn ensure_same(live: &BTreeMap<Place, Vec<Forms>>, recorded: &BTreeMap<Place, Vec<Forms>>) -> Result<()> {
+    let places: BTreeSet<&Place> = live.keys().chain(recorded.keys()).collect();
+    let different: Vec<_> = places.into_iter().filter(|place| live.get(place) != recorded.get(place)).collect();
+    if let Some(first) = different.first() {
+        let (said, read) = (live.get(first), recorded.get(first));
+        anyhow::bail!("{} differences; the first: {first:?}\n live: {said:?}\n tcpdump: {read:?}", different.len());
+    }
+    Ok(())
+}
+
+/// threats.md, "Counters that make loss visible", as far as part 1 has them. They hold when no packet is in flight,
+/// so they are read until they do: a sum that is wrong stays wrong.
+fn ensure_sums(lab: &Lab, daemon: &Daemon, hellos: usize) -> Result<()> {
+    let mut broken = Vec::new();
+    let settled = until("the sums to hold", PATIENCE, || {
+        broken = broken_sums(&daemon.metrics(lab)?, hellos as f64);
+        Ok(broken.is_empty().then_some(()))
+    });
+    settled.map_err(|error| error.context(format!("{broken:?}")))
+}
+
+fn broken_sums(metrics: &Metrics, hellos: f64) -> Vec<String> {
+    let verdict = |verdict| metrics.sum("detector_kernel_packets_total", &[("verdict", verdict)]);
+    let segments = |outcome| metrics.sum("detector_kernel_segments_total", &[("outcome", outcome)]);
+    let lines = |outcome| metrics.sum("detector_event_lines_total", &[("outcome", outcome)]);
+    let frames = metrics.sum("detector_kernel_frames_total", &[]);
+    let received = metrics.sum("detector_capture_segments_received_total", &[]);
+    let complete = metrics.sum("detector_hello_outcomes_total", &[("outcome", "complete")]);
+    let outcomes = metrics.sum("detector_hello_outcomes_total", &[]);
+    let sums = [
+        ("frames == pass + drop", frames, verdict("pass") + verdict("drop")),
+        ("drop == 0", verdict("drop"), 0.0),
+        ("captured == submitted + lost", segments("captured"), segments("submitted") + segments("lost")),
+        ("lost == 0", segments("lost"), 0.0),
+        ("submitted == received", segments("submitted"), received),
+        ("complete == hellos", complete, hellos),
+        ("outcomes == complete", outcomes, complete),
+        ("written == hellos", lines("written"), hellos),
+        ("dropped == 0", lines("dropped"), 0.0),
+    ];
+    let wrong = sums.iter().filter(|(_, left, right)| left != right);
+    let mut broken: Vec<String> = wrong.map(|(sum, left, right)| format!("{sum}: {left} against {right}")).collect();
+    if frames == 0.0 || segments("captured") < hellos {
+        broken.push(format!("{frames} frames and {} segments for {hellos} hellos", segments("captured")));
+    }
+    broken
+}
