@@ -31,6 +31,8 @@ const CONTROL_SOCKET: &str = "control.sock";
 /// How to start the daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonOptions {
+    /// Where to attach, if not to the server's end of the wire.
+    pub interface: Option<&'static str>,
     /// Native or generic; by default the daemon's own choice.
     pub mode: Option<XdpMode>,
     /// Further arguments.
@@ -51,7 +53,8 @@ impl Daemon {
     /// # Errors
     /// When it isn't ready in time; the error holds its log.
     pub fn start(lab: &Lab, options: DaemonOptions) -> Result<Self> {
-        let mut command = run_command(lab, SERVER_INTERFACE, METRICS_ADDRESS, &control_socket(lab))?;
+        let mut command =
+            run_command(lab, options.interface.unwrap_or(SERVER_INTERFACE), METRICS_ADDRESS, &control_socket(lab))?;
         if let Some(mode) = options.mode {
             command.args(["--xdp-mode", mode.argument()]);
         }

@@ -5,6 +5,7 @@
 //! [`Lab::new`] first removes what dead runs left.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 
 use crate::process::output;
+use crate::programs::search_path;
 
 /// The server's end of the wire, in the server's namespace: what the daemon attaches to.
 pub const SERVER_INTERFACE: &str = "server0";
@@ -55,9 +57,14 @@ impl Default for LabOptions {
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    search_path: OsString,
 }
 
 impl Namespace {
+    fn new(name: String) -> Result<Self> {
+        Ok(Self { name, search_path: search_path()? })
+    }
+
     /// Its name, as `ip netns` shows it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -68,7 +75,7 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program.as_ref());
+        command.env("PATH", &self.search_path).args(["netns", "exec", &self.name]).arg(program.as_ref());
         command
     }
 
@@ -100,8 +107,8 @@ impl Lab {
         remove_leftovers()?;
         let stem = format!("{NAME_PREFIX}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
-            client: Namespace { name: format!("{stem}-c") },
-            server: Namespace { name: format!("{stem}-s") },
+            client: Namespace::new(format!("{stem}-c"))?,
+            server: Namespace::new(format!("{stem}-s"))?,
             directory: tempfile::Builder::new().prefix(&format!("{DIRECTORY_PREFIX}{}-", process::id())).tempdir()?,
         };
         // From here on `lab` is dropped, and so cleaned up, if a step fails.

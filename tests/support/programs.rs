@@ -2,6 +2,7 @@
 //! was built into. Out: a path, or an error with the command that makes the file.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -28,6 +29,17 @@ pub fn python() -> Result<PathBuf> {
     }
     above_this_program("tools/venv/bin/python")
         .context("the Python with curl_cffi is not set up: run `cargo xtask setup`")
+}
+
+/// PATH for children: with the directories of nginx and bpftool, which Debian leaves out of a user's own, and so of
+/// `sudo -E env "PATH=$PATH"`.
+///
+/// # Errors
+/// When PATH can't be put together.
+pub fn search_path() -> Result<OsString> {
+    let own = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    Ok(env::join_paths(env::split_paths(&own).chain(system))?)
 }
 
 /// The client drivers, in the source tree.

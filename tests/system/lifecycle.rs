@@ -7,7 +7,8 @@ use detector_tests::daemon::{Daemon, DaemonOptions, control, control_ok, control
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::hello::Hello;
 use detector_tests::lab::{Lab, LabOptions, SERVER_INTERFACE, SERVER_V4, SERVER_V6};
-use detector_tests::link::{XdpMode, xdp};
+use detector_tests::link::{XdpMode, program, xdp};
+use detector_tests::process::output;
 use detector_tests::server::Nginx;
 use nix::sys::signal::Signal;
 
@@ -95,6 +96,26 @@ fn another_program_is_never_replaced() -> Result<()> {
         control_ok(&lab, &["status"])?;
         captures(&lab, &first)?;
     }
+    Ok(())
+}
+
+/// Nor is one that another tool attached by netlink, which no link of a process holds.
+#[test]
+fn another_tools_program_is_never_replaced() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    lab.server().ip("link add port7 type veth peer name port8")?;
+    // The only program at hand is the daemon's own: bpftool puts it on the wire, and the daemon goes.
+    let daemon = Daemon::start(&lab, DaemonOptions { interface: Some("port7"), ..DaemonOptions::default() })?;
+    let id = program(lab.server(), "port7")?.context("no program on `port7`")?;
+    let attach = ["net", "attach", "xdp", "id", &id.to_string(), "dev", SERVER_INTERFACE];
+    output(lab.server().command("bpftool").args(attach))?;
+    daemon.stop(Signal::SIGTERM)?;
+    assert_eq!(program(lab.server(), SERVER_INTERFACE)?, Some(id));
+
+    let (code, said) = refusal(&lab, SERVER_INTERFACE)?;
+    ensure!(code == Some(1), "exit code {code:?}: {said}");
+    ensure!(said.contains(SERVER_INTERFACE) && said.to_lowercase().contains("xdp"), "it says only: {said}");
+    assert_eq!(program(lab.server(), SERVER_INTERFACE)?, Some(id));
     Ok(())
 }
 

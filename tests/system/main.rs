@@ -7,6 +7,8 @@
 mod block;
 mod control;
 mod demo;
+mod expiry;
 mod lab;
 mod lifecycle;
 mod matrix;
+mod scene;

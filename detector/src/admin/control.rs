@@ -43,7 +43,8 @@ pub struct Peer {
 
 /// What answers.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers within a few milliseconds: this runs on a thread of the runtime.
+    /// Answers; it may wait for another thread, since this runs where the runtime lets code block. At most
+    /// [`CONNECTIONS_MAX`] run at a time.
     fn handle(&self, request: Request, peer: Peer) -> Response;
 }
 
@@ -172,7 +173,7 @@ pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: Cance
                     failing = false;
                     let (handler, shutdown) = (Arc::clone(&handler), shutdown.clone());
                     connections.spawn(async move {
-                        converse(stream, handler.as_ref(), &shutdown).await;
+                        converse(stream, handler, &shutdown).await;
                         drop(slot);
                     });
                 }
@@ -192,18 +193,20 @@ pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: Cance
 }
 
 /// One connection: frames until its end, a mistake or a deadline.
-async fn converse(stream: UnixStream, handler: &impl Handler, shutdown: &CancellationToken) {
+async fn converse(stream: UnixStream, handler: Arc<impl Handler>, shutdown: &CancellationToken) {
     let Ok(credentials) = stream.peer_cred() else { return };
     let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    let mut frame = Vec::new();
     loop {
-        frame.clear();
+        let mut frame = Vec::new();
         let mut bounded = (&mut read).take(FRAME_MAX as u64);
         let reading = timeout(FRAME_DEADLINE, bounded.read_until(b'\n', &mut frame));
         let Some(Ok(Ok(1..))) = shutdown.run_until_cancelled(reading).await else { return };
-        let (response, last) = answer(&frame, handler, peer);
+        let handler = Arc::clone(&handler);
+        let answered = tokio::task::spawn_blocking(move || answer(&frame, handler.as_ref(), peer)).await;
+        // No answer: the runtime is ending.
+        let Ok((response, last)) = answered else { return };
         // A peer that doesn't read its response has no say in how long this waits.
         let written = timeout(FRAME_DEADLINE, write.write_all(&response.encode())).await;
         if last || !matches!(written, Ok(Ok(()))) {

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,7 +71,8 @@ impl MetricsListener {
     }
 }
 
-/// Serves until `shutdown`. `gather` brings every value up to date and encodes them; it takes milliseconds.
+/// Serves until `shutdown`. `gather` brings every value up to date and encodes them; it may wait for
+/// another thread.
 ///
 /// # Errors
 /// When the runtime doesn't take the listener.
@@ -81,7 +83,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener.listener)?;
     let gather = Arc::new(gather);
-    let router = Router::new().route("/metrics", get(async move || respond(gather())));
+    let router = Router::new().route("/metrics", get(async move || respond(spawn_blocking(move || gather()).await)));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     let accept = async {
@@ -115,8 +117,8 @@ async fn converse(stream: TcpStream, router: Router) {
     drop(timeout(DEADLINE, connection).await);
 }
 
-fn respond(text: prometheus::Result<String>) -> Response {
-    match text {
+fn respond(text: Result<prometheus::Result<String>, JoinError>) -> Response {
+    match text.unwrap_or_else(|ending| Err(prometheus::Error::Msg(ending.to_string()))) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::warn!(%error, "metrics can't be encoded");

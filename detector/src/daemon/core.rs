@@ -5,7 +5,6 @@
 //! 5 µs to read and judge, less than waking another thread, and a core can do 100,000 and more a second.
 
 use std::{
-    net::SocketAddr,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -186,7 +185,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Hello(hello) => self.hello(hello),
-            Outcome::Lost { flow, cause } => {
+            Outcome::Lost { flow, cause, .. } => {
                 if let Some(count) = self.tally.lost.get_mut(cause as usize) {
                     *count += 1;
                 }

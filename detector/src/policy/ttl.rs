@@ -20,11 +20,11 @@ pub enum Ttl {
 }
 
 impl Ttl {
-    /// Whole seconds, rounded up so that what remains never reads as nothing; `None` is forever.
+    /// Whole seconds, one at least, rounded up: what remains of another can be typed again. `None` is forever.
     #[must_use]
     pub fn as_secs(self) -> Option<u64> {
         match self {
-            Ttl::For(duration) => Some(duration.as_secs() + u64::from(duration.subsec_nanos() > 0)),
+            Ttl::For(duration) => Some((duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)),
             Ttl::Forever => None,
         }
     }
@@ -105,6 +105,7 @@ mod tests {
             assert_eq!(ttl.to_string(), text);
         }
         assert_eq!(Ttl::For(Duration::from_millis(1500)).to_string(), "2s");
+        assert_eq!(Ttl::For(Duration::ZERO).to_string(), "1s");
     }
 
     #[test]

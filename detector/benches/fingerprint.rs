@@ -1,0 +1,3 @@
+//! Measures the fingerprint path.
+
+fn main() {}

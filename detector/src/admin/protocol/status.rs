@@ -1,0 +1,76 @@
+//! What `detector status` shows, as it goes over the control socket. Bound: the daemon fills in a fixed number of
+//! labels and the few JA4 values seen most.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Mode, XdpMode};
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Whether rules drop.
+    pub mode: Mode,
+    /// Where it looks.
+    pub interfaces: Vec<Interface>,
+    /// Protected ports.
+    pub ports: Vec<u16>,
+    /// Label of each `detector_common::counter::Counter` → its sum over all CPUs.
+    pub kernel: BTreeMap<String, u64>,
+    /// Hellos by outcome: `complete`, or the cause for which one was lost.
+    pub hellos: BTreeMap<String, u64>,
+    /// Segments that belong to no hello, by reason.
+    pub ignored: BTreeMap<String, u64>,
+    /// The way from the kernel.
+    pub ring: Ring,
+    /// Label of each `telemetry::metrics::VerdictKind` → verdicts in force.
+    pub entries: BTreeMap<String, u64>,
+    /// The JA4 values seen most, most first.
+    pub fingerprints: Vec<Fingerprint>,
+    /// Microseconds from the NIC to the verdict in force: half of them were faster.
+    pub enforce_p50_us: Option<u64>,
+    /// 99 % were faster.
+    pub enforce_p99_us: Option<u64>,
+}
+
+/// One interface of [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// As `ip link` calls it.
+    pub name: String,
+    /// Where in the kernel: native or generic.
+    pub xdp_mode: XdpMode,
+    /// The program is attached now.
+    pub attached: bool,
+}
+
+/// Segments on the way from the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Put into the ring.
+    pub submitted: u64,
+    /// Taken out of it.
+    pub received: u64,
+    /// Not put in, since it was full.
+    pub lost: u64,
+}
+
+/// One JA4 value of [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The value.
+    pub ja4: String,
+    /// Hellos with it.
+    pub hellos: u64,
+    /// What the last one asked for.
+    pub last_server_name: Option<String>,
+    /// Seconds since the last one.
+    pub last_seen_s: u64,
+}

@@ -1,0 +1,99 @@
+//! Numbers to text, into a buffer on the stack that moves to the heap only for a hello beyond any client known.
+
+use smallvec::SmallVec;
+
+/// Text in the making. The JA3 string of a current browser has some 400 bytes.
+pub(super) type Text = SmallVec<[u8; 1024]>;
+
+/// Codes of one list. No client is known to send more of any kind; one that does costs an allocation.
+pub(super) type List = SmallVec<[u16; 128]>;
+
+const fn hex_pairs() -> [[u8; 2]; 256] {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would refuse a bad index")]
+        {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        }
+        byte = byte.wrapping_add(1);
+    }
+    pairs
+}
+
+static HEX: [[u8; 2]; 256] = hex_pairs();
+
+/// The two lower-case hex digits of `byte`.
+#[inline]
+pub(super) fn hex(byte: u8) -> [u8; 2] {
+    HEX.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// Appends `codes` as four hex digits each, with commas between.
+#[inline]
+pub(super) fn hex_list(text: &mut Text, codes: impl Iterator<Item = u16>) {
+    let before = text.len();
+    for code in codes {
+        let [high, low] = code.to_be_bytes();
+        let ([a, b], [c, d]) = (hex(high), hex(low));
+        text.extend_from_slice(&[a, b, c, d, b',']);
+    }
+    if text.len() > before {
+        text.pop();
+    }
+}
+
+/// Appends `numbers` in decimal, with `-` between.
+#[inline]
+pub(super) fn decimal_list(text: &mut Text, numbers: impl Iterator<Item = u16>) {
+    let before = text.len();
+    for number in numbers {
+        decimal(text, number);
+        text.push(b'-');
+    }
+    if text.len() > before {
+        text.pop();
+    }
+}
+
+/// Appends `number` in decimal.
+#[inline]
+pub(super) fn decimal(text: &mut Text, number: u16) {
+    // Five digits with their zeros, then those from the first that counts.
+    let digit = |power: u16| {
+        let digit = number.checked_div(power).unwrap_or(0) % 10;
+        u8::try_from(digit).unwrap_or(0).wrapping_add(b'0')
+    };
+    let digits = [digit(10_000), digit(1000), digit(100), digit(10), digit(1)];
+    let skip = match number {
+        0..10 => 4,
+        10..100 => 3,
+        100..1000 => 2,
+        1000..10_000 => 1,
+        _ => 0,
+    };
+    text.extend_from_slice(digits.get(skip..).unwrap_or_default());
+}
+
+/// Text of ours, which is ASCII.
+pub(super) fn string(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_numbers_read_as_std_writes_them() {
+        for number in 0..=u16::MAX {
+            let mut text = Text::new();
+            decimal(&mut text, number);
+            assert_eq!(string(&text), number.to_string());
+            text.clear();
+            hex_list(&mut text, [number].into_iter());
+            assert_eq!(string(&text), format!("{number:04x}"));
+        }
+    }
+}

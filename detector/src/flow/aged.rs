@@ -1,0 +1,119 @@
+//! A map from flows that knows which entry is the oldest. Each operation is O(1) on average. Memory: the entries, and
+//! a queue of at most twice as many keys plus 64.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::capture::Flow;
+
+/// Values by flow, in the order of their insertion.
+#[derive(Debug)]
+pub struct Aged<V> {
+    entries: HashMap<Flow, (u64, V)>,
+    /// Insertions, oldest first. One whose serial is no longer that of its flow's entry is stale and skipped.
+    queue: VecDeque<(u64, Flow)>,
+    serial: u64,
+}
+
+impl<V> Default for Aged<V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), queue: VecDeque::new(), serial: 0 }
+    }
+}
+
+impl<V> Aged<V> {
+    /// Entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The value of `flow`.
+    #[must_use]
+    pub fn get(&self, flow: &Flow) -> Option<&V> {
+        self.entries.get(flow).map(|(_, value)| value)
+    }
+
+    /// The value of `flow`, to be changed. Its age stays.
+    pub fn get_mut(&mut self, flow: &Flow) -> Option<&mut V> {
+        self.entries.get_mut(flow).map(|(_, value)| value)
+    }
+
+    /// Makes `value` the youngest, in place of what `flow` had.
+    pub fn insert(&mut self, flow: Flow, value: V) {
+        self.serial = self.serial.wrapping_add(1);
+        self.entries.insert(flow, (self.serial, value));
+        self.queue.push_back((self.serial, flow));
+        if self.queue.len() > self.entries.len().saturating_mul(2).saturating_add(64) {
+            let entries = &self.entries;
+            self.queue.retain(|(serial, flow)| entries.get(flow).is_some_and(|(current, _)| current == serial));
+        }
+    }
+
+    /// Takes the value of `flow` out.
+    pub fn remove(&mut self, flow: &Flow) -> Option<V> {
+        self.entries.remove(flow).map(|(_, value)| value)
+    }
+
+    /// The oldest entry.
+    pub fn oldest(&mut self) -> Option<(&Flow, &V)> {
+        // Stale keys at the front are dropped here, each once.
+        while let Some((serial, flow)) = self.queue.front() {
+            if self.entries.get(flow).is_some_and(|(current, _)| current == serial) {
+                break;
+            }
+            self.queue.pop_front();
+        }
+        let (_, flow) = self.queue.front()?;
+        let (_, value) = self.entries.get(flow)?;
+        Some((flow, value))
+    }
+
+    /// Takes the oldest entry out.
+    pub fn pop_oldest(&mut self) -> Option<(Flow, V)> {
+        let flow = *self.oldest()?.0;
+        self.queue.pop_front();
+        self.remove(&flow).map(|value| (flow, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn flow(port: u16) -> Flow {
+        let destination = SocketAddr::from(([10, 0, 0, 1], 443));
+        Flow { source: SocketAddr::from(([10, 0, 0, 2], port)), destination }
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_replaced_ones_are_young() {
+        let mut aged = Aged::default();
+        for port in 0..4 {
+            aged.insert(flow(port), port);
+        }
+        aged.insert(flow(0), 40);
+        aged.remove(&flow(1));
+        let order: Vec<u16> = std::iter::from_fn(|| aged.pop_oldest().map(|(_, value)| value)).collect();
+        assert_eq!(order, [2, 3, 40]);
+    }
+
+    #[test]
+    fn the_queue_stays_small_however_often_one_flow_returns() {
+        let mut aged = Aged::default();
+        aged.insert(flow(9), 0);
+        for round in 0..10_000 {
+            aged.insert(flow(1), round);
+            aged.remove(&flow(1));
+        }
+        assert!(aged.queue.len() <= 70);
+        assert_eq!(aged.pop_oldest().map(|(flow, _)| flow), Some(flow(9)));
+    }
+}

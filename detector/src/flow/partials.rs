@@ -1,0 +1,160 @@
+//! The table of streams in progress. Bounded in number, in bytes allocated and per source (threats.md T17, T18); over
+//! a bound the oldest goes, its own source's oldest first. `S` is what the caller knows about each stream.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{Aged, Limits, Source};
+use crate::capture::Flow;
+use crate::clock::Timestamp;
+use crate::flow::assembler::Assembler;
+
+/// One stream in progress.
+#[derive(Debug)]
+pub struct Partial<S> {
+    /// Sequence number of the stream's first byte.
+    pub base: u32,
+    /// When its first segment came.
+    pub started: Timestamp,
+    /// Its bytes.
+    pub assembler: Assembler,
+    /// What the caller knows.
+    pub state: S,
+    serial: u64,
+}
+
+impl<S> Partial<S> {
+    /// A stream without bytes.
+    #[must_use]
+    pub fn new(base: u32, started: Timestamp, state: S) -> Self {
+        Self { base, started, assembler: Assembler::default(), state, serial: 0 }
+    }
+}
+
+/// All streams in progress.
+#[derive(Debug)]
+pub struct Partials<S> {
+    partials: Aged<Partial<S>>,
+    /// The flows of each source with a stream in progress, oldest first; stale ones as in [`Aged`].
+    sources: HashMap<Source, OneSource>,
+    allocated: usize,
+    serial: u64,
+    limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct OneSource {
+    count: usize,
+    queue: VecDeque<(u64, Flow)>,
+}
+
+impl<S> Partials<S> {
+    /// What one stream costs beside its bytes: its entry and its places in two queues of keys that may be half stale.
+    const OVERHEAD: usize = size_of::<(Flow, Partial<S>)>() + 4 * size_of::<(u64, Flow)>();
+
+    /// An empty table.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { partials: Aged::default(), sources: HashMap::new(), allocated: 0, serial: 0, limits }
+    }
+
+    /// Streams in progress.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.partials.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partials.is_empty()
+    }
+
+    /// Bytes allocated for them.
+    #[must_use]
+    pub const fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// The stream of `flow`.
+    #[must_use]
+    pub fn get(&self, flow: &Flow) -> Option<&Partial<S>> {
+        self.partials.get(flow)
+    }
+
+    /// Lets `change` at the stream of `flow` and keeps the books.
+    pub fn update<T>(&mut self, flow: &Flow, change: impl FnOnce(&mut Partial<S>) -> T) -> Option<T> {
+        let partial = self.partials.get_mut(flow)?;
+        let before = partial.assembler.allocated();
+        let result = change(partial);
+        self.allocated = self.allocated.saturating_sub(before).saturating_add(partial.assembler.allocated());
+        Some(result)
+    }
+
+    /// Adds a stream. There must be none of `flow`; one that is would be forgotten.
+    pub fn insert(&mut self, flow: Flow, mut partial: Partial<S>) {
+        self.remove(&flow);
+        self.serial = self.serial.wrapping_add(1);
+        partial.serial = self.serial;
+        self.allocated = self.allocated.saturating_add(Self::OVERHEAD).saturating_add(partial.assembler.allocated());
+        let source = self.sources.entry(Source::from(flow.source.ip())).or_default();
+        source.count = source.count.saturating_add(1);
+        source.queue.push_back((partial.serial, flow));
+        self.partials.insert(flow, partial);
+        if source.queue.len() > source.count.saturating_mul(2).saturating_add(4) {
+            let partials = &self.partials;
+            source.queue.retain(|(serial, flow)| partials.get(flow).is_some_and(|partial| partial.serial == *serial));
+        }
+    }
+
+    /// Takes the stream of `flow` out.
+    pub fn remove(&mut self, flow: &Flow) -> Option<Partial<S>> {
+        let partial = self.partials.remove(flow)?;
+        self.allocated = self.allocated.saturating_sub(Self::OVERHEAD).saturating_sub(partial.assembler.allocated());
+        let key = Source::from(flow.source.ip());
+        if let Some(source) = self.sources.get_mut(&key) {
+            source.count = source.count.saturating_sub(1);
+            if source.count == 0 {
+                self.sources.remove(&key);
+            }
+        }
+        Some(partial)
+    }
+
+    /// Takes out the stream that has to go, if a bound is passed: the oldest of `source` if that has too many, else
+    /// the oldest of all.
+    pub fn evict(&mut self, source: Source) -> Option<(Flow, Partial<S>)> {
+        if self.sources.get(&source).is_some_and(|one| one.count > self.limits.partials_per_source) {
+            let flow = self.oldest_of(source)?;
+            return self.remove(&flow).map(|partial| (flow, partial));
+        }
+        if self.partials.len() > self.limits.partial_hellos || self.allocated > self.limits.partial_bytes {
+            return self.pop_oldest();
+        }
+        None
+    }
+
+    /// Takes out the oldest stream if it began more than the limit's age before `now`.
+    pub fn expire(&mut self, now: Timestamp) -> Option<(Flow, Partial<S>)> {
+        let (_, partial) = self.partials.oldest()?;
+        if now.since(partial.started) <= self.limits.partial_age {
+            return None;
+        }
+        self.pop_oldest()
+    }
+
+    /// Takes out the oldest stream.
+    pub fn pop_oldest(&mut self) -> Option<(Flow, Partial<S>)> {
+        let flow = *self.partials.oldest()?.0;
+        self.remove(&flow).map(|partial| (flow, partial))
+    }
+
+    fn oldest_of(&mut self, source: Source) -> Option<Flow> {
+        let queue = &mut self.sources.get_mut(&source)?.queue;
+        while let Some((serial, flow)) = queue.pop_front() {
+            if self.partials.get(&flow).is_some_and(|partial| partial.serial == serial) {
+                return Some(flow);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,107 @@
+//! What the fuzz targets in `tests/fuzz` call: hostile bytes in, nothing out, no panic and no broken promise on the
+//! way. Kept here so that the targets are one line each and the tests run the same code on stable Rust.
+
+use std::net::SocketAddr;
+
+use crate::capture::{Flow, Segment, TcpFlags, event, frame, pcap};
+use crate::clock::Timestamp;
+use crate::fingerprint::{Fingerprinter, Ja4, Transport};
+use crate::pipeline::{Limits, Outcome, Pipeline};
+use crate::report::HelloLine;
+use crate::tls::Parsed;
+use crate::tls::hello;
+use crate::tls::record::{self, Deframer};
+
+/// A stream of records: the deframer says the same of the whole as of its growing prefixes, and is never past them.
+pub fn record(stream: &[u8]) {
+    for new in [Deframer::new, Deframer::after_retry] {
+        let whole = new().advance(stream);
+        let mut grown = new();
+        let mut last = Parsed::Incomplete;
+        for length in 0..=stream.len() {
+            last = grown.advance(&stream[..length]);
+            if last != Parsed::Incomplete {
+                break;
+            }
+        }
+        assert_eq!(whole, last, "pieces change what a stream is");
+        if let Parsed::Complete(extent) = whole {
+            let message = record::message(stream, &extent, &mut Vec::new()).len();
+            assert_eq!(message, extent.message, "the message is not what its extent says");
+        }
+    }
+}
+
+/// A handshake message: it is parsed, and what it gives keeps the promises of JA4's grammar and of one line per hello.
+pub fn hello(message: &[u8]) {
+    let Parsed::Complete(hello) = hello::parse(message) else { return };
+    let fingerprint = Fingerprinter::default().fingerprint(&hello, Transport::Tcp);
+    for ja4 in [fingerprint.ja4, fingerprint.ja4_o, fingerprint.ja4_stable] {
+        assert_eq!(ja4.as_str().parse::<Ja4>(), Ok(ja4), "outside the grammar");
+    }
+    let text = fingerprint.alpn.iter().chain(&fingerprint.server_name);
+    for printed in text.chain([&fingerprint.ja3_raw, &fingerprint.ja4_r, &fingerprint.ja4_ro]) {
+        assert!(printed.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "unprintable");
+    }
+}
+
+/// Segments of one flow, cut out of `script`: flags, sequence number, length and payload of each in turn. Each gets
+/// exactly one fate.
+pub fn reassembly(script: &[u8]) {
+    let limits = Limits { segments_per_flow: 64, holes_per_flow: 8, ..Limits::default() };
+    let mut pipeline = Pipeline::new(limits);
+    let mut pushed = 0_u64;
+    let mut told = 0_u64;
+    let mut lines = 0_usize;
+    let mut out = |outcome: Outcome| {
+        told += match outcome {
+            Outcome::Hello(hello) => {
+                lines += serde_json::to_string(&HelloLine::from(&*hello)).map_or(0, |line| line.lines().count());
+                u64::from(hello.segments)
+            }
+            Outcome::Lost { segments, .. } => u64::from(segments),
+            Outcome::Ignored(_) => 1,
+        };
+    };
+    let flow = Flow {
+        source: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        destination: SocketAddr::from(([192, 0, 2, 2], 443)),
+    };
+    let mut rest = script;
+    while let Some(([flags, high, low, length], next)) = rest.split_first_chunk() {
+        let (payload, next) = next.split_at(usize::from(*length).min(next.len()));
+        rest = next;
+        let bit = |number: u8| flags >> number & 1 == 1;
+        let segment = Segment {
+            flow,
+            at: Timestamp::from_nanos(pushed * 1_000_000 * u64::from(flags >> 4)),
+            // Around the place where sequence numbers wrap.
+            seq: u32::from(u16::from_be_bytes([*high, *low])).wrapping_sub(100),
+            flags: TcpFlags { syn: bit(0), fin: bit(1), rst: bit(2), ack: true },
+            payload,
+            payload_len: payload.len() + usize::from(bit(3)),
+        };
+        let segment = Segment { flags: TcpFlags { ack: !segment.flags.syn, ..segment.flags }, ..segment };
+        pipeline.push(&segment, &mut out);
+        pushed += 1;
+    }
+    pipeline.finish(&mut out);
+    assert_eq!(pushed, told, "a segment without a fate, or with two");
+    assert_eq!(pipeline.partial_bytes(), 0, "the books don't balance");
+}
+
+/// A capture file, and the same bytes as an event of the ring.
+pub fn capture(bytes: &[u8]) {
+    let mut pipeline = Pipeline::new(Limits::default());
+    let mut ignore = |_: Outcome| {};
+    let _unreadable = pcap::read(bytes, |frame| {
+        if let Ok(segment) = frame::segment(frame) {
+            assert!(segment.payload_len >= segment.payload.len(), "more bytes than there were");
+            pipeline.push(&segment, &mut ignore);
+        }
+    });
+    if let Some(segment) = event::segment(bytes) {
+        pipeline.push(&segment, &mut ignore);
+    }
+    pipeline.finish(&mut ignore);
+}

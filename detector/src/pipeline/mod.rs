@@ -1,0 +1,295 @@
+//! Room 6: [`Segment`]s in, [`Outcome`]s out. Puts the rooms before it together and nothing else: no clock, no files,
+//! no tasks, so that a live interface and a capture file give the same answer. Memory: [`Limits`], and 64 KiB.
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+mod follow;
+mod outcome;
+mod start;
+
+pub use crate::flow::Limits;
+pub use outcome::{Cause, Facts, Hello, Ignored, Outcome};
+
+use crate::capture::{Flow, Segment};
+use crate::clock::Timestamp;
+use crate::fingerprint::{Fingerprinter, Transport};
+use crate::flow::Aged;
+use crate::flow::partials::{Partial, Partials};
+use crate::tls::grease::is_grease;
+use crate::tls::hello::{self, ClientHello, extension};
+use crate::tls::record::{self, Deframer, Extent};
+use crate::tls::{Parsed, Reason};
+
+/// How far behind a hello, in bytes of the stream, what follows it on the same connection may be: enough for the
+/// early data between two hellos, and too little for another connection's initial sequence number to hit by chance.
+const NEAR: u32 = 64 * 1024;
+
+/// Finds the ClientHellos in the segments of many connections.
+#[derive(Debug)]
+pub struct Pipeline {
+    limits: Limits,
+    partials: Partials<Progress>,
+    /// Flows known by their SYN only: the sequence number of their first byte.
+    opened: Aged<u32>,
+    finished: Aged<Finished>,
+    fingerprinter: Fingerprinter,
+    scratch: Vec<u8>,
+}
+
+/// What is known about a hello in progress, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    deframer: Deframer,
+    /// Of the hello on its connection.
+    index: u32,
+    /// The stream begins at `base` for sure: a SYN or the hello before said so.
+    certain: bool,
+    /// The capture cut bytes off one of its segments.
+    cut: bool,
+    /// Segments that brought bytes.
+    segments: u32,
+    /// Segments that came, repetitions included.
+    touches: u32,
+}
+
+/// A flow after its hello.
+#[derive(Clone, Copy, Debug)]
+struct Finished {
+    /// Sequence number of the first byte of the first hello.
+    start: u32,
+    /// Sequence number after the last byte of the latest hello.
+    end: u32,
+    /// Of the latest hello.
+    index: u32,
+    then: Then,
+}
+
+/// What may follow a hello on its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// Nothing did yet: it may be a second hello.
+    Open,
+    /// Something else did.
+    Closed,
+    /// Nothing: the hello was lost for cause, and its bytes mustn't make another one.
+    Void,
+}
+
+/// Where a hello's stream begins and what it will be.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    base: u32,
+    index: u32,
+    certain: bool,
+}
+
+impl Pipeline {
+    /// With nothing remembered.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            partials: Partials::new(limits),
+            opened: Aged::default(),
+            finished: Aged::default(),
+            fingerprinter: Fingerprinter::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Hellos in progress.
+    #[must_use]
+    pub fn partial_hellos(&self) -> usize {
+        self.partials.len()
+    }
+
+    /// Bytes allocated for hellos in progress.
+    #[must_use]
+    pub fn partial_bytes(&self) -> usize {
+        self.partials.allocated()
+    }
+
+    /// Takes one segment.
+    pub fn push(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
+        self.expire(segment.at, out);
+        let flags = segment.flags;
+        if flags.syn && !flags.ack {
+            self.open(segment, out);
+        }
+        if segment.payload.is_empty() {
+            let cut = segment.payload_len > 0;
+            if cut {
+                self.partials.update(&segment.flow, |partial| partial.state.cut = true);
+            }
+            out(Outcome::Ignored(if cut { Ignored::Cut } else { Ignored::NoPayload }));
+        } else {
+            // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
+            let seq = segment.seq.wrapping_add(u32::from(flags.syn));
+            if self.partials.get(&segment.flow).is_some() {
+                self.follow(segment, seq, out);
+            } else {
+                self.start(segment, seq, out);
+            }
+        }
+        if flags.rst || flags.fin {
+            self.close(segment, out);
+        }
+    }
+
+    /// Ends the hellos that began too long before `now`.
+    pub fn expire(&mut self, now: Timestamp, out: &mut impl FnMut(Outcome)) {
+        while let Some((flow, partial)) = self.partials.expire(now) {
+            let cause = if partial.state.cut { Cause::Truncated } else { Cause::Timeout };
+            self.lose(flow, &partial, cause, out);
+        }
+    }
+
+    /// Ends all hellos in progress: no segment will come any more.
+    pub fn finish(&mut self, out: &mut impl FnMut(Outcome)) {
+        while let Some((flow, partial)) = self.partials.pop_oldest() {
+            self.lose(flow, &partial, Cause::Truncated, out);
+        }
+    }
+
+    /// A SYN: what is known about its 4-tuple ends, unless it is the SYN of the same connection once more.
+    fn open(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
+        let flow = &segment.flow;
+        let base = segment.seq.wrapping_add(1);
+        if self.finished.get(flow).is_some_and(|finished| finished.start == base)
+            || self.partials.get(flow).is_some_and(|partial| partial.base == base)
+        {
+            return;
+        }
+        if let Some(partial) = self.partials.remove(flow) {
+            self.lose(*flow, &partial, Cause::Replaced, out);
+        }
+        self.finished.remove(flow);
+        if self.opened.get(flow) != Some(&base) {
+            self.opened.insert(*flow, base);
+            trim(&mut self.opened, self.limits.finished_flows);
+        }
+    }
+
+    /// RST or FIN: what the hello in progress still lacks can't come any more. Only at the place where the server
+    /// stands, as Linux demands of an RST (RFC 5961 section 3); one elsewhere would end our view and not the connection.
+    fn close(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
+        let flow = &segment.flow;
+        let Some(partial) = self.partials.get(flow) else { return };
+        let whole = u32::try_from(partial.assembler.prefix().len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(segment.payload_len).unwrap_or(u32::MAX);
+        if segment.seq.wrapping_add(length) != partial.base.wrapping_add(whole) {
+            return;
+        }
+        if let Some(partial) = self.partials.remove(flow) {
+            let cause = if segment.flags.rst { Cause::Reset } else { Cause::Truncated };
+            self.lose(*flow, &partial, cause, out);
+        }
+    }
+
+    /// Says that `partial`, taken out of the table, is lost.
+    fn lose(&mut self, flow: Flow, partial: &Partial<Progress>, cause: Cause, out: &mut impl FnMut(Outcome)) {
+        let Progress { deframer, index, segments, .. } = partial.state;
+        // What came after a hello may have been another one. If nothing shows that it was, nothing is lost.
+        if index > 0 && !deframer.is_hello() {
+            self.ignore(segments, Ignored::AfterHello, out);
+            return;
+        }
+        if matches!(cause, Cause::Malformed | Cause::Oversize | Cause::Evasive | Cause::OverlapConflict) {
+            let start = self.first_start(&flow, partial);
+            self.remember(flow, Finished { start, end: partial.base, index, then: Then::Void });
+        }
+        out(Outcome::Lost { flow, cause, segments });
+    }
+
+    /// Where the first hello of the connection of `partial` began: its retransmission is told from a new connection
+    /// also after the second hello.
+    fn first_start(&self, flow: &Flow, partial: &Partial<Progress>) -> u32 {
+        let before = self.finished.get(flow).filter(|_| partial.state.index > 0);
+        before.map_or(partial.base, |finished| finished.start)
+    }
+
+    fn ignore(&self, segments: u32, why: Ignored, out: &mut impl FnMut(Outcome)) {
+        for _ in 0..segments {
+            out(Outcome::Ignored(why));
+        }
+    }
+
+    fn remember(&mut self, flow: Flow, finished: Finished) {
+        self.opened.remove(&flow);
+        self.finished.insert(flow, finished);
+        trim(&mut self.finished, self.limits.finished_flows);
+    }
+
+    /// The message at `extent` of `stream` is whole: reads it.
+    fn complete(
+        &mut self,
+        flow: Flow,
+        partial: &Partial<Progress>,
+        (stream, extent): (&[u8], Extent),
+        now: Timestamp,
+        out: &mut impl FnMut(Outcome),
+    ) {
+        let Progress { index, segments, .. } = partial.state;
+        let message = record::message(stream, &extent, &mut self.scratch);
+        let hello = match hello::parse(message) {
+            Parsed::Complete(hello) => hello,
+            Parsed::Incomplete | Parsed::Rejected(_) => return self.lose(flow, partial, Cause::Malformed, out),
+        };
+        let fingerprint = self.fingerprinter.fingerprint(&hello, Transport::Tcp);
+        let at = |offset: usize| partial.base.wrapping_add(u32::try_from(offset).unwrap_or(u32::MAX));
+        let hello = Hello {
+            flow,
+            at: partial.started,
+            completed_at: now,
+            first_seq: at(extent.start),
+            index,
+            segments,
+            bytes: u32::try_from(extent.message).unwrap_or(u32::MAX),
+            transport: Transport::Tcp,
+            fingerprint,
+            facts: facts(&hello, extent.records),
+        };
+        let start = self.first_start(&flow, partial);
+        let then = if index > 0 { Then::Closed } else { Then::Open };
+        self.remember(flow, Finished { start, end: at(extent.end), index, then });
+        out(Outcome::Hello(Box::new(hello)));
+    }
+}
+
+fn trim<V>(aged: &mut Aged<V>, most: usize) {
+    while aged.len() > most {
+        aged.pop_oldest();
+    }
+}
+
+fn facts(hello: &ClientHello<'_>, records: u32) -> Facts {
+    let mut facts = Facts {
+        legacy_version: hello.legacy_version,
+        cipher_suites: u32::try_from(hello.cipher_suites.len()).unwrap_or(u32::MAX),
+        grease: hello.cipher_suites.iter().any(is_grease),
+        records,
+        ..Facts::default()
+    };
+    for item in hello.extensions.iter() {
+        facts.extensions = facts.extensions.saturating_add(1);
+        facts.grease |= is_grease(item.code);
+        facts.resumption |=
+            item.code == extension::PRE_SHARED_KEY || (item.code == extension::SESSION_TICKET && !item.body.is_empty());
+        facts.early_data |= item.code == extension::EARLY_DATA;
+    }
+    facts
+}
+
+/// What becomes of a stream that turns out to be `reason`.
+fn rejected(reason: Reason, index: u32) -> Result<Cause, Ignored> {
+    match reason.into() {
+        Err(_) if index > 0 => Err(Ignored::AfterHello),
+        fate => fate,
+    }
+}

@@ -1,0 +1,147 @@
+//! What the pipeline says. The sums that hold exactly, at any moment:
+//! segments pushed = those of all [`Hello`]s + those of all [`Outcome::Lost`] + [`Outcome::Ignored`] + those held;
+//! hellos started = `Hello` + `Lost` + those in progress.
+
+use crate::capture::Flow;
+use crate::clock::Timestamp;
+use crate::fingerprint::{Fingerprint, Transport};
+use crate::tls::Reason;
+
+/// The fate of a segment or of a hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A ClientHello is complete.
+    Hello(Box<Hello>),
+    /// One that had begun never will be.
+    Lost {
+        /// Whose it was.
+        flow: Flow,
+        /// Why.
+        cause: Cause,
+        /// The segments that had brought bytes of it.
+        segments: u32,
+    },
+    /// A segment has no part in any hello.
+    Ignored(Ignored),
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $type:ident { $($(#[$each:meta])* $name:ident => $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type { $($(#[$each])* $name,)* }
+
+        impl $type {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The metric label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a hello that had begun is never complete.
+    Cause {
+        /// The connection or the capture ended before it did, or the capture cut its bytes off.
+        Truncated => "truncated",
+        /// It took longer than [`crate::flow::Limits::partial_age`].
+        Timeout => "timeout",
+        /// Lengths that contradict each other, or records that TLS forbids.
+        Malformed => "malformed",
+        /// It claims more than 65,535 bytes.
+        Oversize => "oversize",
+        /// It needs more bytes, segments or gaps than a flow may have.
+        Evasive => "evasive",
+        /// A byte was sent again as another: nobody can know which one the server took.
+        OverlapConflict => "overlap_conflict",
+        /// Others needed the memory.
+        Evicted => "evicted",
+        /// The client reset the connection.
+        Reset => "reset",
+        /// A new connection took over the 4-tuple.
+        Replaced => "replaced",
+    }
+}
+
+labels! {
+    /// Why a segment has no part in any hello.
+    Ignored {
+        /// It carries no payload.
+        NoPayload => "no_payload",
+        /// It carries payload, but the capture holds none of it.
+        Cut => "cut",
+        /// Not the beginning of a TLS handshake record, on a flow of which nothing is known.
+        NotTls => "not_tls",
+        /// A TLS handshake message, but another than a ClientHello: what a server sends.
+        NotHello => "not_hello",
+        /// All of its bytes were there before: a retransmission.
+        Duplicate => "duplicate",
+        /// It follows the hello of its flow.
+        AfterHello => "after_hello",
+        /// It belongs to a hello that was lost for cause.
+        AfterLost => "after_lost",
+        /// Its sequence number is far from the hello in progress on its flow.
+        OutOfWindow => "out_of_window",
+    }
+}
+
+impl From<Reason> for Result<Cause, Ignored> {
+    /// A cause, if the bytes were those of a ClientHello.
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Malformed => Ok(Cause::Malformed),
+            Reason::Oversize => Ok(Cause::Oversize),
+            Reason::NotTls => Err(Ignored::NotTls),
+            Reason::NotHello => Err(Ignored::NotHello),
+        }
+    }
+}
+
+/// A complete ClientHello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The connection.
+    pub flow: Flow,
+    /// When its first segment came.
+    pub at: Timestamp,
+    /// When the segment came that completed it.
+    pub completed_at: Timestamp,
+    /// Sequence number of the first byte of its first record.
+    pub first_seq: u32,
+    /// 0 for the first hello of a connection, 1 for the one after a HelloRetryRequest (rule 13).
+    pub index: u32,
+    /// The segments that brought bytes of it.
+    pub segments: u32,
+    /// Bytes of the message, with its header of four.
+    pub bytes: u32,
+    /// How it was carried.
+    pub transport: Transport,
+    /// What it says about its client.
+    pub fingerprint: Fingerprint,
+    /// What else is in it.
+    pub facts: Facts,
+}
+
+/// What is in a hello beside its fingerprint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// legacy_version.
+    pub legacy_version: u16,
+    /// Cipher suites, GREASE included.
+    pub cipher_suites: u32,
+    /// Extensions, GREASE included.
+    pub extensions: u32,
+    /// TLS records the message was spread over.
+    pub records: u32,
+    /// It sends GREASE.
+    pub grease: bool,
+    /// It offers to resume a session: a pre-shared key, or a ticket that isn't empty.
+    pub resumption: bool,
+    /// It announces early data.
+    pub early_data: bool,
+}

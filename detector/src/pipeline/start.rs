@@ -1,0 +1,153 @@
+//! The first segment of what may be a hello: whether its flow is new, remembered by its SYN, or after its hello.
+
+use super::{Beginning, Finished, Ignored, NEAR, Outcome, Pipeline, Progress, Then, rejected};
+use crate::capture::{Flow, Segment};
+use crate::flow::Source;
+use crate::flow::assembler::Inserted;
+use crate::flow::partials::Partial;
+use crate::pipeline::Cause;
+use crate::tls::Parsed;
+use crate::tls::record::{Deframer, Start, start};
+
+impl Pipeline {
+    /// Takes a segment with payload, the first byte at `seq`, of a flow without a hello in progress.
+    pub(super) fn start(&mut self, segment: &Segment<'_>, seq: u32, out: &mut impl FnMut(Outcome)) {
+        let flow = &segment.flow;
+        if let Some(finished) = self.finished.get(flow).copied() {
+            return self.after(finished, segment, seq, out);
+        }
+        if let Some(base) = self.opened.get(flow).copied()
+            && let Ok(offset) = usize::try_from(seq.wrapping_sub(base))
+            && offset < self.limits.bytes_per_flow
+        {
+            return self.begin(Beginning { base, index: 0, certain: true }, segment, seq, segment.payload, out);
+        }
+        self.begin_anywhere(segment, seq, out);
+    }
+
+    /// A flow of which nothing is known, or nothing that fits: the segment must look like a hello by itself.
+    pub(super) fn begin_anywhere(&mut self, segment: &Segment<'_>, seq: u32, out: &mut impl FnMut(Outcome)) {
+        match start(segment.payload) {
+            Start::Other => out(Outcome::Ignored(Ignored::NotTls)),
+            Start::Hello | Start::Perhaps => {
+                self.begin(Beginning { base: seq, index: 0, certain: false }, segment, seq, segment.payload, out);
+            }
+        }
+    }
+
+    /// A flow whose hello was there: a retransmission, what follows, or a new connection.
+    fn after(&mut self, finished: Finished, segment: &Segment<'_>, seq: u32, out: &mut impl FnMut(Outcome)) {
+        let looks_like = start(segment.payload);
+        let from_start = seq.wrapping_sub(finished.start);
+        let from_end = seq.wrapping_sub(finished.end);
+        if finished.then == Then::Void {
+            if from_start < NEAR || looks_like != Start::Hello {
+                return out(Outcome::Ignored(Ignored::AfterLost));
+            }
+            return self.begin_anywhere(segment, seq, out);
+        }
+        if from_start < finished.end.wrapping_sub(finished.start) {
+            let known = usize::try_from(finished.end.wrapping_sub(seq)).unwrap_or(usize::MAX);
+            return match segment.payload.get(known..) {
+                Some(rest) if !rest.is_empty() && finished.then == Then::Open => {
+                    self.then(finished, segment, finished.end, rest, out);
+                }
+                _ => out(Outcome::Ignored(Ignored::Duplicate)),
+            };
+        }
+        let open = finished.then == Then::Open
+            && usize::try_from(from_end).is_ok_and(|offset| offset < self.limits.bytes_per_flow);
+        match looks_like {
+            _ if open => self.then(finished, segment, seq, segment.payload, out),
+            Start::Hello if from_end >= NEAR => self.begin_anywhere(segment, seq, out),
+            // Early data may stand between two hellos (RFC 8446 section 4.2.10).
+            Start::Hello if finished.index == 0 => {
+                let beginning = Beginning { base: seq, index: 1, certain: false };
+                self.begin(beginning, segment, seq, segment.payload, out);
+            }
+            _ => out(Outcome::Ignored(Ignored::AfterHello)),
+        }
+    }
+
+    /// The first bytes after a hello, in whatever order they come, may be a second one.
+    fn then(
+        &mut self,
+        finished: Finished,
+        segment: &Segment<'_>,
+        seq: u32,
+        payload: &[u8],
+        out: &mut impl FnMut(Outcome),
+    ) {
+        let beginning = Beginning { base: finished.end, index: finished.index.saturating_add(1), certain: true };
+        self.begin(beginning, segment, seq, payload, out);
+    }
+
+    /// Starts a stream with `payload`, the first byte at `seq`.
+    pub(super) fn begin(
+        &mut self,
+        beginning: Beginning,
+        segment: &Segment<'_>,
+        seq: u32,
+        payload: &[u8],
+        out: &mut impl FnMut(Outcome),
+    ) {
+        let Beginning { base, index, certain } = beginning;
+        let flow = segment.flow;
+        let deframer = if index > 0 { Deframer::after_retry() } else { Deframer::new() };
+        let cut = segment.payload_len > segment.payload.len();
+        let state = Progress { deframer, index, certain, cut, segments: 1, touches: 1 };
+        let mut partial = Partial::new(base, segment.at, state);
+        let offset = usize::try_from(seq.wrapping_sub(base)).unwrap_or(usize::MAX);
+        let limit = self.limits.bytes_per_flow;
+        if offset == 0 {
+            // A hello in one segment is read where it lies.
+            let stream = payload.get(..limit).unwrap_or(payload);
+            match partial.state.deframer.advance(stream) {
+                Parsed::Complete(extent) => {
+                    return self.complete(flow, &partial, (stream, extent), segment.at, out);
+                }
+                Parsed::Rejected(reason) => {
+                    self.opened.remove(&flow);
+                    match rejected(reason, index) {
+                        Ok(cause) => self.lose(flow, &partial, cause, out),
+                        Err(ignored) => self.not_a_hello(&partial, flow, ignored, out),
+                    }
+                    return;
+                }
+                Parsed::Incomplete if stream.len() >= limit || partial.state.deframer.needs() > limit => {
+                    return self.lose(flow, &partial, Cause::Evasive, out);
+                }
+                Parsed::Incomplete => {}
+            }
+        }
+        if partial.assembler.insert(offset, payload, limit) == Inserted::Nothing {
+            return out(Outcome::Ignored(Ignored::OutOfWindow));
+        }
+        self.opened.remove(&flow);
+        self.partials.insert(flow, partial);
+        self.evict(Source::from(flow.source.ip()), out);
+    }
+
+    /// A stream turned out to be none of ours.
+    pub(super) fn not_a_hello(
+        &mut self,
+        partial: &Partial<Progress>,
+        flow: Flow,
+        why: Ignored,
+        out: &mut impl FnMut(Outcome),
+    ) {
+        if partial.state.index > 0
+            && let Some(finished) = self.finished.get_mut(&flow)
+        {
+            finished.then = Then::Closed;
+        }
+        self.ignore(partial.state.segments, why, out);
+    }
+
+    /// Makes room, if a bound is passed.
+    pub(super) fn evict(&mut self, source: Source, out: &mut impl FnMut(Outcome)) {
+        while let Some((flow, partial)) = self.partials.evict(source) {
+            self.lose(flow, &partial, Cause::Evicted, out);
+        }
+    }
+}

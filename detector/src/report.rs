@@ -1,0 +1,131 @@
+//! A [`Hello`] in, its line for people and programs out: the same keys wherever a hello is reported, so that a live
+//! line and one from a capture of the same packets can be compared byte for byte. Untrusted text comes escaped from
+//! `fingerprint`; JSON escapes it once more. Time is left out: a live clock and a capture's have nothing in common.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::fingerprint::Ja4;
+use crate::pipeline::Hello;
+
+/// One hello as one JSON object.
+#[derive(Clone, Debug, Serialize)]
+pub struct HelloLine<'a> {
+    /// The client's address.
+    pub src_ip: IpAddr,
+    /// The client's port.
+    pub src_port: u16,
+    /// The server's address.
+    pub dst_ip: IpAddr,
+    /// The server's port.
+    pub dst_port: u16,
+    /// `tcp`.
+    pub transport: &'static str,
+    /// Which hello of its connection, from 0.
+    pub hello: u32,
+    /// MD5 of `ja3_raw`.
+    pub ja3: &'a str,
+    /// The JA3 string.
+    pub ja3_raw: &'a str,
+    /// MD5 of the JA3 string with sorted extensions.
+    pub ja3n: &'a str,
+    /// JA4.
+    pub ja4: Ja4,
+    /// JA4, unhashed.
+    pub ja4_r: &'a str,
+    /// JA4 in wire order.
+    pub ja4_o: Ja4,
+    /// JA4 in wire order, unhashed.
+    pub ja4_ro: &'a str,
+    /// JA4 without what resumption changes.
+    pub ja4_stable: Ja4,
+    /// The server's name, escaped.
+    pub server_name: Option<&'a str>,
+    /// The protocols offered, escaped.
+    pub alpn: &'a [String],
+    /// TCP segments that brought it.
+    pub segments: u32,
+    /// TLS records it was spread over.
+    pub records: u32,
+    /// Bytes of the handshake message.
+    pub bytes: u32,
+    /// legacy_version, four hex digits.
+    pub legacy_version: String,
+    /// Cipher suites, GREASE included.
+    pub cipher_suites: u32,
+    /// Extensions, GREASE included.
+    pub extensions: u32,
+    /// It sends GREASE.
+    pub grease: bool,
+    /// It offers to resume a session.
+    pub resumption: bool,
+    /// It announces early data.
+    pub early_data: bool,
+    /// What is odd about it.
+    pub signals: Vec<&'static str>,
+}
+
+impl<'a> From<&'a Hello> for HelloLine<'a> {
+    fn from(hello: &'a Hello) -> Self {
+        let Hello { flow, fingerprint, facts, .. } = hello;
+        Self {
+            src_ip: flow.source.ip(),
+            src_port: flow.source.port(),
+            dst_ip: flow.destination.ip(),
+            dst_port: flow.destination.port(),
+            transport: hello.transport.label(),
+            hello: hello.index,
+            ja3: &fingerprint.ja3,
+            ja3_raw: &fingerprint.ja3_raw,
+            ja3n: &fingerprint.ja3n,
+            ja4: fingerprint.ja4,
+            ja4_r: &fingerprint.ja4_r,
+            ja4_o: fingerprint.ja4_o,
+            ja4_ro: &fingerprint.ja4_ro,
+            ja4_stable: fingerprint.ja4_stable,
+            server_name: fingerprint.server_name.as_deref(),
+            alpn: &fingerprint.alpn,
+            segments: hello.segments,
+            records: facts.records,
+            bytes: hello.bytes,
+            legacy_version: format!("{:04x}", facts.legacy_version),
+            cipher_suites: facts.cipher_suites,
+            extensions: facts.extensions,
+            grease: facts.grease,
+            resumption: facts.resumption,
+            early_data: facts.early_data,
+            signals: fingerprint.signals.labels().collect(),
+        }
+    }
+}
+
+/// The columns of the table for people, beside [`row`].
+pub const COLUMNS: [&str; 6] = ["client", "server", "hello", "JA4", "server name", "ALPN"];
+
+/// Longer names are cut in the table; the JSON line has them whole.
+const NAME_MAX: usize = 48;
+
+/// One line of the table for people.
+#[must_use]
+pub fn row(hello: &Hello) -> [String; 6] {
+    let fingerprint = &hello.fingerprint;
+    let name = fingerprint.server_name.as_deref().unwrap_or("-");
+    let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
+    [
+        hello.flow.source.to_string(),
+        hello.flow.destination.to_string(),
+        hello.index.to_string(),
+        fingerprint.ja4.to_string(),
+        short(name),
+        short(&alpn),
+    ]
+}
+
+fn short(text: &str) -> String {
+    // Escaped text is ASCII, so any byte is a boundary.
+    match text.get(..NAME_MAX) {
+        Some(start) if text.len() > NAME_MAX => format!("{start}…"),
+        _ => text.to_owned(),
+    }
+}
