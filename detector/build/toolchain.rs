@@ -200,3 +200,111 @@ pub(crate) fn linker_directories() -> impl Iterator<Item = PathBuf> {
     let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     env::split_paths(&path).collect::<Vec<_>>().into_iter().chain(cargo_home.map(|home| home.join("bin")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiler(candidate: &Candidate) -> Compiler {
+        let sysroot = PathBuf::from("/sysroot");
+        Compiler { candidate: candidate.clone(), sysroot, release: "1.97.0-nightly".into(), llvm: "22".into() }
+    }
+
+    /// A machine on which only the candidates that `usable` names are complete; all others are `otherwise`.
+    fn machine(usable: &[&str], otherwise: Probed) -> impl Fn(&Candidate) -> Probed {
+        move |candidate| {
+            let found = usable.iter().any(|name| Candidate::named(name) == *candidate);
+            if found { Probed::Usable(compiler(candidate)) } else { otherwise.clone() }
+        }
+    }
+
+    fn chosen(wanted: Option<&str>, building: Option<&str>, usable: &[&str]) -> Result<Candidate, String> {
+        let building = building.map(Candidate::named);
+        choose(wanted, building, machine(usable, Probed::Absent)).map(|compiler| compiler.candidate)
+    }
+
+    #[test]
+    fn each_place_is_taken_in_its_turn() {
+        let stable = Some("stable");
+        let everything = ["nightly", "stable", "/usr/bin", "mine", "/opt/rust/bin"];
+        assert_eq!(chosen(Some("mine"), stable, &everything), Ok(Candidate::Rustup("mine".into())));
+        assert_eq!(
+            chosen(Some("/opt/rust/bin"), stable, &everything),
+            Ok(Candidate::Directory("/opt/rust/bin".into()))
+        );
+        assert_eq!(chosen(None, stable, &everything), Ok(Candidate::Rustup("nightly".into())));
+        assert_eq!(chosen(Some(""), stable, &everything), Ok(Candidate::Rustup("nightly".into())));
+        assert_eq!(chosen(None, stable, &["stable", "/usr/bin"]), Ok(Candidate::Rustup("stable".into())));
+        assert_eq!(
+            chosen(None, Some("/opt/rust/bin"), &everything[1..]),
+            Ok(Candidate::Directory("/opt/rust/bin".into()))
+        );
+        assert_eq!(chosen(None, stable, &["/usr/bin"]), Ok(Candidate::Directory("/usr/bin".into())));
+    }
+
+    #[test]
+    fn a_choice_by_hand_is_never_replaced_by_another() {
+        let refused = |name, probed| choose(Some(name), None, machine(&["nightly", "/usr/bin"], probed)).unwrap_err();
+        assert_eq!(
+            refused("mine", Probed::Absent),
+            "`DETECTOR_EBPF_TOOLCHAIN=mine` can't be used: not installed (`rustup toolchain install mine --component \
+             rust-src`)"
+        );
+        assert_eq!(
+            refused("mine", Probed::NoSources),
+            "`DETECTOR_EBPF_TOOLCHAIN=mine` can't be used: has no library sources (`rustup component add rust-src \
+             --toolchain mine`)"
+        );
+        assert!(refused("/opt/bin", Probed::Absent).ends_with("can't be used: no working rustc and cargo there"));
+        assert!(refused("/opt/bin", Probed::NoSources).ends_with("has no library sources below its sysroot"));
+        let told = format!("its rustc is 1.63.0, and {OLDEST} is the oldest that will do");
+        assert!(refused("/opt/bin", Probed::TooOld("1.63.0".into())).ends_with(&told));
+    }
+
+    #[test]
+    fn with_nothing_there_the_error_names_all_that_was_looked_at_and_what_helps() {
+        let building = Some(Candidate::Rustup("stable-x86_64".into()));
+        let probe = |candidate: &Candidate| match candidate {
+            Candidate::Rustup(name) if name == "nightly" => Probed::Absent,
+            Candidate::Rustup(_) => Probed::NoSources,
+            Candidate::Directory(_) => Probed::TooOld("1.63.0".into()),
+        };
+        let told = choose(None, building, probe).unwrap_err();
+        for line in [
+            "rustup's `nightly`: not installed (`rustup toolchain install nightly --component rust-src`)\n",
+            "rustup's `stable-x86_64`: has no library sources (`rustup component add rust-src --toolchain stable-x86_64`)\n",
+            "`/usr/bin`: its rustc is 1.63.0, and ",
+            "cargo xtask setup",
+            "apt-get install --no-install-recommends rustc-web cargo-web rust-web-src",
+        ] {
+            assert!(told.contains(line), "{line:?} isn't in:\n{told}");
+        }
+        assert!(told.find("cargo xtask setup") < told.find("by hand"), "setup stands first");
+    }
+
+    #[test]
+    fn releases_compare_by_number() {
+        assert!(numbers("1.100.0-nightly") > numbers("1.95") && numbers("1.95.0") >= numbers("1.95"));
+        assert!(numbers("1.63.0") < numbers("1.95") && numbers("") < numbers("1.95"));
+    }
+
+    #[test]
+    fn a_directory_without_cargo_is_no_toolchain() {
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(Candidate::Directory(empty.path().into()).probe(), Probed::Absent);
+        assert_eq!(Candidate::Rustup("no-such-toolchain".into()).probe(), Probed::Absent);
+    }
+
+    #[test]
+    fn the_linker_is_the_one_named_or_the_first_on_the_way() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let directories = || [first.path().to_owned(), second.path().to_owned()].into_iter();
+        assert!(linker(None, directories()).unwrap_err().contains("cargo xtask setup"));
+        let path = second.path().join("bpf-linker");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(linker(None, directories()), Ok(path.clone()));
+        assert_eq!(linker(Some(PathBuf::new()), directories()), Ok(path.clone()));
+        assert_eq!(linker(Some(path.clone()), [].into_iter()), Ok(path));
+        assert_eq!(linker(Some("/no/such".into()), directories()), Err("`BPF_LINKER=/no/such`: no such file".into()));
+    }
+}

@@ -1,0 +1,112 @@
+//! What comes from the distribution's archive.
+//!
+//! In: the files that tell whether a thing is there. Out: the missing packages installed by apt, with no service
+//! started or enabled. A file tells more than the package database: it is right on any distribution, for a package of
+//! another name (`nginx-full`), and for what was installed by hand.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use super::{State, announce};
+use crate::shell;
+
+/// A thing that is needed, the package that brings it, and what for.
+struct Need {
+    package: &'static str,
+    /// A program's name, the absolute path of a file, or a line of Python that must work.
+    sign: &'static str,
+    why: &'static str,
+}
+
+const NEEDS: [Need; 13] = [
+    Need { package: "gcc", sign: "cc", why: "links Rust programs" },
+    Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
+    Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
+    Need { package: "nginx-light", sign: "nginx", why: "the protected web server" },
+    Need { package: "curl", sign: "curl", why: "a client" },
+    Need { package: "openssl", sign: "openssl", why: "certificates, and a client" },
+    Need { package: "python3", sign: "/usr/bin/python3", why: "clients" },
+    Need { package: "python3-venv", sign: "import ensurepip", why: "the clients' own environment" },
+    Need { package: "iproute2", sign: "ip", why: "network namespaces and veth pairs" },
+    Need { package: "ethtool", sign: "ethtool", why: "offloads of the veth pairs" },
+    Need { package: "tcpdump", sign: "tcpdump", why: "records what the daemon must agree with" },
+    Need { package: "bpftool", sign: "bpftool", why: "shows what is loaded" },
+    Need { package: "procps", sign: "ps", why: "shows what is running" },
+];
+
+/// Run as root by `sh`; the packages are its arguments. An archive's daemon starts itself when it is installed unless
+/// `policy-rc.d` says no, and at each boot unless it is disabled.
+const INSTALL: &str = r#"
+set -eu
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -yq --no-install-recommends "$@"
+for package; do
+    case $package in nginx*)
+        if [ -d /run/systemd/system ]; then systemctl disable nginx.service; fi ;;
+    esac
+done
+"#;
+
+/// The step.
+pub(super) fn install() -> Result<State> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.sign)).collect();
+    if missing.is_empty() {
+        return Ok(State::Present(NEEDS.map(|need| need.package).join(" ")));
+    }
+    for need in &missing {
+        println!("      missing: {} ({})", need.package, need.why);
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    apt_install(&packages)?;
+    if let Some(need) = missing.iter().find(|need| !is_there(need.sign)) {
+        bail!("`{}` is installed, but `{}` isn't there", need.package, need.sign);
+    }
+    Ok(State::Done(packages.join(" ")))
+}
+
+fn is_there(sign: &str) -> bool {
+    if sign.starts_with('/') {
+        Path::new(sign).exists()
+    } else if sign.starts_with("import ") {
+        shell::output(Command::new(super::python::interpreter()).args(["-c", sign])).is_ok()
+    } else {
+        shell::find_program(sign).is_some()
+    }
+}
+
+/// Installs packages with apt, as root or with sudo.
+pub(super) fn apt_install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if shell::find_program("apt-get").is_none() {
+        bail!(
+            "there is no apt-get here: install with your own package manager what Debian calls `{}`",
+            packages.join(" ")
+        );
+    }
+    let mut command = if shell::is_root() {
+        Command::new("sh")
+    } else if shell::find_program("sudo").is_some() {
+        let mut command = Command::new("sudo");
+        command.arg("sh");
+        command
+    } else {
+        bail!("installing packages needs root, and there is no sudo here: as root, run `{by_hand}`, then this again");
+    };
+    announce(&packages.join(" "));
+    command.args(["-c", INSTALL, "setup"]).args(packages);
+    let log = shell::tools()?.join("setup-apt.log");
+    shell::run_to_log(&mut command, &log).map_err(|error| {
+        let end = error.root_cause().to_string();
+        let end = end.split_once("; the end of").map_or(end.as_str(), |(_, end)| end);
+        anyhow::anyhow!("`{by_hand}` failed; the end of{end}")
+    })
+}

@@ -1,0 +1,95 @@
+//! `cargo xtask test`: all tests, in the order in which a failure is cheapest to read.
+//!
+//! In: the checkout. Out: cargo's own output, stage by stage, with times. What needs root is chosen by a feature, so it
+//! runs or isn't built; it is left out only when `--no-root` says so, and then the last line says so too.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{arguments::Arguments, setup, shell};
+
+/// All packages but the kernel's half, which `detector`'s build script builds: as a host program it doesn't link. The
+/// same selection in every stage, so that each dependency is compiled once, with one set of features.
+const ALL: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
+
+/// The feature that builds the suites which need root, in the package that has them.
+const FEATURE: &str = "detector-tests/root";
+
+/// The verb.
+pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
+    let full = arguments.flag("--full");
+    let no_root = arguments.flag("--no-root");
+    arguments.finish()?;
+    if !no_root {
+        shell::need_root("test", if full { " --full" } else { "" })
+            .context("half of the tests need root; `cargo xtask test --no-root` runs the others")?;
+    }
+    stage("setup", setup::install)?;
+    stage("tests without privileges", || cargo(&["test"], &[], full))?;
+    if no_root {
+        println!("== left out, by --no-root: the suites that need root");
+        return Ok(());
+    }
+    let suites = root_suites()?;
+    stage("the programs under test", || cargo(&["build", "--bins"], &[], full))?;
+    for suite in &suites {
+        // One at a time: each makes network namespaces and measures what passes through them.
+        let name = format!("tests that need root: {suite}");
+        let only = ["--features", FEATURE, "--test", suite, "--", "--test-threads=1"];
+        stage(&name, || cargo(&["test"], &only, full))?;
+    }
+    Ok(())
+}
+
+fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let start = Instant::now();
+    work()?;
+    println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo(verb: &[&str], only: &[&str], full: bool) -> Result<()> {
+    let mut command = shell::cargo(verb);
+    command.args(ALL).args(only);
+    if full {
+        command.env("DETECTOR_TEST_FULL", "1");
+    }
+    shell::run(&mut command)
+}
+
+/// The suites that ask for the feature `root`.
+fn root_suites() -> Result<Vec<String>> {
+    let metadata = shell::output(&mut shell::cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    let suites = suites_in(&serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?);
+    if suites.is_empty() {
+        bail!("no test suite asks for `required-features = [\"root\"]`: the half that needs root has gone missing");
+    }
+    Ok(suites)
+}
+
+fn suites_in(metadata: &Value) -> Vec<String> {
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let targets = list(metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
+    let wanted = targets.filter(|target| {
+        list(target, "kind").contains(&"test".into()) && list(target, "required-features").contains(&"root".into())
+    });
+    wanted.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_suites_that_ask_for_root_and_no_others() {
+        let metadata = serde_json::json!({ "packages": [{ "targets": [
+            { "name": "pipeline", "kind": ["test"] },
+            { "name": "system", "kind": ["test"], "required-features": ["root"] },
+            { "name": "demo", "kind": ["bin"], "required-features": ["root"] },
+        ]}]});
+        assert_eq!(suites_in(&metadata), ["system"]);
+    }
+}
