@@ -236,6 +236,7 @@ impl Pipeline {
         out: &mut impl FnMut(Outcome),
     ) {
         let Progress { index, segments, .. } = partial.state;
+        let start = self.first_start(&flow, partial);
         let message = record::message(stream, &extent, &mut self.scratch);
         let hello = match hello::parse(message) {
             Parsed::Complete(hello) => hello,
@@ -243,7 +244,6 @@ impl Pipeline {
         };
         let fingerprint = self.fingerprinter.fingerprint(&hello, Transport::Tcp);
         let at = |offset: usize| partial.base.wrapping_add(u32::try_from(offset).unwrap_or(u32::MAX));
-        let start = self.first_start(&flow, partial);
         let hello = Hello {
             flow,
             at: partial.started,
