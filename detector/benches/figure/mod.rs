@@ -1,0 +1,85 @@
+//! What the benchmarks share: a figure and its line, the hello they measure with, the clock they measure by.
+
+use std::path::PathBuf;
+
+use detector::{
+    capture::{frame, pcap},
+    tls::{Parsed, record::Deframer},
+};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+const CAPTURE: &str = "../tests/fixtures/captures/pcaps/curl_cffi-chrome136.pcap";
+
+/// One line of the result.
+#[derive(Serialize)]
+pub struct Figure {
+    /// The target's name, as in the table of performance targets.
+    pub id: &'static str,
+    /// What was measured.
+    pub what: String,
+    /// How much it was.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// The peer or floor of the same run.
+    pub against: String,
+    /// `value` over the peer's or floor's.
+    pub ratio: Option<f64>,
+    /// What was wanted.
+    pub target: String,
+    /// Whether it was reached; nothing for a peer or a floor.
+    pub met: Option<bool>,
+}
+
+/// Prints figures: JSON lines for `cargo xtask bench`, columns for a person.
+pub fn print(figures: &[Figure]) {
+    let json = std::env::args().any(|argument| argument == "--json");
+    for figure in figures {
+        if json {
+            println!("{}", serde_json::to_string(figure).expect("a figure is plain data"));
+            continue;
+        }
+        let met = figure.met.map_or("", |met| if met { "met" } else { "NOT MET" });
+        let against = figure.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x {}", figure.against));
+        println!(
+            "{:<3} {:<58} {:>12.2} {:<9} {against:<34} {:<16} {met}",
+            figure.id, figure.what, figure.value, figure.unit, figure.target
+        );
+    }
+}
+
+/// CPU nanoseconds of this thread.
+pub fn cpu() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a CPU clock");
+    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
+}
+
+/// The middle one.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The first hello of a Chrome 136 capture, 1.8 KB in two segments, put together, with its record header.
+pub fn chrome_hello() -> Vec<u8> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), CAPTURE].iter().collect();
+    let file = std::fs::File::open(&path).expect("the capture among the fixtures");
+    let mut stream: Vec<u8> = Vec::new();
+    let mut flow = None;
+    let mut base = 0_u32;
+    pcap::read(file, |frame| {
+        let Ok(segment) = frame::segment(frame) else { return };
+        if flow.is_none() && segment.payload.starts_with(&[22, 3]) {
+            flow = Some(segment.flow);
+            base = segment.seq;
+        }
+        if flow == Some(segment.flow) && segment.seq == base.wrapping_add(stream.len() as u32) {
+            stream.extend_from_slice(segment.payload);
+        }
+    })
+    .expect("a readable capture");
+    let Parsed::Complete(extent) = Deframer::new().advance(&stream) else { panic!("no hello in the capture") };
+    stream.truncate(extent.end);
+    stream
+}

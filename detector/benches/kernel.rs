@@ -1,0 +1,186 @@
+//! P6 and P7 of the performance targets, with the real program, ring and maps; needs root, and no interface: frames go in
+//! by BPF_PROG_TEST_RUN.
+//!
+//! P6: hellos of 1.8 KB through the program and the ring, as fast as one core can make them, to a reader on the other
+//! core that touches every cache line. P7: one hello at a time, of a client whose JA4 is blocked, from the kernel's
+//! timestamp of its frame to its connection's verdict in the map: ring, wake-up, reassembly, fingerprint, decision, map.
+
+use std::{
+    hint::black_box,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use detector::{
+    capture::event,
+    clock::monotonic,
+    enforce::Enforcer,
+    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, wait},
+    pipeline::{Limits, Outcome, Pipeline},
+    policy::rules::{Decision, Rules},
+};
+use detector_common::{counter::Counter, settings::Settings};
+use etherparse::PacketBuilder;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+mod figure;
+use figure::{Figure, chrome_hello, median};
+
+const EVENTS: u32 = 200_000;
+const ROUNDS: usize = 5;
+const SAMPLES: u16 = 400;
+/// How long a reader that has emptied the ring leaves it alone: under a flood it is woken once for hundreds of events.
+const NAP: Duration = Duration::from_micros(100);
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    // On a machine with one core the two threads share it; the figure then says so by being bad.
+    if set.set(cpu).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}
+
+fn frame(source_port: u16, payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv4([192, 0, 2, 7], [192, 0, 2, 1], 64)
+        .tcp(source_port, 443, u32::from(source_port) << 16, 64_240)
+        .ack(1);
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).expect("a frame of a few kilobytes");
+    frame
+}
+
+fn settings() -> Settings {
+    Settings { segments_per_flow: 4096, follow_ns: 10_000_000_000, ..Settings::default() }
+}
+
+/// Hellos a second, and the nanoseconds one costs its producer.
+fn flood(hello: &[u8]) -> (f64, f64, u64) {
+    let (mut kernel, mut maps, mut ring, counters, _log) = Kernel::load(&LoadOptions::default()).expect("run as root");
+    maps.protect_ports(&[443]).expect("a map of ours");
+    detector::kernel::VerdictMaps::set(&mut maps, settings()).expect("a map of ours");
+    let (done, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let reader = {
+        let (done, received) = (Arc::clone(&done), Arc::clone(&received));
+        thread::spawn(move || {
+            pin(0);
+            while !done.load(Ordering::Acquire) {
+                let mut sum = 0_u64;
+                let count = ring.drain(1024, &mut |event| {
+                    sum += event.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>();
+                });
+                black_box(sum);
+                received.fetch_add(count as u64, Ordering::Release);
+                if count < 1024 {
+                    thread::park_timeout(NAP);
+                }
+            }
+        })
+    };
+    pin(1);
+    let frame = frame(40_000, hello);
+    let mut runs: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let (action, each) = kernel.test_run(&frame, EVENTS).expect("a frame of ours");
+            assert_eq!(action, 2, "a hello passes");
+            each.as_nanos() as f64
+        })
+        .collect();
+    let all = u64::from(EVENTS) * ROUNDS as u64;
+    let lost = counters.read().expect("a map of ours").of(Counter::SegmentsLost);
+    let deadline = monotonic().plus(Duration::from_secs(5));
+    while received.load(Ordering::Acquire) + lost < all && monotonic() < deadline {
+        thread::yield_now();
+    }
+    assert_eq!(received.load(Ordering::Acquire) + lost, all, "every event is received or counted as lost");
+    done.store(true, Ordering::Release);
+    reader.join().expect("the reader has no way to fail");
+    let each = median(&mut runs);
+    (1e9 / each, each, lost)
+}
+
+/// What the packet path does with an event, less its counting and printing.
+fn judge(ring: &mut Ring, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Maps>, latencies: &mut Vec<f64>) {
+    ring.drain(256, &mut |bytes| {
+        let segment = event::segment(bytes).expect("an event of our program");
+        pipeline.push(&segment, &mut |outcome| {
+            let Outcome::Hello(hello) = outcome else { return };
+            let (source, destination) = (hello.flow.source, hello.flow.destination);
+            let initial = hello.stream_seq.wrapping_sub(1);
+            let decision = enforcer.judge(source, destination, initial, hello.fingerprint.ja4, monotonic());
+            assert!(matches!(decision, Ok(Decision::Block { .. })), "{decision:?}");
+            latencies.push(monotonic().since(hello.completed_at).as_nanos() as f64 / 1e3);
+        });
+    });
+}
+
+/// Microseconds from the frame to the verdict, of each hello.
+fn latencies(hello: &[u8]) -> Vec<f64> {
+    let (mut kernel, mut maps, mut ring, _counters, _log) = Kernel::load(&LoadOptions::default()).expect("run as root");
+    maps.protect_ports(&[443]).expect("a map of ours");
+    let mut pipeline = Pipeline::new(Limits::default());
+    let mut ja4 = None;
+    let first = frame(1, hello);
+    kernel.test_run(&first, 1).expect("a frame of ours");
+    detector::kernel::VerdictMaps::set(&mut maps, settings()).expect("a map of ours");
+    kernel.test_run(&first, 1).expect("a frame of ours");
+    ring.drain(256, &mut |bytes| {
+        let segment = event::segment(bytes).expect("an event of our program");
+        pipeline.push(&segment, &mut |outcome| {
+            if let Outcome::Hello(hello) = outcome {
+                ja4 = Some(hello.fingerprint.ja4);
+            }
+        });
+    });
+    let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), 1).expect("a map of ours");
+    enforcer.block_ja4(ja4.expect("a hello in the first frame"), None).expect("room for one");
+    let reader = thread::spawn(move || {
+        pin(0);
+        let mut latencies = Vec::new();
+        let deadline = monotonic().plus(Duration::from_secs(60));
+        while latencies.len() < usize::from(SAMPLES) && monotonic() < deadline {
+            wait([ring.as_fd()], Duration::from_secs(1)).expect("a ring of ours");
+            judge(&mut ring, &mut pipeline, &mut enforcer, &mut latencies);
+        }
+        latencies
+    });
+    pin(1);
+    for port in 0..SAMPLES {
+        kernel.test_run(&frame(2 + port, hello), 1).expect("a frame of ours");
+    }
+    reader.join().expect("the reader has no way to fail")
+}
+
+fn main() {
+    let hello = chrome_hello();
+    let (rate, each, lost) = flood(&hello);
+    let mut times = latencies(&hello);
+    assert_eq!(times.len(), usize::from(SAMPLES), "every hello got its verdict");
+    let p50 = median(&mut times);
+    let p99 = times[times.len() * 99 / 100];
+    let figure = |id, what: &str, value, unit, target: &str, met| Figure {
+        id,
+        what: what.to_owned(),
+        value,
+        unit,
+        against: String::new(),
+        ratio: None,
+        target: target.to_owned(),
+        met,
+    };
+    figure::print(&[
+        figure("P6", "1.8 KB hellos through program and ring", rate / 1e6, "M/s", ">= 1.0", Some(rate >= 1e6)),
+        figure("P6", "the same, cost to the producer", each, "ns", "", None),
+        figure("P6", "lost on the way", lost as f64, "hellos", "0", Some(lost == 0)),
+        figure("P7", "frame to verdict in force, unknown client, p50", p50, "µs", "<= 15", Some(p50 <= 15.0)),
+        figure("P7", "the same, p99 (target: on a quiet core)", p99, "µs", "<= 60", Some(p99 <= 60.0)),
+    ]);
+}
