@@ -205,9 +205,9 @@ fn fields(body: &[u8]) -> IResult<&[u8], ClientHello<'_>, ()> {
 #[inline]
 fn extension(block: &[u8]) -> Option<(&[u8], Extension<'_>)> {
     // As tls-parser's `parse_tls_extension_unknown`, whose result has heap parts that cost a destructor each time.
-    let (rest, code) = be_u16::<_, ()>(block).ok()?;
-    let (rest, body) = vector16(rest).ok()?;
-    Some((rest, Extension { code, body }))
+    let ([a, b, high, low], rest) = block.split_first_chunk()?;
+    let (body, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+    Some((rest, Extension { code: u16::from_be_bytes([*a, *b]), body }))
 }
 
 impl<'a> ClientHello<'a> {
