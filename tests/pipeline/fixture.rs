@@ -162,10 +162,13 @@ fn samples_of(name: &str) -> Vec<Sample> {
     pcap::read(&capture[..], |frame| {
         let Ok(segment) = frame::segment(frame) else { return };
         for (hello, stream) in hellos.iter().zip(&mut streams) {
-            let offset = segment.seq.wrapping_sub(hello.first_seq) as usize;
+            // A ChangeCipherSpec record may stand before a second hello in its segment.
+            let ahead = segment.seq.wrapping_sub(hello.first_seq) as i32;
+            let (skip, offset) = (ahead.saturating_neg().max(0) as usize, ahead.max(0) as usize);
+            let Some(payload) = segment.payload.get(skip..) else { continue };
             if hello.flow == segment.flow && offset < 16_384 {
-                stream.resize(stream.len().max(offset + segment.payload.len()), 0);
-                stream[offset..offset + segment.payload.len()].copy_from_slice(segment.payload);
+                stream.resize(stream.len().max(offset + payload.len()), 0);
+                stream[offset..offset + payload.len()].copy_from_slice(payload);
             }
         }
     })

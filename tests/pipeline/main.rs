@@ -1,6 +1,14 @@
 //! The pure core through its library interface: captures and vectors of `tests/fixtures` in, their known fingerprints
 //! out, however the bytes are cut, reordered or damaged on the way.
 
+mod budgets;
 mod captures;
+mod cuts;
 mod fixture;
+mod flows;
+mod formats;
+mod mutations;
+mod oracle;
+mod overlaps;
+mod text;
 mod vectors;

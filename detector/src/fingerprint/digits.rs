@@ -5,8 +5,40 @@ use smallvec::SmallVec;
 /// Text in the making. The JA3 string of a current browser has some 400 bytes.
 pub(super) type Text = SmallVec<[u8; 1024]>;
 
-/// Codes of one list. No client is known to send more of any kind; one that does costs an allocation.
-pub(super) type List = SmallVec<[u16; 128]>;
+/// Codes are worked on this many at a time: appending one by one costs more than computing them.
+const BLOCK: usize = 64;
+
+/// Codes of one list. Current clients send fewer of each kind; one that sends more costs an allocation.
+pub(super) type List = SmallVec<[u16; BLOCK]>;
+
+/// All of `codes`.
+#[inline]
+pub(super) fn list(mut codes: impl Iterator<Item = u16>) -> List {
+    let mut block = [0; BLOCK];
+    let count = fill(&mut block, &mut codes);
+    let mut list = List::from_slice(block.get(..count).unwrap_or_default());
+    list.extend(codes);
+    list
+}
+
+/// `codes` in ascending order.
+#[inline]
+pub(super) fn sorted(codes: &[u16]) -> List {
+    let mut list = List::from_slice(codes);
+    list.sort_unstable();
+    list
+}
+
+/// Moves items into `block` until one of the two ends; how many.
+#[inline]
+fn fill<T>(block: &mut [T; BLOCK], items: &mut impl Iterator<Item = T>) -> usize {
+    let mut count: usize = 0;
+    for (place, item) in block.iter_mut().zip(items) {
+        *place = item;
+        count = count.wrapping_add(1);
+    }
+    count
+}
 
 const fn hex_pairs() -> [[u8; 2]; 256] {
     let digits = b"0123456789abcdef";
@@ -33,11 +65,19 @@ pub(super) fn hex(byte: u8) -> [u8; 2] {
 /// Appends `codes` as four hex digits each, with commas between.
 #[inline]
 pub(super) fn hex_list(text: &mut Text, codes: impl Iterator<Item = u16>) {
-    let before = text.len();
-    for code in codes {
+    let mut groups = codes.map(|code| {
         let [high, low] = code.to_be_bytes();
         let ([a, b], [c, d]) = (hex(high), hex(low));
-        text.extend_from_slice(&[a, b, c, d, b',']);
+        [a, b, c, d, b',']
+    });
+    let before = text.len();
+    let mut block = [[0; 5]; BLOCK];
+    loop {
+        let count = fill(&mut block, &mut groups);
+        text.extend_from_slice(block.get(..count).unwrap_or_default().as_flattened());
+        if count < BLOCK {
+            break;
+        }
     }
     if text.len() > before {
         text.pop();

@@ -19,7 +19,7 @@ pub fn ja3(hello: &ClientHello<'_>, parts: &Parts) -> Md5Hex {
 /// The JA3 string, JA3 and JA3N.
 pub(super) fn all(hello: &ClientHello<'_>, parts: &Parts) -> (String, String, String) {
     let raw = text(hello, parts, &parts.extensions);
-    let ja3n = text(hello, parts, parts.sorted_extensions());
+    let ja3n = text(hello, parts, &parts.sorted_extensions());
     (string(&raw), string(&md5(&raw)), string(&md5(&ja3n)))
 }
 

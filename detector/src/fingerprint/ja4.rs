@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-use super::digits::{List, Text, hex, hex_list, string};
+use super::digits::{List, Text, hex, hex_list, list, sorted, string};
 use crate::tls::grease::is_grease;
 use crate::tls::hello::{ClientHello, extension};
 
@@ -138,9 +138,7 @@ pub struct Parts {
     has_server_name: bool,
     alpn: [u8; 2],
     pub(super) ciphers: List,
-    sorted_ciphers: List,
     pub(super) extensions: List,
-    sorted_extensions: List,
     signature_algorithms: List,
 }
 
@@ -148,35 +146,27 @@ impl Parts {
     /// Takes `hello` apart.
     #[must_use]
     pub fn new(hello: &ClientHello<'_>, transport: Transport) -> Self {
-        let ciphers: List = hello.cipher_suites.iter().filter(|code| !is_grease(*code)).collect();
-        let extensions: List =
-            hello.extensions.iter().map(|extension| extension.code).filter(|code| !is_grease(*code)).collect();
-        let mut sorted_ciphers = ciphers.clone();
-        sorted_ciphers.sort_unstable();
-        let mut sorted_extensions = extensions.clone();
-        sorted_extensions.sort_unstable();
+        let extensions = hello.extensions.iter().map(|extension| extension.code);
         Self {
             transport,
             version: version(hello),
             has_server_name: hello.has_server_name,
             alpn: alpn(hello),
-            ciphers,
-            sorted_ciphers,
-            extensions,
-            sorted_extensions,
-            signature_algorithms: hello.signature_algorithms.iter().filter(|code| !is_grease(*code)).collect(),
+            ciphers: list(hello.cipher_suites.iter().filter(|code| !is_grease(*code))),
+            extensions: list(extensions.filter(|code| !is_grease(*code))),
+            signature_algorithms: list(hello.signature_algorithms.iter().filter(|code| !is_grease(*code))),
         }
     }
 
     /// Whether an extension is there twice.
     #[must_use]
     pub fn duplicate_extension(&self) -> bool {
-        self.sorted_extensions.array_windows().any(|[a, b]| a == b)
+        self.sorted_extensions().array_windows().any(|[a, b]| a == b)
     }
 
     /// The extensions in ascending order.
-    pub(super) fn sorted_extensions(&self) -> &[u16] {
-        &self.sorted_extensions
+    pub(super) fn sorted_extensions(&self) -> List {
+        sorted(&self.extensions)
     }
 
     /// The hashed form.
@@ -224,16 +214,20 @@ impl Parts {
     }
 
     fn cipher_text(&self, order: Order, text: &mut Text) {
-        let ciphers = if order == Order::Wire { &self.ciphers } else { &self.sorted_ciphers };
-        hex_list(text, ciphers.iter().copied());
+        if order == Order::Wire {
+            hex_list(text, self.ciphers.iter().copied());
+        } else {
+            hex_list(text, sorted(&self.ciphers).iter().copied());
+        }
     }
 
     fn extension_text(&self, order: Order, text: &mut Text) {
-        let sorted = self.sorted_extensions.iter().copied().filter(|code| !is_named_in_head(*code));
-        match order {
-            Order::Sorted => hex_list(text, sorted),
-            Order::Stable => hex_list(text, sorted.filter(|code| !is_unstable(*code))),
-            Order::Wire => hex_list(text, self.extensions.iter().copied()),
+        if order == Order::Wire {
+            hex_list(text, self.extensions.iter().copied());
+        } else {
+            let stable = order == Order::Stable;
+            let hashed = |code: &u16| !(is_named_in_head(*code) || stable && is_unstable(*code));
+            hex_list(text, self.sorted_extensions().iter().copied().filter(hashed));
         }
         // Rule 9: none, no underscore.
         if !self.signature_algorithms.is_empty() {

@@ -147,7 +147,10 @@ impl Pipeline {
             Effect::Lost(cause) => self.lose(flow, partial, cause, out),
             Effect::Rejected(reason) => match rejected(reason, partial.state.index) {
                 Ok(cause) => self.lose(flow, partial, cause, out),
-                Err(ignored) => self.not_a_hello(partial, flow, ignored, out),
+                Err(ignored) => {
+                    let seen = partial.assembler.prefix().len();
+                    self.not_a_hello(flow, partial, seen, ignored, out);
+                }
             },
             Effect::Waits | Effect::Nothing => {}
         }

@@ -55,6 +55,9 @@ impl Pipeline {
                 _ => out(Outcome::Ignored(Ignored::Duplicate)),
             };
         }
+        if finished.then == Then::Other {
+            return self.begin_anywhere(segment, seq, out);
+        }
         let open = finished.then == Then::Open
             && usize::try_from(from_end).is_ok_and(|offset| offset < self.limits.bytes_per_flow);
         match looks_like {
@@ -110,7 +113,7 @@ impl Pipeline {
                     self.opened.remove(&flow);
                     match rejected(reason, index) {
                         Ok(cause) => self.lose(flow, &partial, cause, out),
-                        Err(ignored) => self.not_a_hello(&partial, flow, ignored, out),
+                        Err(ignored) => self.not_a_hello(flow, &partial, stream.len(), ignored, out),
                     }
                     return;
                 }
@@ -128,20 +131,26 @@ impl Pipeline {
         self.evict(Source::from(flow.source.ip()), out);
     }
 
-    /// A stream turned out to be none of ours.
+    /// A stream turned out to be none of ours, by its first `seen` bytes. Those are remembered where it is sure that
+    /// they were the first: the server took them, so that later bytes for their places count for nothing.
     pub(super) fn not_a_hello(
         &mut self,
-        partial: &Partial<Progress>,
         flow: Flow,
+        partial: &Partial<Progress>,
+        seen: usize,
         why: Ignored,
         out: &mut impl FnMut(Outcome),
     ) {
-        if partial.state.index > 0
-            && let Some(finished) = self.finished.get_mut(&flow)
-        {
-            finished.then = Then::Closed;
+        let Progress { index, certain, segments, .. } = partial.state;
+        if index > 0 {
+            if let Some(finished) = self.finished.get_mut(&flow) {
+                finished.then = Then::Closed;
+            }
+        } else if certain {
+            let end = partial.base.wrapping_add(u32::try_from(seen).unwrap_or(u32::MAX));
+            self.remember(flow, Finished { start: partial.base, end, index, then: Then::Other });
         }
-        self.ignore(partial.state.segments, why, out);
+        self.ignore(segments, why, out);
     }
 
     /// Makes room, if a bound is passed.

@@ -6,7 +6,6 @@ use tls_parser::nom::IResult;
 use tls_parser::nom::bytes::complete::take;
 use tls_parser::nom::multi::length_data;
 use tls_parser::nom::number::complete::{be_u8, be_u16, be_u24};
-use tls_parser::{TlsExtension, parse_tls_extension_unknown};
 
 use super::{Parsed, Reason};
 
@@ -164,10 +163,12 @@ pub fn parse(message: &[u8]) -> Parsed<ClientHello<'_>> {
 
 type Bytes<'a> = IResult<&'a [u8], &'a [u8], ()>;
 
+#[inline]
 fn vector8(input: &[u8]) -> Bytes<'_> {
     length_data(be_u8)(input)
 }
 
+#[inline]
 fn vector16(input: &[u8]) -> Bytes<'_> {
     length_data(be_u16)(input)
 }
@@ -201,11 +202,12 @@ fn fields(body: &[u8]) -> IResult<&[u8], ClientHello<'_>, ()> {
     Ok((rest, hello))
 }
 
+#[inline]
 fn extension(block: &[u8]) -> Option<(&[u8], Extension<'_>)> {
-    match parse_tls_extension_unknown(block) {
-        Ok((rest, TlsExtension::Unknown(code, body))) => Some((rest, Extension { code: code.0, body })),
-        _ => None,
-    }
+    // As tls-parser's `parse_tls_extension_unknown`, whose result has heap parts that cost a destructor each time.
+    let ([a, b, high, low], rest) = block.split_first_chunk()?;
+    let (body, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+    Some((rest, Extension { code: u16::from_be_bytes([*a, *b]), body }))
 }
 
 impl<'a> ClientHello<'a> {
