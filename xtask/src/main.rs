@@ -8,6 +8,8 @@ mod bench;
 mod dependencies;
 mod fuzz;
 mod layers;
+#[cfg(all(test, feature = "linked-toolchain"))]
+mod linked;
 mod lint;
 mod setup;
 mod shell;

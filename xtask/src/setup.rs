@@ -12,7 +12,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::arguments::Arguments;
+use crate::{
+    arguments::Arguments,
+    shell,
+    toolchain::{Candidate, SYSTEM},
+};
 
 /// What a step found or did: `present` or `done`, and what it is now.
 enum State {
@@ -55,6 +59,12 @@ pub(crate) fn install() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the kernel's half is built with a toolchain that isn't rustup's, though rustup is there.
+pub(crate) fn builds_outside_rustup() -> bool {
+    let outside = compiler::chosen().is_ok_and(|compiler| compiler.candidate == Candidate::Directory(SYSTEM.into()));
+    outside && shell::find_program("rustup").is_some()
 }
 
 /// Says that a step has something to do, before the minutes in which it does it.

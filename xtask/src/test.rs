@@ -28,6 +28,11 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     }
     stage("setup", setup::install)?;
     stage("tests without privileges", || cargo(&["test"], &[], full))?;
+    if setup::builds_outside_rustup() {
+        // Where rustup's own toolchain builds the kernel's half, that way has just been used.
+        let linked = ["--features", "xtask/linked-toolchain", "--bin", "xtask", "linked::"];
+        stage("the kernel's half, built through rustup", || cargo(&["test"], &linked, full))?;
+    }
     if no_root {
         println!("== left out, by --no-root: the suites that need root");
         return Ok(());
