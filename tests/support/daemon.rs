@@ -233,9 +233,9 @@ pub fn offline(capture: &Path) -> Result<Vec<Value>> {
     printed.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// The log line that says all is attached and listening. `ready` stands as a word of its own.
+/// The log line that says all is attached and listening.
 fn is_ready(line: &str) -> bool {
-    line.split_whitespace().any(|word| word == "ready")
+    serde_json::from_str::<Value>(line).is_ok_and(|line| line["message"] == "ready")
 }
 
 /// The lines of a pipe, collected by a thread of its own so that the writer never waits.
