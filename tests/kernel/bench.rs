@@ -16,27 +16,27 @@ use detector_tests::lab::require_root;
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 
 /// `XDP_DROP` and `XDP_PASS` of linux/bpf.h.
-pub const DROP: u32 = 1;
-pub const PASS: u32 = 2;
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
 
-pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
-pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(crate) const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
 
 /// A segment to build.
 #[derive(Clone, Debug)]
-pub struct Row {
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub seq: u32,
-    pub syn: bool,
-    pub rst: bool,
-    pub payload: Vec<u8>,
+pub(crate) struct Row {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) seq: u32,
+    pub(crate) syn: bool,
+    pub(crate) rst: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Row {
-    pub fn new(payload: &[u8]) -> Self {
+    pub(crate) fn new(payload: &[u8]) -> Self {
         Self {
             source: SocketAddr::new(CLIENT, 40_000),
             destination: SocketAddr::new(SERVER, 443),
@@ -47,38 +47,38 @@ impl Row {
         }
     }
 
-    pub fn v6(mut self) -> Self {
+    pub(crate) fn v6(mut self) -> Self {
         self.source.set_ip(CLIENT_V6);
         self.destination.set_ip(SERVER_V6);
         self
     }
 
-    pub fn seq(mut self, seq: u32) -> Self {
+    pub(crate) fn seq(mut self, seq: u32) -> Self {
         self.seq = seq;
         self
     }
 
-    pub fn syn(mut self) -> Self {
+    pub(crate) fn syn(mut self) -> Self {
         self.syn = true;
         self
     }
 
-    pub fn rst(mut self) -> Self {
+    pub(crate) fn rst(mut self) -> Self {
         self.rst = true;
         self
     }
 
-    pub fn to(mut self, port: u16) -> Self {
+    pub(crate) fn to(mut self, port: u16) -> Self {
         self.destination.set_port(port);
         self
     }
 
-    pub fn from_port(mut self, port: u16) -> Self {
+    pub(crate) fn from_port(mut self, port: u16) -> Self {
         self.source.set_port(port);
         self
     }
 
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let ip = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ipv4(source.octets(), destination.octets(), 64),
@@ -97,17 +97,17 @@ impl Row {
 }
 
 /// The loaded program.
-pub struct Bench {
-    pub kernel: Kernel,
-    pub maps: Maps,
+pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
+    pub(crate) maps: Maps,
     ring: Ring,
     counters: CounterMap,
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     _log: KernelLog,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         require_root().expect("root");
         let options = LoadOptions { ring_bytes: 1 << 20, ..LoadOptions::default() };
         let (kernel, mut maps, ring, counters, log) = Kernel::load(&options).expect("the program loads");
@@ -123,17 +123,17 @@ impl Bench {
         Self { kernel, maps, ring, counters, settings, _log: log }
     }
 
-    pub fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
         self.maps.set(self.settings).expect("settings");
     }
 
     /// Blocks what `slot` names for `seconds`, or for good.
-    pub fn block(&mut self, slot: Slot, seconds: Option<u64>) {
+    pub(crate) fn block(&mut self, slot: Slot, seconds: Option<u64>) {
         self.put(slot, Action::Block, ORIGIN_OPERATOR, seconds);
     }
 
-    pub fn put(&mut self, slot: Slot, action: Action, origin: u8, seconds: Option<u64>) {
+    pub(crate) fn put(&mut self, slot: Slot, action: Action, origin: u8, seconds: Option<u64>) {
         let end = |seconds| monotonic().plus(std::time::Duration::from_secs(seconds));
         let expires_at = seconds.map_or(FOREVER, |seconds| Timestamp::as_nanos(end(seconds)));
         let verdict = Verdict { expires_at, hits: 0, action: action as u8, origin, reserved: [0; 6] };
@@ -147,7 +147,7 @@ impl Bench {
     }
 
     /// What the program does with a frame, and how it counts it.
-    pub fn run(&mut self, frame: &[u8]) -> (u32, Vec<&'static str>) {
+    pub(crate) fn run(&mut self, frame: &[u8]) -> (u32, Vec<&'static str>) {
         let before = self.counters();
         let (action, _) = self.kernel.test_run(frame, 1).expect("the kernel takes the frame");
         let after = self.counters();
@@ -159,16 +159,16 @@ impl Bench {
         (action, counted.map(|(counter, _)| counter.label()).collect())
     }
 
-    pub fn row(&mut self, row: &Row) -> (u32, Vec<&'static str>) {
+    pub(crate) fn row(&mut self, row: &Row) -> (u32, Vec<&'static str>) {
         self.run(&row.frame())
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.counters.read().expect("counters")
     }
 
     /// The sums of `Counter`, exact.
-    pub fn assert_sums(&self) {
+    pub(crate) fn assert_sums(&self) {
         let counters = self.counters();
         let fates: u64 = counters
             .iter()
@@ -185,7 +185,7 @@ impl Bench {
     }
 
     /// The events so far: header and payload.
-    pub fn events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
+    pub(crate) fn events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
         let mut events = Vec::new();
         self.ring.drain(usize::MAX, &mut |bytes| {
             let (header, payload) = zerocopy::FromBytes::read_from_prefix(bytes)

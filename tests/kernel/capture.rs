@@ -54,7 +54,9 @@ fn a_hello_is_followed_over_segments_of_any_size() {
         }
         assert_eq!(seen, whole, "in pieces of {size}");
         bench.row(&Row::new(b"GET / HTTP/1.1").seq(2800));
-        assert_eq!(bench.events().len(), 0, "it ended with the hello's last byte");
+        // The length stands in the first nine bytes; where a first segment is shorter, userspace ends it.
+        let followed = usize::from(size < 9);
+        assert_eq!(bench.events().len(), followed, "it ended with the hello's last byte, in pieces of {size}");
     }
 }
 
