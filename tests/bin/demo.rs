@@ -142,6 +142,7 @@ fn dropped(lab: &Lab, daemon: &Daemon) -> Result<f64> {
 }
 
 /// Ctrl-C and friends: no value is dropped then, so what was made is removed by its name.
+#[expect(clippy::disallowed_methods, reason = "what a destructor would do was done by name; main is busy elsewhere")]
 fn clean_up_on_signal() {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
     runtime.block_on(async {

@@ -94,7 +94,8 @@ fn what_is_no_hello_is_not_copied() {
     let server_hello = [22, 3, 3, 0, 90, 2, 0, 0, 86, 3, 3, 0];
     let second_flight = [20, 3, 3, 0, 1, 1, 23, 3, 3, 0, 53, 7];
     let key_exchange = [22, 3, 3, 0, 70, 16, 0, 0, 66, 65, 4, 1];
-    for payload in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-x", &server_hello, &second_flight, &key_exchange, &[0x16, 2]] {
+    for payload in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-x", &server_hello, &second_flight, &key_exchange, &[0x16, 2]]
+    {
         assert_eq!(bench.row(&Row::new(payload)), (PASS, vec!["protected"]));
     }
     assert_eq!(bench.events().len(), 0);

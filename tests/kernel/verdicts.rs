@@ -38,12 +38,7 @@ fn a_blocked_prefix_reaches_to_its_edges() {
     let mut bench = Bench::new();
     bench.block(Slot::Prefix("192.0.2.4/30".parse().unwrap()), None);
     bench.block(Slot::Prefix("2001:db8::/64".parse().unwrap()), None);
-    for (address, action) in [
-        ("192.0.2.3", PASS),
-        ("192.0.2.4", DROP),
-        ("192.0.2.7", DROP),
-        ("192.0.2.8", PASS),
-    ] {
+    for (address, action) in [("192.0.2.3", PASS), ("192.0.2.4", DROP), ("192.0.2.7", DROP), ("192.0.2.8", PASS)] {
         let mut row = Row::new(b"x");
         row.source.set_ip(address.parse().unwrap());
         assert_eq!(bench.row(&row).0, action, "{address}");

@@ -90,7 +90,9 @@ impl Engine {
 
     fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
         if !hurry() {
-            info!("this process may not raise its priority; verdicts may come late on a busy host (CAP_SYS_NICE allows it)");
+            info!(
+                "this process may not raise its priority; verdicts may come late on a busy host (CAP_SYS_NICE allows it)"
+            );
         }
         let mut ticked = monotonic();
         let mut more = false;

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
-    program::{Attached, Kernel, LoadOptions, XdpMode},
+    program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Waker, hurry, wait},
 };
 
