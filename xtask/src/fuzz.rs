@@ -1,6 +1,9 @@
 //! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz`, by cargo-fuzz with rustup's nightly (whose sanitizers it
-//! needs). In: seconds for each target. Out: libFuzzer's output; a crash fails, and its input stays in
-//! `tests/fuzz/artifacts`. What was learned stays in `tests/fuzz/corpus`.
+//! needs). In: seconds for each target, and the corpus in `tests/fuzz/corpus`. Out: libFuzzer's output; a crash fails,
+//! and its input stays in `tests/fuzz/artifacts`. What a run learns goes to `tools/corpus` in the target directory, where
+//! the next one finds it, so the checkout stays clean; `cargo fuzz cmin` folds it into the corpus that is kept.
+
+use std::fs;
 
 use anyhow::{Result, bail};
 
@@ -28,8 +31,12 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     }
     for target in targets {
         println!("== {target}, {seconds} s");
+        let learned = shell::tools()?.join("corpus").join(target);
+        fs::create_dir_all(&learned)?;
+        // libFuzzer writes to the first corpus and only reads the others.
+        let kept = shell::root().join("tests/fuzz/corpus").join(target);
         let limit = format!("-max_total_time={seconds}");
-        shell::run(fuzz("run").args(FOLDER).args([target, "--", &limit]))?;
+        shell::run(fuzz("run").args(FOLDER).arg(target).args([learned, kept]).args(["--", &limit]))?;
     }
     Ok(())
 }
