@@ -70,12 +70,12 @@ impl Row {
         self
     }
 
-    pub(crate) fn to(mut self, port: u16) -> Self {
+    pub(crate) fn service(mut self, port: u16) -> Self {
         self.destination.set_port(port);
         self
     }
 
-    pub(crate) fn from_port(mut self, port: u16) -> Self {
+    pub(crate) fn client_port(mut self, port: u16) -> Self {
         self.source.set_port(port);
         self
     }

@@ -185,8 +185,8 @@ fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::XdpMode;
     use crate::admin::protocol::{Fingerprint, Interface, Ring};
+    use crate::config::XdpMode;
 
     fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
         of.into_iter().map(|(label, count)| (label.to_owned(), count)).collect()

@@ -322,7 +322,7 @@ mod tests {
             "t13d1516h2_8daaf6152771_d8a2da3f94cé",
         ];
         for text in bad {
-            assert_eq!(text.parse::<Ja4>(), Err(NotJa4), "{text}");
+            assert!(text.parse::<Ja4>().is_err(), "{text}");
         }
     }
 
