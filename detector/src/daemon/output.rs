@@ -60,7 +60,7 @@ struct Event<'a> {
 }
 
 fn header() -> String {
-    format!("{:<7} {:<45} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
+    format!("{:<7} {:<24} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
 }
 
 fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io::Result<()> {
@@ -76,7 +76,7 @@ fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io
             let name = fingerprint.server_name.as_deref().unwrap_or("-");
             let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
             let client = line.hello.flow.source.to_string();
-            writeln!(out, "{action:<7} {client:<45} {:<36} {name:<24} {alpn}", fingerprint.ja4)
+            writeln!(out, "{action:<7} {client:<24} {:<36} {name:<24} {alpn}", fingerprint.ja4)
         }
     }
 }
