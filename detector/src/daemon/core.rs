@@ -33,8 +33,11 @@ use crate::{
         subject::Subject,
         ttl::Ttl,
     },
-    telemetry::{Metrics, metrics::VerdictKind},
+    telemetry::{Metrics, logs::Limited, metrics::VerdictKind},
 };
+
+/// Failures of the kernel's maps: each hello could meet one.
+static FAILURES: Limited = Limited::per_minute(6);
 
 /// Fingerprints in a status.
 const TOP: usize = 8;
@@ -110,7 +113,9 @@ impl<M: VerdictMaps> Core<M> {
         let Self { pipeline, verdicts } = self;
         pipeline.expire(now, &mut |outcome| verdicts.outcome(outcome));
         if let Err(error) = verdicts.enforcer.expire(now) {
-            error!(%error, "can't clear ended verdicts; they no longer apply all the same");
+            if let Some(left_out) = FAILURES.admit(now) {
+                error!(%error, left_out, "can't clear ended verdicts; they no longer apply all the same");
+            }
         }
     }
 
@@ -208,7 +213,9 @@ impl<M: VerdictMaps> Verdicts<M> {
             Ok(decision) => decision,
             Err(error) => {
                 self.tally.judge_failed += 1;
-                error!(%error, "can't put a verdict on a connection in force; it passes");
+                if let Some(left_out) = FAILURES.admit(now) {
+                    error!(%error, left_out, "can't put a verdict on a connection in force; it passes");
+                }
                 Decision::Pass
             }
         };
