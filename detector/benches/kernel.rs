@@ -20,7 +20,7 @@ use detector::{
     capture::event,
     clock::monotonic,
     enforce::Enforcer,
-    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, wait},
+    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, hurry, wait},
     pipeline::{Limits, Outcome, Pipeline},
     policy::rules::{Decision, Rules},
 };
@@ -144,6 +144,7 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
     enforcer.block_ja4(ja4.expect("a hello in the first frame"), None).expect("room for one");
     let reader = thread::spawn(move || {
         pin(0);
+        let _ = hurry();
         let mut latencies = Vec::new();
         let deadline = monotonic().plus(Duration::from_secs(60));
         while latencies.len() < usize::from(SAMPLES) && monotonic() < deadline {
@@ -166,21 +167,21 @@ fn main() {
     assert_eq!(times.len(), usize::from(SAMPLES), "every hello got its verdict");
     let p50 = median(&mut times);
     let p99 = times[times.len() * 99 / 100];
-    let figure = |id, what: &str, value, unit, target: &str, met| Figure {
+    let figure = |id, what, value, unit, target: &str, met| Figure {
         id,
-        what: what.to_owned(),
+        what,
         value,
         unit,
-        against: String::new(),
+        against: "",
         ratio: None,
         target: target.to_owned(),
         met,
     };
     figure::print(&[
-        figure("P6", "1.8 KB hellos through program and ring", rate / 1e6, "M/s", ">= 1.0", Some(rate >= 1e6)),
-        figure("P6", "the same, cost to the producer", each, "ns", "", None),
-        figure("P6", "lost on the way", lost as f64, "hellos", "0", Some(lost == 0)),
-        figure("P7", "frame to verdict in force, unknown client, p50", p50, "µs", "<= 15", Some(p50 <= 15.0)),
-        figure("P7", "the same, p99 (target: on a quiet core)", p99, "µs", "<= 60", Some(p99 <= 60.0)),
+        figure("P6.rate", "1.8 KB hellos through program and ring", rate / 1e6, "M/s", ">= 1.0", Some(rate >= 1e6)),
+        figure("P6.cost", "the same, cost to the producer", each, "ns", "", None),
+        figure("P6.lost", "lost on the way", lost as f64, "hellos", "0", Some(lost == 0)),
+        figure("P7.p50", "frame to verdict in force, unknown client, p50", p50, "µs", "<= 15", Some(p50 <= 15.0)),
+        figure("P7.p99", "the same, p99 (target: on a quiet core)", p99, "µs", "<= 60", Some(p99 <= 60.0)),
     ]);
 }

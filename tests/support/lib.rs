@@ -10,6 +10,7 @@ pub mod capture;
 pub mod clients;
 pub mod daemon;
 pub mod deadline;
+pub mod figures;
 pub mod hello;
 pub mod lab;
 pub mod link;

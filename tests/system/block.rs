@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use detector_tests::clients::{Kind, Loop, Target};
 use detector_tests::daemon::{control, control_ok};
 use detector_tests::deadline::{PATIENCE, monotonic_seconds};
+use detector_tests::figures::show;
 use detector_tests::lab::{CLIENT_V4, OTHER_CLIENT_V4, SERVER_V4};
 use detector_tests::process::output;
 use detector_tests::server::PLAIN_PORT;
@@ -33,7 +34,7 @@ fn a_ja4_is_blocked_and_its_neighbour_is_not() -> Result<()> {
     let blocked = bot.since(blocked_at + 1.0, BLOCKED, 4 * LONG)?;
     let answered = blocked.iter().filter(|report| report.status.is_some()).count();
     let share = 100.0 * (blocked.len() - answered) as f64 / blocked.len() as f64;
-    println!("block --ja4: {share:.2} % of {} connections got no HTTP response", blocked.len());
+    show(&format!("block --ja4: {share:.2} % of {} connections got no HTTP response", blocked.len()));
     ensure!(share >= 99.0, "only {share:.2} % were blocked: {:?}", daemon.log());
     let metrics = daemon.metrics(&lab)?;
     let drops = metrics.sum("detector_kernel_packets_total", &[("verdict", "drop"), ("reason", "connection")]);
@@ -48,7 +49,7 @@ fn a_ja4_is_blocked_and_its_neighbour_is_not() -> Result<()> {
     bot.stop(LONG)?;
     let neighbours = browser.stop(LONG)?;
     let meanwhile = neighbours.iter().filter(|r| r.started >= blocked_at && r.ended <= unblocked_at).count();
-    println!("its neighbour: {} connections, {meanwhile} of them during the block", neighbours.len());
+    show(&format!("its neighbour: {} connections, {meanwhile} of them during the block", neighbours.len()));
     ensure!(meanwhile >= 50, "only {meanwhile} connections of the neighbour during the block");
     let hurt: Vec<_> = neighbours.iter().filter(|report| !report.answered()).collect();
     ensure!(hurt.is_empty(), "the neighbour saw errors: {hurt:?}");

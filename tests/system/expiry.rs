@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use detector_tests::clients::{Kind, Loop, Target, batch};
 use detector_tests::daemon::{Daemon, control_ok};
 use detector_tests::deadline::{PATIENCE, monotonic_seconds, until};
+use detector_tests::figures::show;
 use detector_tests::lab::{CLIENT_V4, Lab, OTHER_CLIENT_V4, SERVER_V4};
 use detector_tests::process::output;
 use nix::sys::signal::Signal;
@@ -30,7 +31,7 @@ fn an_address_is_free_again_on_time_with_the_daemon_stopped() -> Result<()> {
     ensure_answered(&lab, &from(OTHER_CLIENT_V4), "another address")?;
     let free = client.answered_since(blocked, LONG)?;
     ensure!(free.ended >= asked + TTL, "free {:.2} s after the block of {TTL} s", free.ended - asked);
-    println!("block --ttl 3s: free again {:.2} s after the command", free.ended - asked);
+    show(&format!("block --ttl 3s: free again {:.2} s after the command", free.ended - asked));
     // The first to get through may have sent its SYN while blocked; from the end on, all do.
     let restored = client.since(blocked + TTL, 30, LONG)?;
     let refused: Vec<_> = restored.iter().filter(|report| !report.answered()).collect();
@@ -61,7 +62,10 @@ fn a_condemned_connection_goes_on_after_its_time() -> Result<()> {
     let report = condemned.answered_since(0.0, LONG)?;
     assert_eq!(state(&daemon)?, 'T', "the daemon was to be stopped all the while");
     ensure!(report.ended >= asked + TTL, "answered {:.2} s after the block of {TTL} s", report.ended - asked);
-    println!("block --ja4 --ttl 4s: the same connection was answered {:.2} s after the command", report.ended - asked);
+    show(&format!(
+        "block --ja4 --ttl 4s: the same connection was answered {:.2} s after the command",
+        report.ended - asked
+    ));
     daemon.signal(Signal::SIGCONT)?;
     assert_eq!(daemon.hello_from(report.port.context("no port")?)?.action.as_deref(), Some("block"));
     Ok(())

@@ -13,56 +13,55 @@ const CAPTURE: &str = "../tests/fixtures/captures/pcaps/curl_cffi-chrome136.pcap
 
 /// One line of the result.
 #[derive(Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// The target's name, as in the table of performance targets.
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// What was measured.
-    pub what: String,
+    pub(crate) what: &'static str,
     /// How much it was.
-    pub value: f64,
+    pub(crate) value: f64,
     /// Of what.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// The peer or floor of the same run.
-    pub against: String,
+    pub(crate) against: &'static str,
     /// `value` over the peer's or floor's.
-    pub ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
     /// What was wanted.
-    pub target: String,
+    pub(crate) target: String,
     /// Whether it was reached; nothing for a peer or a floor.
-    pub met: Option<bool>,
+    pub(crate) met: Option<bool>,
 }
 
-/// Prints figures: JSON lines for `cargo xtask bench`, columns for a person.
-pub fn print(figures: &[Figure]) {
-    let json = std::env::args().any(|argument| argument == "--json");
-    for figure in figures {
-        if json {
-            println!("{}", serde_json::to_string(figure).expect("a figure is plain data"));
-            continue;
-        }
-        let met = figure.met.map_or("", |met| if met { "met" } else { "NOT MET" });
-        let against = figure.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x {}", figure.against));
-        println!(
-            "{:<3} {:<58} {:>12.2} {:<9} {against:<34} {:<16} {met}",
-            figure.id, figure.what, figure.value, figure.unit, figure.target
-        );
+/// Prints figures, and writes them as JSON where `--json PATH` says.
+pub(crate) fn print(figures: &[Figure]) {
+    for Figure { id, what, value, unit, against, ratio, target, met } in figures {
+        let met = met.map_or("", |met| if met { "met" } else { "NOT MET" });
+        let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x {against}"));
+        println!("{id:14} {what:48} {value:9.3} {unit:6} {target:>10}  {ratio:26} {met}");
+    }
+    let mut arguments = std::env::args_os().skip_while(|argument| argument != "--json");
+    if let Some(path) = arguments.nth(1).map(PathBuf::from) {
+        let directory = path.parent().expect("a file is in a directory");
+        std::fs::create_dir_all(directory).expect("a directory to write to");
+        let text = serde_json::to_vec_pretty(figures).expect("a figure is plain data");
+        std::fs::write(&path, text).expect("a file to write to");
     }
 }
 
 /// CPU nanoseconds of this thread.
-pub fn cpu() -> f64 {
+pub(crate) fn cpu() -> f64 {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a CPU clock");
     time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
 }
 
 /// The middle one.
-pub fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 /// The first hello of a Chrome 136 capture, 1.8 KB in two segments, put together, with its record header.
-pub fn chrome_hello() -> Vec<u8> {
+pub(crate) fn chrome_hello() -> Vec<u8> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), CAPTURE].iter().collect();
     let file = std::fs::File::open(&path).expect("the capture among the fixtures");
     let mut stream: Vec<u8> = Vec::new();

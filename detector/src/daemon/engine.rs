@@ -13,7 +13,7 @@ use super::core::Core;
 use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
-    kernel::{AddressWatch, Error, EventSource as _, KernelLog, Maps, Ring, Waker, own_addresses, wait},
+    kernel::{AddressWatch, Error, EventSource as _, KernelLog, Maps, Ring, Waker, hurry, own_addresses, wait},
 };
 
 /// Events handled before anything else gets its turn.
@@ -89,6 +89,9 @@ impl Engine {
     }
 
     fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
+        if !hurry() {
+            info!("this process may not raise its priority; verdicts may come late on a busy host (CAP_SYS_NICE allows it)");
+        }
         let mut ticked = monotonic();
         let mut more = false;
         loop {

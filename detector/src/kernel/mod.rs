@@ -23,7 +23,7 @@ pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
     program::{Attached, Kernel, LoadOptions, XdpMode},
-    ring::{KernelLog, Ring, Waker, wait},
+    ring::{KernelLog, Ring, Waker, hurry, wait},
 };
 
 /// What can go wrong between us and the kernel.

@@ -28,6 +28,7 @@ impl Pipeline {
     /// A flow of which nothing is known, or nothing that fits: the segment must look like a hello by itself.
     pub(super) fn begin_anywhere(&mut self, segment: &Segment<'_>, seq: u32, out: &mut impl FnMut(Outcome)) {
         match start(segment.payload) {
+            Start::Other if segment.payload.starts_with(&[22, 3]) => out(Outcome::Ignored(Ignored::NotHello)),
             Start::Other => out(Outcome::Ignored(Ignored::NotTls)),
             Start::Hello | Start::Perhaps => {
                 self.begin(Beginning { base: seq, index: 0, certain: false }, segment, seq, segment.payload, out);

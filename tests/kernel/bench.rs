@@ -1,0 +1,198 @@
+//! The program on the bench: loaded, fed with frames, asked for what it did.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use detector::{
+    clock::{Timestamp, monotonic},
+    kernel::{CounterMap, Counters, EventSource as _, Kernel, KernelLog, LoadOptions, Maps, Ring, Slot, VerdictMaps as _},
+};
+use detector_common::{
+    counter::Counter,
+    event::EventHeader,
+    settings::Settings,
+    verdict::{Action, FOREVER, ORIGIN_OPERATOR, Verdict},
+};
+use detector_tests::lab::require_root;
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
+
+/// `XDP_DROP` and `XDP_PASS` of linux/bpf.h.
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
+
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(crate) const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+
+/// A segment to build.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) seq: u32,
+    pub(crate) syn: bool,
+    pub(crate) rst: bool,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Row {
+    pub(crate) fn new(payload: &[u8]) -> Self {
+        Self {
+            source: SocketAddr::new(CLIENT, 40_000),
+            destination: SocketAddr::new(SERVER, 443),
+            seq: 1000,
+            syn: false,
+            rst: false,
+            payload: payload.to_vec(),
+        }
+    }
+
+    pub(crate) fn v6(mut self) -> Self {
+        self.source.set_ip(CLIENT_V6);
+        self.destination.set_ip(SERVER_V6);
+        self
+    }
+
+    pub(crate) fn seq(mut self, seq: u32) -> Self {
+        self.seq = seq;
+        self
+    }
+
+    pub(crate) fn syn(mut self) -> Self {
+        self.syn = true;
+        self
+    }
+
+    pub(crate) fn rst(mut self) -> Self {
+        self.rst = true;
+        self
+    }
+
+    pub(crate) fn to(mut self, port: u16) -> Self {
+        self.destination.set_port(port);
+        self
+    }
+
+    pub(crate) fn from_port(mut self, port: u16) -> Self {
+        self.source.set_port(port);
+        self
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let ip = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ipv4(source.octets(), destination.octets(), 64),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => ethernet.ipv6(source.octets(), destination.octets(), 64),
+            mixed => panic!("a row of two families: {mixed:?}"),
+        };
+        let mut header = TcpHeader::new(self.source.port(), self.destination.port(), self.seq, 64_240);
+        (header.syn, header.rst, header.ack) = (self.syn, self.rst, !self.syn);
+        let tcp: PacketBuilderStep<TcpHeader> = ip.tcp_header(header);
+        let mut frame = Vec::with_capacity(tcp.size(self.payload.len()));
+        tcp.write(&mut frame, &self.payload).expect("a frame of bounded size");
+        // The kernel refuses shorter ones.
+        frame.resize(frame.len().max(60), 0);
+        frame
+    }
+}
+
+/// The loaded program.
+pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
+    pub(crate) maps: Maps,
+    ring: Ring,
+    counters: CounterMap,
+    pub(crate) settings: Settings,
+    _log: KernelLog,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        require_root().expect("root");
+        let options = LoadOptions { ring_bytes: 1 << 20, ..LoadOptions::default() };
+        let (kernel, mut maps, ring, counters, log) = Kernel::load(&options).expect("the program loads");
+        let settings = Settings {
+            local_only: 1,
+            segments_per_flow: 64,
+            follow_ns: 10_000_000_000,
+            ..Settings::default()
+        };
+        maps.protect_ports(&[443, 8443]).expect("ports");
+        maps.protect_addresses(vec![SERVER, SERVER_V6]).expect("addresses");
+        maps.set(settings).expect("settings");
+        Self { kernel, maps, ring, counters, settings, _log: log }
+    }
+
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.maps.set(self.settings).expect("settings");
+    }
+
+    /// Blocks what `slot` names for `seconds`, or for good.
+    pub(crate) fn block(&mut self, slot: Slot, seconds: Option<u64>) {
+        self.put(slot, Action::Block, ORIGIN_OPERATOR, seconds);
+    }
+
+    pub(crate) fn put(&mut self, slot: Slot, action: Action, origin: u8, seconds: Option<u64>) {
+        let end = |seconds| monotonic().plus(std::time::Duration::from_secs(seconds));
+        let expires_at = seconds.map_or(FOREVER, |seconds| Timestamp::as_nanos(end(seconds)));
+        let verdict = Verdict { expires_at, hits: 0, action: action as u8, origin, reserved: [0; 6] };
+        self.maps.put(&slot, verdict).expect("room in the table");
+        self.set(|settings| match slot {
+            Slot::Address(_) => settings.addresses = 1,
+            Slot::Prefix(_) => settings.prefixes = 1,
+            Slot::Connection { .. } => settings.connections = 1,
+            Slot::Allow(_) => {}
+        });
+    }
+
+    /// What the program does with a frame, and how it counts it.
+    pub(crate) fn run(&mut self, frame: &[u8]) -> (u32, Vec<&'static str>) {
+        let before = self.counters();
+        let (action, _) = self.kernel.test_run(frame, 1).expect("the kernel takes the frame");
+        let after = self.counters();
+        self.assert_sums();
+        let counted = after.iter().filter(|(counter, value)| {
+            let fate = counter.label() != "packets" && (*counter as u32) < Counter::SegmentsCaptured as u32;
+            fate && *value != before.of(*counter)
+        });
+        (action, counted.map(|(counter, _)| counter.label()).collect())
+    }
+
+    pub(crate) fn row(&mut self, row: &Row) -> (u32, Vec<&'static str>) {
+        self.run(&row.frame())
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters.read().expect("counters")
+    }
+
+    /// The sums of `Counter`, exact.
+    pub(crate) fn assert_sums(&self) {
+        let counters = self.counters();
+        let fates: u64 = counters
+            .iter()
+            .filter(|(counter, _)| {
+                *counter != Counter::Packets && (*counter as u32) < Counter::SegmentsCaptured as u32
+            })
+            .map(|(_, value)| value)
+            .sum();
+        assert_eq!(counters.of(Counter::Packets), fates, "{counters:?}");
+        assert_eq!(
+            counters.of(Counter::SegmentsCaptured),
+            counters.of(Counter::SegmentsSubmitted) + counters.of(Counter::SegmentsLost)
+        );
+    }
+
+    /// The events so far: header and payload.
+    pub(crate) fn events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
+        let mut events = Vec::new();
+        self.ring.drain(usize::MAX, &mut |bytes| {
+            let (header, payload) = zerocopy::FromBytes::read_from_prefix(bytes)
+                .map(|(header, payload): (EventHeader, &[u8])| (header, payload.to_vec()))
+                .expect("an event of the program");
+            events.push((header, payload));
+        });
+        events
+    }
+}
