@@ -63,7 +63,7 @@ fn matching(
     counters: Counters,
 ) -> Option<(*mut Verdict, Counter)> {
     if settings.addresses != 0
-        && let Some(verdict) = ADDRESSES.get_ptr_mut(&key.source)
+        && let Some(verdict) = ADDRESSES.get_ptr_mut(key.source)
         && live(verdict)
     {
         return Some((verdict, Counter::DropAddress));

@@ -1,8 +1,7 @@
 //! detector's XDP program: captures ClientHellos to the protected ports and applies verdicts. Everything else passes
 //! untouched. Any failure here passes the frame too.
 
-#![no_std]
-#![no_main]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))] // for one instruction, in enforce::hit
 
 mod capture;
@@ -71,10 +70,14 @@ fn protected_port(port: u16) -> bool {
 /// Whether the frame is for an address this host protects. Asked only before a hello is captured or a frame dropped.
 #[inline(always)]
 fn protects(settings: &Settings, key: &FlowKey) -> bool {
-    settings.local_only == 0 || LOCAL_ADDRESSES.get_ptr(&key.destination).is_some()
+    settings.local_only == 0 || LOCAL_ADDRESSES.get_ptr(key.destination).is_some()
 }
 
-#[cfg(not(test))]
+/// For the host this crate is only checked and linted; features unify over the workspace, and std comes along.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

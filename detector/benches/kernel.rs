@@ -20,7 +20,7 @@ use detector::{
     capture::event,
     clock::monotonic,
     enforce::Enforcer,
-    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, hurry, wait},
+    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, Urgency, wait},
     pipeline::{Limits, Outcome, Pipeline},
     policy::rules::{Decision, Rules},
 };
@@ -144,7 +144,7 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
     enforcer.block_ja4(ja4.expect("a hello in the first frame"), None).expect("room for one");
     let reader = thread::spawn(move || {
         pin(0);
-        let _ = hurry();
+        let _urgency = Urgency::raise();
         let mut latencies = Vec::new();
         let deadline = monotonic().plus(Duration::from_secs(60));
         while latencies.len() < usize::from(SAMPLES) && monotonic() < deadline {

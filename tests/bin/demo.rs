@@ -6,7 +6,8 @@
 //! network namespaces of its own; whatever way it ends, it removes them.
 
 use std::path::Path;
-use std::process::{ExitCode, exit};
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -35,12 +36,22 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(77);
     }
-    thread::spawn(clean_up_on_signal);
-    match story() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let (tell, told) = channel();
+    let interrupted = tell.clone();
+    thread::spawn(move || wait_for_signal().map(|()| interrupted.send(None)));
+    thread::spawn(move || tell.send(Some(story())));
+    match told.recv() {
+        Ok(Some(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Some(Err(error))) => {
             eprintln!("\nThe demo failed: {error:#}");
             ExitCode::FAILURE
+        }
+        // The story's values aren't dropped now, so what it made is removed by its name.
+        _ => {
+            if let Err(error) = remove_own() {
+                eprintln!("\nInterrupted, and could not remove everything: {error:#}");
+            }
+            ExitCode::from(130)
         }
     }
 }
@@ -141,23 +152,18 @@ fn dropped(lab: &Lab, daemon: &Daemon) -> Result<f64> {
     Ok(daemon.metrics(lab)?.sum("detector_kernel_packets_total", &[("verdict", "drop")]))
 }
 
-/// Ctrl-C and friends: no value is dropped then, so what was made is removed by its name.
-fn clean_up_on_signal() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+/// Returns at Ctrl-C and its friends; `None` if they can't be waited for.
+fn wait_for_signal() -> Option<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().ok()?;
     runtime.block_on(async {
-        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-        else {
-            return;
-        };
+        let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+        let mut terminate = signal(SignalKind::terminate()).ok()?;
+        let mut hangup = signal(SignalKind::hangup()).ok()?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        if let Err(error) = remove_own() {
-            eprintln!("interrupted, and could not remove everything: {error:#}");
-        }
-        exit(130);
-    });
+        Some(())
+    })
 }

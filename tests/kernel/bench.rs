@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use detector::{
     clock::{Timestamp, monotonic},
-    kernel::{CounterMap, Counters, EventSource as _, Kernel, KernelLog, LoadOptions, Maps, Ring, Slot, VerdictMaps as _},
+    kernel::{
+        CounterMap, Counters, EventSource as _, Kernel, KernelLog, LoadOptions, Maps, Ring, Slot, VerdictMaps as _,
+    },
 };
 use detector_common::{
     counter::Counter,
@@ -68,12 +70,12 @@ impl Row {
         self
     }
 
-    pub(crate) fn to(mut self, port: u16) -> Self {
+    pub(crate) fn service(mut self, port: u16) -> Self {
         self.destination.set_port(port);
         self
     }
 
-    pub(crate) fn from_port(mut self, port: u16) -> Self {
+    pub(crate) fn client_port(mut self, port: u16) -> Self {
         self.source.set_port(port);
         self
     }
@@ -111,12 +113,8 @@ impl Bench {
         require_root().expect("root");
         let options = LoadOptions { ring_bytes: 1 << 20, ..LoadOptions::default() };
         let (kernel, mut maps, ring, counters, log) = Kernel::load(&options).expect("the program loads");
-        let settings = Settings {
-            local_only: 1,
-            segments_per_flow: 64,
-            follow_ns: 10_000_000_000,
-            ..Settings::default()
-        };
+        let settings =
+            Settings { local_only: 1, segments_per_flow: 64, follow_ns: 10_000_000_000, ..Settings::default() };
         maps.protect_ports(&[443, 8443]).expect("ports");
         maps.protect_addresses(vec![SERVER, SERVER_V6]).expect("addresses");
         maps.set(settings).expect("settings");
@@ -172,9 +170,7 @@ impl Bench {
         let counters = self.counters();
         let fates: u64 = counters
             .iter()
-            .filter(|(counter, _)| {
-                *counter != Counter::Packets && (*counter as u32) < Counter::SegmentsCaptured as u32
-            })
+            .filter(|(counter, _)| *counter != Counter::Packets && (*counter as u32) < Counter::SegmentsCaptured as u32)
             .map(|(_, value)| value)
             .sum();
         assert_eq!(counters.of(Counter::Packets), fates, "{counters:?}");

@@ -80,7 +80,7 @@ fn pieces_that_overtake_each_other_all_arrive() {
 fn a_super_frame_arrives_whole_up_to_the_bound() {
     let mut bench = Bench::new();
     for len in [4000, 9000, EVENT_PAYLOAD_MAX, 20_000] {
-        let row = Row::new(&hello(len)).from_port(len as u16);
+        let row = Row::new(&hello(len)).client_port(len as u16);
         assert_eq!(bench.row(&row), (PASS, vec!["protected"]));
         let [(header, payload)] = bench.events().try_into().unwrap();
         assert_eq!(header.payload_len as usize, len);
@@ -94,7 +94,8 @@ fn what_is_no_hello_is_not_copied() {
     let server_hello = [22, 3, 3, 0, 90, 2, 0, 0, 86, 3, 3, 0];
     let second_flight = [20, 3, 3, 0, 1, 1, 23, 3, 3, 0, 53, 7];
     let key_exchange = [22, 3, 3, 0, 70, 16, 0, 0, 66, 65, 4, 1];
-    for payload in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-x", &server_hello, &second_flight, &key_exchange, &[0x16, 2]] {
+    for payload in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-x", &server_hello, &second_flight, &key_exchange, &[0x16, 2]]
+    {
         assert_eq!(bench.row(&Row::new(payload)), (PASS, vec!["protected"]));
     }
     assert_eq!(bench.events().len(), 0);
@@ -140,7 +141,7 @@ fn following_ends_with_its_segments() {
 fn a_full_ring_loses_events_by_count_and_passes_frames() {
     let mut bench = Bench::new();
     for port in 0..400 {
-        assert_eq!(bench.row(&Row::new(&hello(3000)).from_port(port + 1)).0, PASS);
+        assert_eq!(bench.row(&Row::new(&hello(3000)).client_port(port + 1)).0, PASS);
     }
     let counters = bench.counters();
     assert!(counters.of(Counter::SegmentsLost) > 0, "1 MiB doesn't hold 400 of 3 KB: {counters:?}");
@@ -150,8 +151,8 @@ fn a_full_ring_loses_events_by_count_and_passes_frames() {
 #[test]
 fn only_the_protected_ports_of_the_protected_addresses_are_looked_at() {
     let mut bench = Bench::new();
-    assert_eq!(bench.row(&Row::new(&hello(517)).to(80)), (PASS, vec!["other_port"]));
-    assert_eq!(bench.row(&Row::new(&hello(517)).to(8443)), (PASS, vec!["protected"]));
+    assert_eq!(bench.row(&Row::new(&hello(517)).service(80)), (PASS, vec!["other_port"]));
+    assert_eq!(bench.row(&Row::new(&hello(517)).service(8443)), (PASS, vec!["protected"]));
     assert_eq!(bench.events().len(), 1);
     let mut elsewhere = Row::new(&hello(517));
     elsewhere.destination.set_ip("192.0.2.99".parse().unwrap());

@@ -21,7 +21,7 @@ fn a_blocked_address_is_dropped_on_protected_ports_only() {
     for row in [Row::new(b"x"), Row::new(b"x").v6(), Row::new(&[]).syn(), Row::new(&[]).rst()] {
         assert_eq!(bench.row(&row), (DROP, vec!["address"]), "{row:?}");
     }
-    assert_eq!(bench.row(&Row::new(b"x").to(22)), (PASS, vec!["other_port"]), "SSH is out of reach");
+    assert_eq!(bench.row(&Row::new(b"x").service(22)), (PASS, vec!["other_port"]), "SSH is out of reach");
     let mut elsewhere = Row::new(b"x");
     elsewhere.destination.set_ip("192.0.2.99".parse().unwrap());
     assert_eq!(bench.row(&elsewhere), (PASS, vec!["other_address"]));
@@ -38,12 +38,7 @@ fn a_blocked_prefix_reaches_to_its_edges() {
     let mut bench = Bench::new();
     bench.block(Slot::Prefix("192.0.2.4/30".parse().unwrap()), None);
     bench.block(Slot::Prefix("2001:db8::/64".parse().unwrap()), None);
-    for (address, action) in [
-        ("192.0.2.3", PASS),
-        ("192.0.2.4", DROP),
-        ("192.0.2.7", DROP),
-        ("192.0.2.8", PASS),
-    ] {
+    for (address, action) in [("192.0.2.3", PASS), ("192.0.2.4", DROP), ("192.0.2.7", DROP), ("192.0.2.8", PASS)] {
         let mut row = Row::new(b"x");
         row.source.set_ip(address.parse().unwrap());
         assert_eq!(bench.row(&row).0, action, "{address}");
@@ -61,7 +56,7 @@ fn all_of_ipv4_can_be_blocked_and_ipv6_goes_on() {
     bench.block(Slot::Prefix("0.0.0.0/0".parse().unwrap()), None);
     assert_eq!(bench.row(&Row::new(b"x")), (DROP, vec!["prefix"]));
     assert_eq!(bench.row(&Row::new(b"x").v6()), (PASS, vec!["protected"]));
-    assert_eq!(bench.row(&Row::new(b"x").to(22)), (PASS, vec!["other_port"]));
+    assert_eq!(bench.row(&Row::new(b"x").service(22)), (PASS, vec!["other_port"]));
 }
 
 #[test]
@@ -111,7 +106,7 @@ fn a_verdict_on_a_connection_hits_nothing_else() {
     let row = Row::new(b"x");
     bench.block(connection(&row, 999), None);
     assert_eq!(bench.row(&row), (DROP, vec!["connection"]));
-    assert_eq!(bench.row(&Row::new(b"x").from_port(40_001)), (PASS, vec!["protected"]), "another client of the NAT");
+    assert_eq!(bench.row(&Row::new(b"x").client_port(40_001)), (PASS, vec!["protected"]), "another client of the NAT");
     assert_eq!(bench.row(&Row::new(&[]).rst()), (PASS, vec!["protected"]), "a reset frees the server's socket");
     // Its own SYN again is the same connection; one with another number is the port's next owner.
     assert_eq!(bench.row(&Row::new(&[]).syn().seq(999)), (DROP, vec!["connection"]));

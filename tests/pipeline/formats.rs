@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use detector::capture::frame::{self, Frame, Link, Skipped};
 use detector::capture::pcap::{self, CaptureError};
-use detector::cli::fingerprint::{Format, print};
+use detector::cli::{Format, fingerprint::print};
 use detector::clock::Timestamp;
 use detector::pipeline::Hello;
 

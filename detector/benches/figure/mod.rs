@@ -1,4 +1,4 @@
-//! What the benchmarks share: a figure and its line, the hello they measure with, the clock they measure by.
+//! What the benchmarks share: a figure and its line, the hello they measure with.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,6 @@ use detector::{
     capture::{frame, pcap},
     tls::{Parsed, record::Deframer},
 };
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 const CAPTURE: &str = "../tests/fixtures/captures/pcaps/curl_cffi-chrome136.pcap";
@@ -46,12 +45,6 @@ pub(crate) fn print(figures: &[Figure]) {
         let text = serde_json::to_vec_pretty(figures).expect("a figure is plain data");
         std::fs::write(&path, text).expect("a file to write to");
     }
-}
-
-/// CPU nanoseconds of this thread.
-pub(crate) fn cpu() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a CPU clock");
-    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
 }
 
 /// The middle one.

@@ -10,7 +10,7 @@ use super::client::{Client, ControlArgs};
 use super::list::{bare_table, json};
 use super::{Exit, Failure, Format, figures, printable};
 use crate::admin::protocol::{Request, Response, Status};
-use crate::config::{Mode, XdpMode};
+use crate::config::Mode;
 use crate::telemetry::metrics::{Fate, VerdictKind, fate};
 
 const EXAMPLES: &str = "\
@@ -94,11 +94,7 @@ fn reasons(counts: Vec<(&str, u64)>) -> String {
 
 fn interfaces(status: &Status) -> String {
     few(status.interfaces.iter().map(|interface| {
-        let mode = match interface.xdp_mode {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-        };
+        let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
         format!("{} {mode}{attached}", printable::line(&interface.name))
     }))
@@ -190,6 +186,7 @@ fn shortened(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::admin::protocol::{Fingerprint, Interface, Ring};
+    use crate::config::XdpMode;
 
     fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
         of.into_iter().map(|(label, count)| (label.to_owned(), count)).collect()

@@ -48,6 +48,18 @@ pub enum XdpMode {
     Generic,
 }
 
+impl XdpMode {
+    /// The word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 /// The addresses that are protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Addresses {

@@ -13,12 +13,15 @@ use super::core::Core;
 use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
-    kernel::{AddressWatch, Error, EventSource as _, KernelLog, Maps, Ring, Waker, hurry, own_addresses, wait},
+    kernel::{
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Ring, Urgency, Waker, own_addresses, wait,
+    },
 };
 
 /// Events handled before anything else gets its turn.
 const BUDGET: usize = 256;
-/// Rounds of a full budget after which the ring is not emptied but flooded, and a request is answered all the same.
+/// Rounds of a full budget after which the ring is not emptied but flooded: a request is answered all the same, and the
+/// thread waits its turn like any other.
 const ROUNDS: usize = 64;
 /// How often time alone is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -89,9 +92,11 @@ impl Engine {
     }
 
     fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
-        if !hurry() {
-            info!("this process may not raise its priority; verdicts may come late on a busy host (CAP_SYS_NICE allows it)");
+        let (mut urgency, allowed) = Urgency::raise();
+        if allowed != Allowed::RealTime {
+            info!(?allowed, "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it");
         }
+        let mut full_rounds = 0;
         let mut ticked = monotonic();
         let mut more = false;
         loop {
@@ -100,6 +105,8 @@ impl Engine {
                 return;
             }
             more = self.drain();
+            full_rounds = if more { full_rounds + 1 } else { 0 };
+            urgency.set(full_rounds < ROUNDS);
             for command in commands.try_iter() {
                 match command {
                     Command::Request(request, reply) => {

@@ -35,7 +35,7 @@ use crate::{
         protocol::{Interface, Request, Response, Ring as RingStatus, Status},
     },
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Mode, XdpMode},
+    config::{Addresses, Config, Limits, Mode},
     enforce::Enforcer,
     flow,
     kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Maps, interface, own_addresses},
@@ -140,16 +140,8 @@ impl Handler for Daemon {
 }
 
 fn interface_status(attached: &Attached) -> Interface {
-    let mode = match attached.mode {
-        kernel::XdpMode::Auto => XdpMode::Auto,
-        kernel::XdpMode::Native => XdpMode::Native,
-        kernel::XdpMode::Generic => XdpMode::Generic,
-    };
-    Interface {
-        name: attached.interface.clone(),
-        xdp_mode: mode,
-        attached: interface::check(&attached.interface).is_ok(),
-    }
+    let Attached { interface, mode } = attached;
+    Interface { name: interface.clone(), xdp_mode: *mode, attached: interface::check(interface).is_ok() }
 }
 
 fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
@@ -246,7 +238,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
 
     let mut attached = Vec::new();
     for name in &interfaces {
-        attached.push(kernel.attach(name, wanted_mode(config.capture.xdp_mode))?);
+        attached.push(kernel.attach(name, config.capture.xdp_mode)?);
     }
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
@@ -269,14 +261,6 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     }
     info!("detached; stopped");
     Ok(())
-}
-
-fn wanted_mode(mode: XdpMode) -> kernel::XdpMode {
-    match mode {
-        XdpMode::Auto => kernel::XdpMode::Auto,
-        XdpMode::Native => kernel::XdpMode::Native,
-        XdpMode::Generic => kernel::XdpMode::Generic,
-    }
 }
 
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
@@ -307,7 +291,7 @@ fn serve(
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stop, control, page, daemon);
         for attached in &daemon.attached {
-            info!(interface = %attached.interface, mode = attached.mode.name(), "attached");
+            info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
         info!(mode = daemon.mode.label(), "ready");
         let result = tokio::select! {

@@ -13,6 +13,7 @@ mod addresses;
 mod maps;
 mod program;
 mod ring;
+mod urgency;
 
 use std::net::IpAddr;
 
@@ -22,8 +23,9 @@ use ipnet::IpNet;
 pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
-    program::{Attached, Kernel, LoadOptions, XdpMode},
-    ring::{KernelLog, Ring, Waker, hurry, wait},
+    program::{Attached, Kernel, LoadOptions, ProgramFacts},
+    ring::{KernelLog, Ring, Waker, wait},
+    urgency::{Allowed, Urgency},
 };
 
 /// What can go wrong between us and the kernel.

@@ -9,35 +9,12 @@ use nix::errno::Errno;
 use tracing::warn;
 
 use super::{CounterMap, Error, KernelLog, Maps, Ring, interface};
+use crate::config::XdpMode;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
 
 /// The program's name in the object, and as `bpftool prog` shows it.
 const PROGRAM: &str = "detector";
-
-/// How to attach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpMode {
-    /// Native if the driver can, else generic with a warning.
-    #[default]
-    Auto,
-    /// In the driver, or not at all.
-    Native,
-    /// In the network stack: slower, any driver, super-frames arrive whole.
-    Generic,
-}
-
-impl XdpMode {
-    /// The kernel's word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
 
 /// Sizes of the maps, in entries (bytes for the ring, a power of two of pages).
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +134,7 @@ impl Kernel {
             Some(Errno::EPERM | Errno::EACCES) => Err(Error::Permission(error.to_string())),
             _ => Err(Error::Attach {
                 interface: interface.to_owned(),
-                mode: mode.name(),
+                mode: mode.label(),
                 reason: errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned()),
                 hint: match errno {
                     Some(Errno::ENOSPC) => {

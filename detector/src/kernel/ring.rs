@@ -19,14 +19,6 @@ use nix::{
 
 use super::{Error, EventSource, maps::take};
 
-/// Lets this thread run before ordinary ones, so that a verdict is in force before the server has answered, on a busy host
-/// too. It sleeps whenever the ring is empty. Returns whether the system allowed it.
-#[must_use]
-pub fn hurry() -> bool {
-    // On Linux a nice value is a thread's, and 0 is the calling one.
-    rustix::process::setpriority_process(None, -20).is_ok()
-}
-
 /// The ring buffer.
 pub struct Ring(RingBuf<MapData>);
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::Ja4;
+use crate::fingerprint::{Ja4, ja4::NotJa4};
 
 /// Bits that the IPv4-mapped form (RFC 4291 section 2.5.5.2) puts before an IPv4 prefix.
 const MAPPED_BITS: u8 = 96;
@@ -60,7 +60,7 @@ impl Subject {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Subject::Address(address.to_canonical()));
         }
-        if ja4_mistake(text).is_none() {
+        if text.parse::<Ja4>().is_ok() {
             let error =
                 (0..text.len(), format!("`{text}` is a JA4 value, not an address"), "put `--ja4` before it".to_owned());
             return Err(refuse(text, error));
@@ -76,13 +76,10 @@ impl Subject {
     /// # Errors
     /// When `text` breaks the grammar `[tqd][0-9a-z]{2}[di][0-9]{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}`.
     pub fn ja4(text: &str) -> Result<Self, SubjectError> {
-        match ja4_mistake(text) {
-            None => Ok(Subject::Ja4(text.parse().map_err(|_| refuse(text, (0..text.len(), format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned())))?)),
-            Some(at) => {
-                let end = text[at..].chars().next().map_or(at, |wrong| at + wrong.len_utf8());
-                Err(refuse(text, (at..end, format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned())))
-            }
-        }
+        text.parse().map(Subject::Ja4).map_err(|NotJa4 { at }| {
+            let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |wrong| at + wrong.len_utf8());
+            refuse(text, (at..end, format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned()))
+        })
     }
 
     fn prefix(text: &str, net: IpNet) -> Result<Self, SubjectError> {
@@ -114,23 +111,6 @@ fn canonical(net: Ipv6Net) -> Option<IpNet> {
 
 fn refuse(text: &str, (span, reason, hint): (Range<usize>, String, String)) -> SubjectError {
     SubjectError { text: text.to_owned(), span, reason, hint }
-}
-
-/// The first byte that breaks the grammar of a JA4 value (the end of `text` if it is too short).
-fn ja4_mistake(text: &str) -> Option<usize> {
-    const LEN: usize = 36;
-    let fits = |at: usize, byte: u8| match at {
-        0 => matches!(byte, b't' | b'q' | b'd'),
-        1 | 2 => byte.is_ascii_digit() || byte.is_ascii_lowercase(),
-        3 => matches!(byte, b'd' | b'i'),
-        4..=7 => byte.is_ascii_digit(),
-        8 | 9 => byte.is_ascii_alphanumeric(),
-        10 | 23 => byte == b'_',
-        11..=22 | 24..=35 => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-        _ => false,
-    };
-    let wrong = text.bytes().enumerate().position(|(at, byte)| !fits(at, byte));
-    wrong.or((text.len() < LEN).then_some(text.len()))
 }
 
 /// Why `text` is neither an address nor a prefix.
