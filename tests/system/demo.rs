@@ -30,16 +30,17 @@ fn the_transcript_in_the_readme_is_what_the_demo_prints() -> Result<()> {
 fn mask(text: &str) -> String {
     let mut ja4_values: Vec<&str> = Vec::new();
     let lines = text.lines().map(|line| {
-        let words = line.split_whitespace().map(|word| {
+        let words = line.split_whitespace().map(|text| {
+            let word = text.trim_end_matches(',');
             if is_ja4(word) {
                 let known = ja4_values.iter().position(|seen| *seen == word);
                 let number = known.unwrap_or_else(|| {
                     ja4_values.push(word);
                     ja4_values.len() - 1
                 });
-                return format!("JA4-{}", number + 1);
+                return format!("JA4-{}{}", number + 1, &text[word.len()..]);
             }
-            mask_digits(word)
+            mask_digits(text)
         });
         words.collect::<Vec<_>>().join(" ")
     });
@@ -68,8 +69,8 @@ fn is_ja4(word: &str) -> bool {
 fn the_mask_keeps_words_and_the_identity_of_ja4_values() {
     let (one, two) = ("t13d1516h2_8daaf6152771_02713d6af862", "t13d181200_85036bcba153_d41ae481755e");
     assert_eq!(
-        mask(&format!("a  10.77.0.2:41234 {two} in 3.1s\n{one} {two}")),
-        "a #.#.#.#:# JA4-1 in #.#s\nJA4-2 JA4-1"
+        mask(&format!("a  10.77.0.2:41234 {two} in 3.1s\n{one} {two}, 9s")),
+        "a #.#.#.#:# JA4-1 in #.#s\nJA4-2 JA4-1, #s"
     );
     assert_ne!(mask(&format!("{one} {two}")), mask(&format!("{one} {one}")));
 }

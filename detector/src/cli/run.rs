@@ -14,34 +14,41 @@ use crate::{
 /// Watch interfaces, and enforce verdicts
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    detector run --interface eth0                 observe, a line for each ClientHello\n  \
+    detector run --interface eth0                 observe: a line a hello\n  \
     detector run --interface eth0 --format json   the same for a program\n  \
-    detector run --interface eth0 --enforce       apply deny.ja4 of the configuration too\n\n\
-    Nothing is dropped before `detector block`, or --enforce with rules in the configuration.")]
+    detector run --interface eth0 --enforce       apply deny.ja4 too\n\n\
+    Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
+    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _LOG")]
 pub struct RunArgs {
-    /// A physical port to attach to; may be repeated [default: the one with the default route]
+    /// A port to attach to; repeatable [default: that of the default route]
     #[arg(long = "interface", short = 'i', value_name = "IFACE")]
     pub interfaces: Vec<String>,
-    /// Apply the configuration's rules instead of only counting what they would do
+    /// Apply the rules of the file, not only count what they would do
     #[arg(long)]
     pub enforce: bool,
-    /// Where the program runs [default: auto: native if the driver can, else generic]
-    #[arg(long, value_name = "auto|native|generic", env = "DETECTOR_XDP_MODE")]
+    /// Where the program runs [default: native if the driver can]
+    #[arg(
+        long,
+        value_name = "auto|native|generic",
+        env = "DETECTOR_XDP_MODE",
+        hide_env = true,
+        hide_possible_values = true
+    )]
     pub xdp_mode: Option<XdpMode>,
     /// A protected TCP port; may be repeated [default: 443]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<Port>,
     /// How lines look [default: table on a terminal, json otherwise]
-    #[arg(long, value_enum, value_name = "table|json")]
+    #[arg(long, value_enum, value_name = "table|json", hide_possible_values = true)]
     pub format: Option<Format>,
     /// The configuration [default: /etc/detector/detector.toml, if it exists]
-    #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
     /// The control socket [default: /run/detector/control.sock]
-    #[arg(long, value_name = "PATH", env = "DETECTOR_CONTROL_SOCKET")]
+    #[arg(long, value_name = "PATH", env = "DETECTOR_CONTROL_SOCKET", hide_env = true)]
     pub control_socket: Option<PathBuf>,
     /// Where metrics are served [default: 127.0.0.1:9464]
-    #[arg(long, value_name = "ADDRESS:PORT|off", env = "DETECTOR_METRICS")]
+    #[arg(long, value_name = "ADDRESS:PORT|off", env = "DETECTOR_METRICS", hide_env = true)]
     pub metrics: Option<MetricsAddress>,
 }
 
