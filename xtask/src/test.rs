@@ -38,7 +38,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         return Ok(());
     }
     let suites = root_suites()?;
-    stage("the programs under test", || cargo(&["build", "--bins"], &[], full))?;
+    // With the tests beside them, so that dependencies keep the features, and the builds, that those have.
+    let programs = ["--bins", "--tests", "--features", FEATURE];
+    stage("programs and suites", || cargo(&["build"], &programs, full))?;
     for suite in &suites {
         // One at a time: each makes network namespaces and measures what passes through them.
         let name = format!("tests that need root: {suite}");
