@@ -5,6 +5,7 @@ mod status;
 
 use std::time::{Duration, SystemTime};
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::subject::Subject;
@@ -143,17 +144,20 @@ impl Response {
 
     /// The line that goes over the socket. A response too long for one is an error instead.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let line = serde_json::to_vec(self).map_err(|error| error.to_string());
-        let line = line.and_then(|line| match line.len() {
-            0..FRAME_MAX => Ok(line),
+    pub fn encode(&self) -> Bytes {
+        let mut line = BytesMut::new().writer();
+        let written = serde_json::to_writer(&mut line, self).map_err(|error| error.to_string());
+        let mut line = line.into_inner();
+        let checked = written.and_then(|()| match line.len() {
+            0..FRAME_MAX => Ok(()),
             long => Err(format!("the response has {long} bytes; {FRAME_MAX} is the most")),
         });
-        let mut line = line.unwrap_or_else(|message| {
-            serde_json::json!({ "response": "error", "message": message }).to_string().into_bytes()
-        });
-        line.push(b'\n');
-        line
+        if let Err(message) = checked {
+            line.clear();
+            line.put_slice(serde_json::json!({ "response": "error", "message": message }).to_string().as_bytes());
+        }
+        line.put_u8(b'\n');
+        line.freeze()
     }
 }
 

@@ -112,10 +112,10 @@ impl<M: VerdictMaps> Core<M> {
         let now = monotonic();
         let Self { pipeline, verdicts } = self;
         pipeline.expire(now, &mut |outcome| verdicts.outcome(outcome));
-        if let Err(error) = verdicts.enforcer.expire(now) {
-            if let Some(left_out) = FAILURES.admit(now) {
-                error!(%error, left_out, "can't clear ended verdicts; they no longer apply all the same");
-            }
+        if let Err(error) = verdicts.enforcer.expire(now)
+            && let Some(left_out) = FAILURES.admit(now)
+        {
+            error!(%error, left_out, "can't clear ended verdicts; they no longer apply all the same");
         }
     }
 
