@@ -8,7 +8,8 @@ pub const PORTS: &str = "PORTS";
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
 /// `HashMap<Address, Verdict>`: verdicts on single source addresses.
 pub const ADDRESSES: &str = "ADDRESSES";
-/// `LpmTrie<Address, Verdict>`: verdicts on source prefixes.
+/// `LpmTrie<Address, Verdict>`: verdicts on source prefixes. Lengths count from the first bit of the mapped form: an IPv4
+/// `/n` is `96 + n`.
 pub const PREFIXES: &str = "PREFIXES";
 /// `LpmTrie<Address, Verdict>`: sources that always pass; consulted only when another verdict is about to apply.
 pub const ALLOW: &str = "ALLOW";

@@ -10,11 +10,11 @@ pub struct Settings {
     pub enforce: u32,
     /// 1: only frames to the addresses in `LOCAL_ADDRESSES` are captured or dropped; 0: to any address.
     pub local_only: u32,
-    /// Entries in `ADDRESSES`, so that an empty map costs no look-up.
+    /// 1 while `ADDRESSES` has entries, 0 otherwise: an empty map costs no look-up.
     pub addresses: u32,
-    /// Entries in `PREFIXES`, likewise.
+    /// The same of `PREFIXES`.
     pub prefixes: u32,
-    /// Entries in `CONNECTIONS`, likewise.
+    /// The same of `CONNECTIONS`.
     pub connections: u32,
     /// The most segments one flow is followed for (threats.md T13).
     pub segments_per_flow: u32,

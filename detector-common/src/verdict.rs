@@ -2,8 +2,6 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flow::Address;
-
 /// Never expires.
 pub const FOREVER: u64 = u64::MAX;
 
@@ -57,7 +55,3 @@ pub struct ConnectionVerdict {
 }
 
 const _: () = assert!(size_of::<ConnectionVerdict>() == 32);
-
-/// Key of the prefix tries after their prefix length, which counts from the first bit of the mapped form: an IPv4
-/// prefix `/n` has length `96 + n`.
-pub type PrefixAddress = Address;

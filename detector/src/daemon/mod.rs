@@ -218,10 +218,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     rules.configure(config.deny_ja4.iter().copied());
     let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
 
-    let labels = |all: &[&'static str]| all.to_vec();
     let causes: Vec<&'static str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
     let ignored: Vec<&'static str> = Ignored::ALL.iter().map(|reason| reason.label()).collect();
-    let metrics = Metrics::new(config.mode, &labels(&causes), &labels(&ignored))
+    let metrics = Metrics::new(config.mode, &causes, &ignored)
         .map_err(|error| Error::System("making the metrics", error.to_string()))?;
     let metrics = Arc::new(metrics);
     let enforcing = config.mode == Mode::Enforce;
