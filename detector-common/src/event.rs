@@ -1,4 +1,5 @@
-//! One item of the ring buffer: a TCP segment that carries a piece of a ClientHello.
+//! One item of a ring buffer: a TCP segment or UDP datagram that has to do with a ClientHello, with what the kernel knows
+//! about its connection.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,10 +9,78 @@ use crate::flow::FlowKey;
 /// frame holds beyond it is counted in [`EventHeader::payload_len`] and not copied.
 pub const EVENT_PAYLOAD_MAX: usize = 16 * 1024;
 
-/// This segment is the first of its flow that was captured: it begins like a ClientHello.
-pub const EVENT_FLAG_FIRST: u16 = 1;
-/// The program follows this flow: later segments of it arrive until userspace or the program ends the following.
-pub const EVENT_FLAG_FOLLOWED: u16 = 2;
+/// The most bytes of a TCP header (RFC 9293 section 3.1).
+pub const TCP_HEADER_MAX: usize = 60;
+
+/// [`EventHeader::kind`]: a segment from a client; payload if it carries a piece of a hello, none if it only proves the
+/// client's address.
+pub const EVENT_SEGMENT: u8 = 0;
+/// [`EventHeader::kind`]: a segment from the server: a SYN-ACK, or the beginning of its answer.
+pub const EVENT_ANSWER_SEGMENT: u8 = 1;
+/// [`EventHeader::kind`]: a UDP datagram from a client.
+pub const EVENT_DATAGRAM: u8 = 2;
+/// [`EventHeader::kind`]: the first bytes of a UDP datagram from the server.
+pub const EVENT_ANSWER_DATAGRAM: u8 = 3;
+
+/// [`EventHeader::proof`]: nothing proves the client's address yet.
+pub const PROOF_NONE: u8 = 0;
+/// The socket look-up found a connection that is established, or was.
+pub const PROOF_ESTABLISHED: u8 = 1;
+/// The client acknowledged exactly the SYN-ACK that was seen going out.
+pub const PROOF_ACKNOWLEDGED: u8 = 2;
+/// The kernel's check of the acknowledged SYN cookie agreed.
+pub const PROOF_SYN_COOKIE: u8 = 3;
+
+/// [`NetworkImage::flags`]: IPv4 "don't fragment".
+pub const NETWORK_DONT_FRAGMENT: u8 = 1;
+/// [`NetworkImage::flags`]: IPv4's reserved flag bit.
+pub const NETWORK_RESERVED: u8 = 2;
+/// [`NetworkImage::flags`]: the IPv6 flow label isn't zero.
+pub const NETWORK_FLOW_LABEL: u8 = 4;
+
+/// What the IP header said.
+///
+/// | bytes | field | order |
+/// | --- | --- | --- |
+/// | 0 | `version` | |
+/// | 1 | `ttl` | |
+/// | 2 | `traffic_class` | |
+/// | 3 | `extra` | |
+/// | 4..6 | `id` | host |
+/// | 6 | `flags` | |
+/// | 7 | `header_len` | |
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NetworkImage {
+    /// 4 or 6; 0: nothing is known.
+    pub version: u8,
+    /// IPv4 time to live, IPv6 hop limit.
+    pub ttl: u8,
+    /// IPv4 type of service, IPv6 traffic class.
+    pub traffic_class: u8,
+    /// Bytes of IPv4 options or IPv6 extension headers.
+    pub extra: u8,
+    /// IPv4 identification, host byte order; 0 for IPv6.
+    pub id: u16,
+    /// `NETWORK_*`.
+    pub flags: u8,
+    /// Bytes of the TCP header after this.
+    pub header_len: u8,
+}
+
+/// A segment's headers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SegmentImage {
+    /// The IP header's part of it.
+    pub network: NetworkImage,
+    /// The TCP header in network byte order; `network.header_len` bytes of it count.
+    pub tcp: [u8; TCP_HEADER_MAX],
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<SegmentImage>() == 72);
 
 /// Stands before the payload bytes of each event.
 ///
@@ -19,37 +88,40 @@ pub const EVENT_FLAG_FOLLOWED: u16 = 2;
 /// | --- | --- | --- |
 /// | 0..8 | `at` | host |
 /// | 8..48 | `flow` | see [`FlowKey`] |
-/// | 48..52 | `seq` | host |
-/// | 52..56 | `ack` | host |
+/// | 48..56 | `syn_at` | host |
 /// | 56..60 | `payload_len` | host |
 /// | 60..64 | `captured_len` | host |
 /// | 64..68 | `interface` | host |
-/// | 68..70 | `flags` | host |
-/// | 70 | `tcp_flags` | |
-/// | 71 | `reserved` | zero |
+/// | 68 | `kind` | |
+/// | 69 | `proof` | |
+/// | 70..72 | `reserved` | zero |
+/// | 72..144 | `segment` | see [`SegmentImage`] |
+/// | 144..216 | `syn` | see [`SegmentImage`] |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct EventHeader {
-    /// CLOCK_MONOTONIC nanoseconds when XDP saw the frame.
+    /// CLOCK_MONOTONIC nanoseconds when the program saw the frame.
     pub at: u64,
-    /// The connection.
+    /// The packet's 4-tuple, its sender first.
     pub flow: FlowKey,
-    /// TCP sequence number of the first payload byte, host byte order.
-    pub seq: u32,
-    /// TCP acknowledgement number, host byte order.
-    pub ack: u32,
-    /// TCP payload bytes in the frame, by the IP header's length.
+    /// CLOCK_MONOTONIC nanoseconds when the connection's SYN was seen; 0: it wasn't, and `syn` says nothing.
+    pub syn_at: u64,
+    /// TCP or UDP payload bytes in the frame, by the IP header's length.
     pub payload_len: u32,
     /// Payload bytes that follow this header: `min(payload_len, EVENT_PAYLOAD_MAX)` or fewer.
     pub captured_len: u32,
     /// Index of the interface the frame came in by.
     pub interface: u32,
-    /// `EVENT_FLAG_*`.
-    pub flags: u16,
-    /// The TCP header's flag byte (RFC 9293 section 3.1: CWR ECE URG ACK PSH RST SYN FIN, FIN lowest).
-    pub tcp_flags: u8,
+    /// `EVENT_*`.
+    pub kind: u8,
+    /// `PROOF_*`.
+    pub proof: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: u16,
+    /// The segment's own headers; for a datagram nothing.
+    pub segment: SegmentImage,
+    /// The headers of the connection's SYN.
+    pub syn: SegmentImage,
 }
 
-const _: () = assert!(size_of::<EventHeader>() == 72);
+const _: () = assert!(size_of::<EventHeader>() == 216);

@@ -9,7 +9,7 @@ use core::{hint::black_box, mem::MaybeUninit};
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use detector_common::{
     counter::Counter,
-    event::{EVENT_FLAG_FIRST, EVENT_FLAG_FOLLOWED, EVENT_PAYLOAD_MAX, EventHeader},
+    event::{EVENT_PAYLOAD_MAX, EventHeader},
     flow::FlowKey,
     settings::Settings,
 };
@@ -73,14 +73,14 @@ fn needed(head: &[u8; HEAD], len: usize) -> u32 {
 
 /// Sends a segment to userspace.
 #[inline(always)]
-fn submit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64, flags: u16, counters: Counters) {
+fn submit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64, counters: Counters) {
     counters.add(Counter::SegmentsCaptured);
-    let sent = emit(ctx, key, segment, len, at, flags).is_some();
+    let sent = emit(ctx, key, segment, len, at).is_some();
     counters.add(if sent { Counter::SegmentsSubmitted } else { Counter::SegmentsLost });
 }
 
 #[inline(always)]
-fn emit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64, flags: u16) -> Option<()> {
+fn emit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64) -> Option<()> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // Clamped as usize and hidden from LLVM, which would otherwise drop the bound that the verifier wants to see.
     let n = black_box(if len < EVENT_PAYLOAD_MAX { len } else { EVENT_PAYLOAD_MAX });
@@ -92,14 +92,17 @@ fn emit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64,
         let header = &raw mut (*scratch).header;
         (*header).at = at;
         (*header).flow = *key;
-        (*header).seq = segment.seq;
-        (*header).ack = segment.ack;
+        (*header).syn_at = 0;
         (*header).payload_len = len as u32;
         (*header).captured_len = n as u32;
         (*header).interface = (*ctx.ctx).ingress_ifindex;
-        (*header).flags = flags;
-        (*header).tcp_flags = segment.flags;
+        (*header).kind = 0;
+        (*header).proof = 0;
         (*header).reserved = 0;
+        (*header).segment.network.header_len = 20;
+        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.tcp as u32, (&raw mut (*header).segment.tcp).cast(), 20) != 0 {
+            return None;
+        }
         let payload = (&raw mut (*scratch).payload).cast();
         if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.offset as u32, payload, n as u32) != 0 {
             return None;
@@ -140,7 +143,7 @@ fn followed(
             let _ = FOLLOW.remove(key);
         }
     }
-    submit(ctx, key, segment, len, at, EVENT_FLAG_FOLLOWED, counters);
+    submit(ctx, key, segment, len, at, counters);
     true
 }
 
@@ -177,7 +180,6 @@ pub fn look(ctx: &XdpContext, settings: &Settings, key: &FlowKey, segment: &Segm
     counters.add(Counter::HellosStarted);
     let at = now();
     let need = needed(&head, len);
-    let mut flags = EVENT_FLAG_FIRST;
     if need == 0 || (len as u32) < need {
         let mut follow = MaybeUninit::<Follow>::uninit();
         let entry = follow.as_mut_ptr();
@@ -190,12 +192,10 @@ pub fn look(ctx: &XdpContext, settings: &Settings, key: &FlowKey, segment: &Segm
             (*entry).segments = 1;
             follow.assume_init_ref()
         };
-        if FOLLOW.insert(key, follow, 0).is_ok() {
-            flags |= EVENT_FLAG_FOLLOWED;
-        } else {
+        if FOLLOW.insert(key, follow, 0).is_err() {
             counters.add(Counter::FollowsRefused);
         }
     }
-    submit(ctx, key, segment, len, at, flags, counters);
+    submit(ctx, key, segment, len, at, counters);
     true
 }

@@ -24,6 +24,8 @@ pub struct Segment {
     pub seq: u32,
     pub ack: u32,
     pub flags: u8,
+    /// Bytes from the frame's start to the TCP header.
+    pub tcp: usize,
     /// Bytes from the frame's start to the payload.
     pub offset: usize,
     /// Payload bytes by the IP header; `None` where it doesn't say (a super-frame of IPv6 or IPv4 "BIG TCP").
@@ -133,6 +135,7 @@ pub fn segment(ctx: &XdpContext, key: &mut MaybeUninit<FlowKey>) -> Result<Segme
         seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
         flags: header[13],
+        tcp,
         offset,
         len,
     })

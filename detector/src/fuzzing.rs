@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::capture::{Flow, Segment, TcpFlags, event, frame, pcap};
+use crate::capture::{Flow, Network, Segment, TcpFlags, event, frame, pcap};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprinter, Ja4, Transport};
 use crate::pipeline::{Limits, Outcome, Pipeline};
@@ -61,6 +61,7 @@ pub fn reassembly(script: &[u8]) {
             }
             Outcome::Lost { segments, .. } => u64::from(segments),
             Outcome::Ignored(_) => 1,
+            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => 0,
         };
     };
     let flow = Flow {
@@ -77,9 +78,13 @@ pub fn reassembly(script: &[u8]) {
             at: Timestamp::from_nanos(pushed * 1_000_000 * u64::from(flags >> 4)),
             // Around the place where sequence numbers wrap.
             seq: u32::from(u16::from_be_bytes([*high, *low])).wrapping_sub(100),
+            ack: 0,
             flags: TcpFlags { syn: bit(0), fin: bit(1), rst: bit(2), ack: true },
+            network: Network::default(),
+            header: &[],
             payload,
             payload_len: payload.len() + usize::from(bit(3)),
+            proof: None,
         };
         let segment = Segment { flags: TcpFlags { ack: !segment.flags.syn, ..segment.flags }, ..segment };
         pipeline.push(&segment, &mut out);
@@ -95,13 +100,10 @@ pub fn capture(bytes: &[u8]) {
     let mut pipeline = Pipeline::new(Limits::default());
     let mut ignore = |_: Outcome| {};
     let _unreadable = pcap::read(bytes, |frame| {
-        if let Ok(segment) = frame::segment(frame) {
-            assert!(segment.payload_len >= segment.payload.len(), "more bytes than there were");
-            pipeline.push(&segment, &mut ignore);
+        if let Ok(packet) = frame::packet(frame) {
+            pipeline.take(&packet, &mut ignore);
         }
     });
-    if let Some(segment) = event::segment(bytes) {
-        pipeline.push(&segment, &mut ignore);
-    }
+    let _whole = event::packets(bytes, &mut |packet| pipeline.take(packet, &mut ignore));
     pipeline.finish(&mut ignore);
 }

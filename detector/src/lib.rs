@@ -15,6 +15,7 @@ pub mod flow;
 pub mod tls;
 
 pub mod fingerprint;
+pub mod signature;
 
 pub mod pipeline;
 pub mod report;

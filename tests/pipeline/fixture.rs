@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use detector::capture::{Flow, Segment, TcpFlags, frame, pcap};
+use detector::capture::{Flow, Network, Packet, Segment, TcpFlags, frame, pcap};
 use detector::clock::Timestamp;
 use detector::pipeline::{Cause, Hello, Ignored, Limits, Outcome, Pipeline};
 use serde::Deserialize;
@@ -65,6 +65,7 @@ impl Said {
                 self.lost_segments += u64::from(segments);
             }
             Outcome::Ignored(why) => self.ignored.push(why),
+            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
         }
     }
 
@@ -85,8 +86,8 @@ pub(crate) fn run_capture(capture: &[u8]) -> Said {
     let mut pipeline = Pipeline::new(Limits::default());
     let mut pushed = 0;
     pcap::read(capture, |frame| {
-        if let Ok(segment) = frame::segment(frame) {
-            pipeline.push(&segment, &mut |outcome| said.note(outcome));
+        if let Ok(packet) = frame::packet(frame) {
+            pipeline.take(&packet, &mut |outcome| said.note(outcome));
             pushed += 1;
         }
     })
@@ -108,13 +109,24 @@ pub(crate) fn flow(source: u32, number: u16) -> Flow {
 /// A data segment.
 pub(crate) fn data(flow: Flow, seq: u32, payload: &[u8]) -> Segment<'_> {
     let flags = TcpFlags { ack: true, ..TcpFlags::default() };
-    Segment { flow, at: Timestamp::default(), seq, flags, payload, payload_len: payload.len() }
+    Segment {
+        flow,
+        at: Timestamp::default(),
+        seq,
+        ack: 0,
+        flags,
+        network: Network::default(),
+        header: &[],
+        payload,
+        payload_len: payload.len(),
+        proof: None,
+    }
 }
 
 /// The SYN of a connection whose first byte has the number `base`.
 pub(crate) fn syn(flow: Flow, base: u32) -> Segment<'static> {
     let flags = TcpFlags { syn: true, ..TcpFlags::default() };
-    Segment { flow, at: Timestamp::default(), seq: base.wrapping_sub(1), flags, payload: &[], payload_len: 0 }
+    Segment { flags, ..data(flow, base.wrapping_sub(1), &[]) }
 }
 
 /// Runs segments through a new pipeline to the end.
@@ -160,7 +172,7 @@ fn samples_of(name: &str) -> Vec<Sample> {
     let hellos = run_capture(&capture).hellos;
     let mut streams = vec![Vec::new(); hellos.len()];
     pcap::read(&capture[..], |frame| {
-        let Ok(segment) = frame::segment(frame) else { return };
+        let Ok(Packet::Segment(segment)) = frame::packet(frame) else { return };
         for (hello, stream) in hellos.iter().zip(&mut streams) {
             // A ChangeCipherSpec record may stand before a second hello in its segment.
             let ahead = segment.seq.wrapping_sub(hello.first_seq) as i32;

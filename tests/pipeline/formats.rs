@@ -4,11 +4,20 @@ use std::io::{self, Read};
 
 use detector::capture::frame::{self, Frame, Link, Skipped};
 use detector::capture::pcap::{self, CaptureError};
+use detector::capture::{Packet, Segment};
 use detector::cli::{Format, fingerprint::print};
 use detector::clock::Timestamp;
 use detector::pipeline::Hello;
 
 use crate::fixture::{bytes, run_capture};
+
+/// The TCP segment in `frame`.
+fn segment<'a>(frame: &Frame<'a>) -> Result<Segment<'a>, Skipped> {
+    frame::packet(frame).map(|packet| match packet {
+        Packet::Segment(segment) => segment,
+        Packet::Datagram(datagram) => panic!("a datagram: {datagram:?}"),
+    })
+}
 
 const CAPTURES: [&str; 4] = ["chromium-h2.pcap", "curl-hrr-p384.pcap", "firefox-esr-vlan.pcap", "aioquic-h3.pcap"];
 
@@ -143,7 +152,7 @@ fn what_is_no_capture_is_refused_with_a_reason() {
 fn datagrams_are_counted_as_skipped() {
     let (lines, notes) = printed(&bytes("captures/pcaps/aioquic-h3.pcap")[..]);
     assert_eq!(lines, "");
-    assert!(notes.contains("skipped: ") && notes.contains("not_tcp "), "{notes}");
+    assert!(notes.contains("skipped: ") && notes.contains("other_protocol "), "{notes}");
 }
 
 /// The IP packet of the capture's first hello segment, behind each kind of link header.
@@ -166,7 +175,7 @@ fn every_link_type_gives_the_same_segment() {
     let at = Timestamp::from_nanos(at);
     let of = |link, bytes: &'_ [u8]| {
         let frame = Frame { link, at, bytes, wire_len: bytes.len() };
-        frame::segment(&frame).map(|segment| (segment.flow, segment.seq, segment.payload.to_vec(), segment.payload_len))
+        segment(&frame).map(|segment| (segment.flow, segment.seq, segment.payload.to_vec(), segment.payload_len))
     };
     let wanted = of(Link::Ethernet, &ethernet).expect("a segment");
     for (link, bytes) in &cases {
@@ -203,7 +212,7 @@ fn ipv6_extension_headers_are_walked() {
     };
     let of = |bytes: &[u8]| {
         let frame = Frame { link: Link::Ethernet, at: Timestamp::default(), bytes, wire_len: bytes.len() };
-        frame::segment(&frame).map(|segment| (segment.flow, segment.payload.to_vec(), segment.payload_len))
+        segment(&frame).map(|segment| (segment.flow, segment.payload.to_vec(), segment.payload_len))
     };
     let wanted = of(&plain);
     assert!(wanted.is_ok());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use detector::{
+    capture::Packet,
     capture::{frame, pcap},
     tls::{Parsed, record::Deframer},
 };
@@ -61,7 +62,7 @@ pub(crate) fn chrome_hello() -> Vec<u8> {
     let mut flow = None;
     let mut base = 0_u32;
     pcap::read(file, |frame| {
-        let Ok(segment) = frame::segment(frame) else { return };
+        let Ok(Packet::Segment(segment)) = frame::packet(frame) else { return };
         if flow.is_none() && segment.payload.starts_with(&[22, 3]) {
             flow = Some(segment.flow);
             base = segment.seq;

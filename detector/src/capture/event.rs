@@ -1,41 +1,95 @@
-//! One item of the kernel's ring buffer in, one [`Segment`] out. The layout is `detector_common::event`'s; payload is
-//! borrowed from the ring, nothing is stored.
+//! One item of the kernel's ring buffers in, its packets out: the segment or datagram, and before it the SYN of its
+//! connection if the kernel knows it. The layout is `detector_common::event`'s; payload is borrowed from the ring, and
+//! nothing is stored.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use detector_common::event::EventHeader;
+use detector_common::event::{
+    EVENT_ANSWER_DATAGRAM, EVENT_ANSWER_SEGMENT, EVENT_DATAGRAM, EVENT_SEGMENT, EventHeader, NETWORK_DONT_FRAGMENT,
+    NETWORK_FLOW_LABEL, NETWORK_RESERVED, PROOF_ACKNOWLEDGED, PROOF_ESTABLISHED, PROOF_SYN_COOKIE, SegmentImage,
+};
 use detector_common::flow::{Address, FlowKey};
 use zerocopy::FromBytes;
 
-use super::{Flow, Segment, TcpFlags};
+use super::{Datagram, Flow, Network, Packet, Proof, Segment, TcpFlags};
 use crate::clock::Timestamp;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
 
-/// The segment that `event` carries, or `None` if the bytes are too short for what their header promises: the object
+/// Hands over the packets of `event`, oldest first. `false` if its bytes aren't what their header promises: the object
 /// in the kernel and this program are then not of the same build.
 #[must_use]
-pub fn segment(event: &[u8]) -> Option<Segment<'_>> {
+pub fn packets(event: &[u8], each: &mut impl FnMut(&Packet<'_>)) -> bool {
     // A copy: the ring aligns its items, a test's byte vector doesn't.
-    let (header, rest) = EventHeader::read_from_prefix(event).ok()?;
-    let payload = rest.get(..usize::try_from(header.captured_len).ok()?)?;
-    let payload_len = usize::try_from(header.payload_len).ok()?.max(payload.len());
+    let Ok((header, rest)) = EventHeader::read_from_prefix(event) else { return false };
+    let captured = usize::try_from(header.captured_len).unwrap_or(usize::MAX);
+    let Some(payload) = rest.get(..captured) else { return false };
+    let payload_len = usize::try_from(header.payload_len).unwrap_or(usize::MAX).max(payload.len());
+    let flow = flow(&header.flow);
+    let at = Timestamp::from_nanos(header.at);
+    match header.kind {
+        EVENT_SEGMENT | EVENT_ANSWER_SEGMENT => {
+            if header.syn_at != 0
+                && let Some(syn) = segment(flow, Timestamp::from_nanos(header.syn_at), &header.syn)
+            {
+                each(&Packet::Segment(syn));
+            }
+            let Some(segment) = segment(flow, at, &header.segment) else { return false };
+            each(&Packet::Segment(Segment { payload, payload_len, proof: proof(header.proof), ..segment }));
+        }
+        EVENT_DATAGRAM | EVENT_ANSWER_DATAGRAM => {
+            each(&Packet::Datagram(Datagram { flow, at, payload, payload_len }));
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn segment(flow: Flow, at: Timestamp, image: &SegmentImage) -> Option<Segment<'_>> {
+    let header = image.tcp.get(..usize::from(image.network.header_len))?;
+    let fixed = header.first_chunk::<TCP_HEADER>()?;
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, ..] = *fixed;
+    let network = image.network;
     Some(Segment {
-        flow: flow(&header.flow),
-        at: Timestamp::from_nanos(header.at),
-        seq: header.seq,
+        flow,
+        at,
+        seq: u32::from_be_bytes([s0, s1, s2, s3]),
+        ack: u32::from_be_bytes([a0, a1, a2, a3]),
         flags: TcpFlags {
-            syn: header.tcp_flags & SYN != 0,
-            ack: header.tcp_flags & ACK != 0,
-            rst: header.tcp_flags & RST != 0,
-            fin: header.tcp_flags & FIN != 0,
+            syn: flags & SYN != 0,
+            ack: flags & ACK != 0,
+            rst: flags & RST != 0,
+            fin: flags & FIN != 0,
         },
-        payload,
-        payload_len,
+        network: Network {
+            version: network.version,
+            ttl: network.ttl,
+            traffic_class: network.traffic_class,
+            extra: network.extra,
+            id: network.id,
+            dont_fragment: network.flags & NETWORK_DONT_FRAGMENT != 0,
+            reserved: network.flags & NETWORK_RESERVED != 0,
+            flow_label: network.flags & NETWORK_FLOW_LABEL != 0,
+        },
+        header,
+        payload: &[],
+        payload_len: 0,
+        proof: None,
     })
+}
+
+const fn proof(code: u8) -> Option<Proof> {
+    match code {
+        PROOF_ESTABLISHED => Some(Proof::Established),
+        PROOF_ACKNOWLEDGED => Some(Proof::Acknowledged),
+        PROOF_SYN_COOKIE => Some(Proof::SynCookie),
+        _ => None,
+    }
 }
 
 /// The connection of `key`, IPv4 addresses in their plain form.
@@ -54,9 +108,22 @@ fn address(bytes: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use detector_common::event::{NetworkImage, PROOF_NONE, TCP_HEADER_MAX};
     use zerocopy::IntoBytes;
 
     use super::*;
+
+    fn image(seq: u32, flags: u8) -> SegmentImage {
+        let mut tcp = [0; TCP_HEADER_MAX];
+        tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+        tcp[12] = 0x50;
+        tcp[13] = flags;
+        SegmentImage {
+            network: NetworkImage { version: 4, ttl: 64, header_len: 20, ..NetworkImage::default() },
+            tcp,
+            reserved: 0,
+        }
+    }
 
     fn header() -> EventHeader {
         let mapped = |last| {
@@ -76,32 +143,40 @@ mod tests {
                 destination_port: 443,
                 reserved: 0,
             },
-            seq: 9,
-            ack: 0,
+            syn_at: 5,
             payload_len: 5,
             captured_len: 3,
             interface: 1,
-            flags: 0,
-            tcp_flags: 0x18,
+            kind: EVENT_SEGMENT,
+            proof: PROOF_NONE,
             reserved: 0,
+            segment: image(9, 0x18),
+            syn: image(8, 0x02),
         }
     }
 
     #[test]
-    fn an_event_becomes_a_segment_with_plain_addresses() {
+    fn an_event_becomes_its_syn_and_a_segment_with_plain_addresses() {
         let bytes = [header().as_bytes(), b"abcdef"].concat();
-        let segment = segment(&bytes).unwrap();
-        assert_eq!(segment.flow.source.to_string(), "10.0.0.1:40000");
-        assert_eq!(segment.payload, b"abc");
-        assert_eq!(segment.payload_len, 5);
-        assert!(segment.flags.ack && !segment.flags.syn);
+        let mut seen = Vec::new();
+        assert!(packets(&bytes, &mut |packet| {
+            let Packet::Segment(segment) = packet else { panic!("a datagram") };
+            let payload = (segment.payload.to_vec(), segment.payload_len);
+            seen.push((segment.flow.source.to_string(), segment.seq, segment.flags.syn, segment.flags.ack, payload));
+        }));
+        let client = || "10.0.0.1:40000".to_owned();
+        assert_eq!(seen[0], (client(), 8, true, false, (Vec::new(), 0)));
+        assert_eq!(seen[1], (client(), 9, false, true, (b"abc".to_vec(), 5)));
+        assert_eq!(seen.len(), 2);
     }
 
     #[test]
     fn short_events_are_refused() {
         let bytes = [header().as_bytes(), b"abc"].concat();
         for length in 0..bytes.len() {
-            assert!(segment(&bytes[..length]).is_none());
+            assert!(!packets(&bytes[..length], &mut |_| panic!("a packet of {length} bytes")));
         }
+        let unknown = EventHeader { kind: 9, ..header() };
+        assert!(!packets(&[unknown.as_bytes(), b"abc"].concat(), &mut |_| panic!("a packet of an unknown kind")));
     }
 }

@@ -1,12 +1,12 @@
-//! One captured frame in, one TCP [`Segment`] or the reason why there is none out. Ethernet with up to two VLAN tags
+//! One captured frame in, one [`Packet`] or the reason why there is none out. Ethernet with up to two VLAN tags
 //! (IEEE 802.1Q), Linux cooked captures, raw IP and BSD loopback; IPv4 with options, IPv6 with extension headers.
 //! Slices of the frame, no copies, no allocation, nothing kept.
 
 use std::net::SocketAddr;
 
-use etherparse::{IpNumber, LaxIpSlice, TcpSlice};
+use etherparse::{IpNumber, LaxIpSlice, TcpSlice, UdpSlice};
 
-use super::{Flow, Segment, TcpFlags};
+use super::{Datagram, Flow, Network, Packet, Segment, TcpFlags};
 use crate::clock::Timestamp;
 
 const IPV4: u16 = 0x0800;
@@ -14,6 +14,7 @@ const IPV6: u16 = 0x86dd;
 const VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// More tags than two are no network that the kernel side would look into either (threats.md T16).
 const VLAN_TAGS_MAX: usize = 2;
+const UDP_HEADER: usize = 8;
 
 /// What stands before the IP header, by the numbers of <https://www.tcpdump.org/linktypes.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,15 +66,15 @@ pub enum Skipped {
     NotIp,
     /// A fragment of an IP datagram.
     Fragment,
-    /// IP that carries something else: UDP, ICMP, ...
-    NotTcp,
+    /// IP that carries neither TCP nor UDP: ICMP, ...
+    OtherProtocol,
     /// Lengths that contradict each other, or a capture cut within the headers.
     Malformed,
 }
 
 impl Skipped {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::NotIp, Self::Fragment, Self::NotTcp, Self::Malformed];
+    pub const ALL: &[Self] = &[Self::NotIp, Self::Fragment, Self::OtherProtocol, Self::Malformed];
 
     /// The metric label.
     #[must_use]
@@ -81,17 +82,17 @@ impl Skipped {
         match self {
             Self::NotIp => "not_ip",
             Self::Fragment => "fragment",
-            Self::NotTcp => "not_tcp",
+            Self::OtherProtocol => "other_protocol",
             Self::Malformed => "malformed_frame",
         }
     }
 }
 
-/// The TCP segment in `frame`.
+/// The packet in `frame`.
 ///
 /// # Errors
 /// The reason why there is none.
-pub fn segment<'a>(frame: &Frame<'a>) -> Result<Segment<'a>, Skipped> {
+pub fn packet<'a>(frame: &Frame<'a>) -> Result<Packet<'a>, Skipped> {
     let packet = ip_packet(frame.link, frame.bytes)?;
     // The link header's length tells the wire length of the IP packet, for packets that don't say it themselves.
     let link_len = frame.bytes.len().saturating_sub(packet.len());
@@ -105,24 +106,72 @@ pub fn segment<'a>(frame: &Frame<'a>) -> Result<Segment<'a>, Skipped> {
     if stopped.is_some() {
         return Err(Skipped::Malformed);
     }
-    if payload.ip_number != IpNumber::TCP {
-        return Err(Skipped::NotTcp);
+    let headers_len = packet_headers(packet, payload.payload);
+    let transport_len = ip_wire_len(&ip, packet_wire_len).checked_sub(headers_len).ok_or(Skipped::Malformed)?;
+    let flow = |source, destination| Flow {
+        source: SocketAddr::new(ip.source_addr(), source),
+        destination: SocketAddr::new(ip.destination_addr(), destination),
+    };
+    match payload.ip_number {
+        IpNumber::TCP => {
+            let tcp = TcpSlice::from_slice(payload.payload).map_err(|_| Skipped::Malformed)?;
+            let header = tcp.header_slice();
+            let payload_len = transport_len.checked_sub(header.len()).ok_or(Skipped::Malformed)?;
+            Ok(Packet::Segment(Segment {
+                flow: flow(tcp.source_port(), tcp.destination_port()),
+                at: frame.at,
+                seq: tcp.sequence_number(),
+                ack: tcp.acknowledgment_number(),
+                flags: TcpFlags { syn: tcp.syn(), ack: tcp.ack(), rst: tcp.rst(), fin: tcp.fin() },
+                network: network(&ip, headers_len),
+                header,
+                payload: tcp.payload(),
+                payload_len: payload_len.max(tcp.payload().len()),
+                proof: None,
+            }))
+        }
+        IpNumber::UDP => {
+            let udp = UdpSlice::from_slice_lax(payload.payload).map_err(|_| Skipped::Malformed)?;
+            let payload_len = transport_len.checked_sub(UDP_HEADER).ok_or(Skipped::Malformed)?;
+            Ok(Packet::Datagram(Datagram {
+                flow: flow(udp.source_port(), udp.destination_port()),
+                at: frame.at,
+                payload: udp.payload(),
+                payload_len: payload_len.max(udp.payload().len()),
+            }))
+        }
+        _ => Err(Skipped::OtherProtocol),
     }
-    let tcp = TcpSlice::from_slice(payload.payload).map_err(|_| Skipped::Malformed)?;
+}
 
-    let headers_len = packet_headers(packet, payload.payload).saturating_add(tcp.header_slice().len());
-    let payload_len = ip_wire_len(&ip, packet_wire_len).checked_sub(headers_len).ok_or(Skipped::Malformed)?;
-    Ok(Segment {
-        flow: Flow {
-            source: SocketAddr::new(ip.source_addr(), tcp.source_port()),
-            destination: SocketAddr::new(ip.destination_addr(), tcp.destination_port()),
-        },
-        at: frame.at,
-        seq: tcp.sequence_number(),
-        flags: TcpFlags { syn: tcp.syn(), ack: tcp.ack(), rst: tcp.rst(), fin: tcp.fin() },
-        payload: tcp.payload(),
-        payload_len: payload_len.max(tcp.payload().len()),
-    })
+fn network(ip: &LaxIpSlice<'_>, headers_len: usize) -> Network {
+    let extra = |base: usize| u8::try_from(headers_len.saturating_sub(base)).unwrap_or(u8::MAX);
+    match ip {
+        LaxIpSlice::Ipv4(v4) => {
+            let header = v4.header();
+            Network {
+                version: 4,
+                ttl: header.ttl(),
+                traffic_class: header.slice().get(1).copied().unwrap_or(0),
+                extra: extra(etherparse::Ipv4Header::MIN_LEN),
+                id: header.identification(),
+                dont_fragment: header.dont_fragment(),
+                reserved: header.slice().get(6).is_some_and(|byte| byte & 0x80 != 0),
+                flow_label: false,
+            }
+        }
+        LaxIpSlice::Ipv6(v6) => {
+            let header = v6.header();
+            Network {
+                version: 6,
+                ttl: header.hop_limit(),
+                traffic_class: header.traffic_class(),
+                extra: extra(etherparse::Ipv6Header::LEN),
+                flow_label: header.flow_label().value() != 0,
+                ..Network::default()
+            }
+        }
+    }
 }
 
 /// Bytes of IP header and extension headers: those before the TCP header, up to which etherparse cut nothing but

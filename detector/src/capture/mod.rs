@@ -29,6 +29,14 @@ pub struct Flow {
     pub destination: SocketAddr,
 }
 
+impl Flow {
+    /// The same connection, seen from the other side.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { source: self.destination, destination: self.source }
+    }
+}
+
 /// The flags of a TCP header (RFC 9293 section 3.1) that matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags {
@@ -42,19 +50,123 @@ pub struct TcpFlags {
     pub fin: bool,
 }
 
-/// One TCP segment towards a server.
+/// What the IP header said of a segment, as far as it tells of the sender's system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// 4 or 6; 0 where nothing is known.
+    pub version: u8,
+    /// IPv4 time to live, IPv6 hop limit, as it arrived.
+    pub ttl: u8,
+    /// IPv4 type of service, IPv6 traffic class; the two low bits are ECN (RFC 3168).
+    pub traffic_class: u8,
+    /// Bytes of IPv4 options, or of IPv6 extension headers.
+    pub extra: u8,
+    /// IPv4 identification; 0 for IPv6.
+    pub id: u16,
+    /// IPv4 "don't fragment".
+    pub dont_fragment: bool,
+    /// IPv4: the reserved flag bit, which must be zero (RFC 791).
+    pub reserved: bool,
+    /// IPv6: the flow label isn't zero.
+    pub flow_label: bool,
+}
+
+/// Why it is sure that a client has the address it sends from. Each is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// The host has an established socket for the 4-tuple.
+    Established,
+    /// The client acknowledged exactly the number of the SYN-ACK that was seen going out.
+    Acknowledged,
+    /// The client acknowledged a number that is this host's SYN cookie.
+    SynCookie,
+    /// sock_diag names an established socket for the 4-tuple.
+    SockDiag,
+    /// QUIC: the client used the connection ID that the server chose (RFC 9000 section 8.1).
+    QuicPath,
+    /// DTLS: the client sent back the server's cookie (RFC 6347 section 4.2.1).
+    DtlsCookie,
+}
+
+impl Proof {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Established,
+        Self::Acknowledged,
+        Self::SynCookie,
+        Self::SockDiag,
+        Self::QuicPath,
+        Self::DtlsCookie,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Acknowledged => "acknowledged",
+            Self::SynCookie => "syn_cookie",
+            Self::SockDiag => "sock_diag",
+            Self::QuicPath => "quic_path",
+            Self::DtlsCookie => "dtls_cookie",
+        }
+    }
+}
+
+/// One TCP segment, from a client to a server or back.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// The connection it belongs to.
+    /// The connection it belongs to, its sender first.
     pub flow: Flow,
     /// When it was seen.
     pub at: Timestamp,
     /// Sequence number of its first payload byte (of the SYN itself, for a SYN).
     pub seq: u32,
+    /// Acknowledgement number; counts if `flags.ack`.
+    pub ack: u32,
     /// Its flags.
     pub flags: TcpFlags,
+    /// What stood below it.
+    pub network: Network,
+    /// Its TCP header, options included; empty where it isn't known.
+    pub header: &'a [u8],
     /// Its payload, as far as it was captured.
     pub payload: &'a [u8],
     /// Payload bytes on the wire; more than `payload` holds if the capture cut the frame.
     pub payload_len: usize,
+    /// What the kernel found out about its sender's address.
+    pub proof: Option<Proof>,
+}
+
+/// One UDP datagram, from a client to a server or back.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// The 4-tuple, its sender first.
+    pub flow: Flow,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// Its payload, as far as it was captured.
+    pub payload: &'a [u8],
+    /// Payload bytes on the wire.
+    pub payload_len: usize,
+}
+
+/// What a frame or an event holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Packet<'a> {
+    /// TCP.
+    Segment(Segment<'a>),
+    /// UDP.
+    Datagram(Datagram<'a>),
+}
+
+impl Packet<'_> {
+    /// Its 4-tuple, its sender first.
+    #[must_use]
+    pub const fn flow(&self) -> Flow {
+        match self {
+            Self::Segment(segment) => segment.flow,
+            Self::Datagram(datagram) => datagram.flow,
+        }
+    }
 }

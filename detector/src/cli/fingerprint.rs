@@ -11,7 +11,7 @@ use anyhow::Context;
 use comfy_table::{Table, presets};
 
 use super::{Exit, Failure, Format};
-use crate::capture::Segment;
+use crate::capture::Packet;
 use crate::capture::frame::{self, Frame};
 use crate::capture::pcap::{self, CaptureError, ReadSummary};
 use crate::pipeline::{Hello, Limits, Outcome, Pipeline};
@@ -77,13 +77,14 @@ pub fn print(
         }
         Outcome::Lost { cause, .. } => count(&mut counts.lost, cause.label()),
         Outcome::Ignored(why) => count(&mut counts.ignored, why.label()),
+        Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
     };
     let mut skipped = BTreeMap::new();
     let mut frames = 0;
     let read = pcap::read(input, |frame| {
         frames += 1;
-        match segment(frame, ports) {
-            Ok(segment) => pipeline.push(&segment, &mut take),
+        match packet(frame, ports) {
+            Ok(packet) => pipeline.take(&packet, &mut take),
             Err(why) => count(&mut skipped, why),
         }
     });
@@ -98,9 +99,11 @@ pub fn print(
     }
 }
 
-fn segment<'a>(frame: &Frame<'a>, ports: &[u16]) -> Result<Segment<'a>, &'static str> {
-    let segment = frame::segment(frame).map_err(frame::Skipped::label)?;
-    if ports.is_empty() || ports.contains(&segment.flow.destination.port()) { Ok(segment) } else { Err("other_port") }
+fn packet<'a>(frame: &Frame<'a>, ports: &[u16]) -> Result<Packet<'a>, &'static str> {
+    let packet = frame::packet(frame).map_err(frame::Skipped::label)?;
+    let flow = packet.flow();
+    let ours = ports.contains(&flow.destination.port()) || ports.contains(&flow.source.port());
+    if ports.is_empty() || ours { Ok(packet) } else { Err("other_port") }
 }
 
 #[derive(Default)]

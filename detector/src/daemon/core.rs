@@ -100,10 +100,12 @@ impl<M: VerdictMaps> Core<M> {
     pub(super) fn event(&mut self, bytes: &[u8]) {
         let Self { pipeline, verdicts } = self;
         verdicts.tally.received += 1;
-        match event::segment(bytes) {
-            Some(segment) => pipeline.push(&segment, &mut |outcome| verdicts.outcome(outcome)),
+        let whole = event::packets(bytes, &mut |packet| {
+            pipeline.take(packet, &mut |outcome| verdicts.outcome(outcome));
+        });
+        if !whole {
             // Only another version of our own program could write such an event.
-            None => verdicts.tally.malformed += 1,
+            verdicts.tally.malformed += 1;
         }
     }
 
@@ -201,6 +203,7 @@ impl<M: VerdictMaps> Verdicts<M> {
                     *count += 1;
                 }
             }
+            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
         }
     }
 

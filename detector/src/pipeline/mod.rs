@@ -17,9 +17,9 @@ mod outcome;
 mod start;
 
 pub use crate::flow::Limits;
-pub use outcome::{Cause, Facts, Hello, Ignored, Outcome};
+pub use outcome::{Answer, Cause, Facts, Hello, Ignored, Offer, Outcome, Syn, Void};
 
-use crate::capture::{Flow, Segment};
+use crate::capture::{Flow, Packet, Segment};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprinter, Transport};
 use crate::flow::Aged;
@@ -118,6 +118,14 @@ impl Pipeline {
     #[must_use]
     pub fn partial_bytes(&self) -> usize {
         self.partials.allocated()
+    }
+
+    /// Takes one packet.
+    pub fn take(&mut self, packet: &Packet<'_>, out: &mut impl FnMut(Outcome)) {
+        match packet {
+            Packet::Segment(segment) => self.push(segment, out),
+            Packet::Datagram(_) => out(Outcome::Ignored(Ignored::NotQuic)),
+        }
     }
 
     /// Takes one segment.
@@ -261,6 +269,9 @@ impl Pipeline {
             transport: Transport::Tcp,
             fingerprint,
             facts: facts(&hello, extent.records),
+            offer: offer(&hello),
+            syn: None,
+            proof: None,
         };
         let then = if index > 0 { Then::Closed } else { Then::Open };
         self.remember(flow, Finished { start, end: at(extent.end), index, then });
@@ -272,6 +283,10 @@ fn trim<V>(aged: &mut Aged<V>, most: usize) {
     while aged.len() > most {
         aged.pop_oldest();
     }
+}
+
+fn offer(hello: &ClientHello<'_>) -> Offer {
+    Offer { session_id: hello.session_id.into(), cipher_suites: hello.cipher_suites.iter().collect() }
 }
 
 fn facts(hello: &ClientHello<'_>, records: u32) -> Facts {

@@ -1,10 +1,13 @@
 //! What the pipeline says. The sums that hold exactly, at any moment:
-//! segments pushed = those of all [`Hello`]s + those of all [`Outcome::Lost`] + [`Outcome::Ignored`] + those held;
+//! packets pushed (segments and datagrams) = those of all [`Hello`]s + those of all [`Outcome::Lost`] + [`Outcome::Ignored`] + those held;
 //! hellos started = `Hello` + `Lost` + those in progress.
 
-use crate::capture::Flow;
+use smallvec::SmallVec;
+
+use crate::capture::{Flow, Proof};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprint, Transport};
+use crate::signature::SynSignature;
 use crate::tls::Reason;
 
 /// The fate of a segment or of a hello.
@@ -23,6 +26,22 @@ pub enum Outcome {
     },
     /// A segment has no part in any hello.
     Ignored(Ignored),
+    /// A client has the address it sends from. Beside a fate, not one.
+    Proven {
+        /// Whose, client first.
+        flow: Flow,
+        /// Why it is sure.
+        proof: Proof,
+    },
+    /// The server answered a hello. Beside a fate, not one.
+    Answer(Box<Answer>),
+    /// A hello that was told before may be another one than the server's. Beside a fate, not one.
+    Void {
+        /// Whose, client first.
+        flow: Flow,
+        /// Why.
+        why: Void,
+    },
 }
 
 macro_rules! labels {
@@ -85,8 +104,18 @@ labels! {
         AfterHello => "after_hello",
         /// It belongs to a hello that was lost for cause.
         AfterLost => "after_lost",
-        /// Its sequence number is far from the hello in progress on its flow.
+        /// Its sequence number is far from the hello in progress on its flow, or from the SYN of its connection.
         OutOfWindow => "out_of_window",
+        /// It has no ACK flag: Linux discards it (RFC 9293 section 3.10.7.4).
+        NoAck => "no_ack",
+        /// Its checksum is wrong: Linux discards it.
+        BadChecksum => "bad_checksum",
+        /// Its timestamp is older than that of the SYN: Linux discards it (RFC 7323 section 5).
+        OldTimestamp => "old_timestamp",
+        /// A UDP datagram that is no QUIC packet or DTLS record a hello could be in.
+        NotQuic => "not_quic",
+        /// A QUIC packet that can't be opened with the keys of its connection ID: damaged or forged.
+        Undecryptable => "undecryptable",
     }
 }
 
@@ -127,6 +156,61 @@ pub struct Hello {
     pub fingerprint: Fingerprint,
     /// What else is in it.
     pub facts: Facts,
+    /// What the server's answer must fit.
+    pub offer: Offer,
+    /// The SYN of its connection, if that was seen.
+    pub syn: Option<Syn>,
+    /// Why the client's address is sure, if that was known when the hello was complete.
+    pub proof: Option<Proof>,
+}
+
+/// The SYN under a hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// When it came.
+    pub at: Timestamp,
+    /// What it says about the client's system.
+    pub signature: SynSignature,
+}
+
+/// What a server may choose from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// legacy_session_id.
+    pub session_id: SmallVec<[u8; 32]>,
+    /// cipher_suites, GREASE included.
+    pub cipher_suites: SmallVec<[u16; 32]>,
+}
+
+/// A ServerHello or HelloRetryRequest, as far as it tells of the hello it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The connection, client first.
+    pub flow: Flow,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// It is a HelloRetryRequest (RFC 8446 section 4.1.4).
+    pub retry: bool,
+    /// The version that was chosen: supported_versions, else legacy_version.
+    pub version: u16,
+    /// legacy_session_id_echo.
+    pub session_id: SmallVec<[u8; 32]>,
+    /// cipher_suite.
+    pub cipher_suite: u16,
+    /// The JA3S string (ja4-rules.md rule 16).
+    pub ja3s_raw: String,
+    /// MD5 of `ja3s_raw`, lower-case hex.
+    pub ja3s: String,
+}
+
+labels! {
+    /// Why a hello's fingerprint says nothing about the client.
+    Void {
+        /// A byte of it came again as another: nobody can know which one the server took.
+        OverlapConflict => "overlap_conflict",
+        /// The server's answer doesn't fit: it has read another hello.
+        Desync => "desync",
+    }
 }
 
 /// What is in a hello beside its fingerprint.

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 16] = [
+const ROOMS: [(&str, Floor); 19] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -22,9 +22,12 @@ const ROOMS: [(&str, Floor); 16] = [
     ("capture", Floor::Storey(2)),
     ("flow", Floor::Storey(3)),
     ("tls", Floor::Storey(4)),
+    ("quic", Floor::Storey(4)),
     ("fingerprint", Floor::Storey(5)),
+    ("signature", Floor::Storey(5)),
     ("pipeline", Floor::Storey(6)),
-    ("report", Floor::Storey(7)), // the line of a hello, as `run` and `fingerprint` print it
+    ("connection", Floor::Storey(7)),
+    ("report", Floor::Storey(8)), // the line of a hello, as `run` and `fingerprint` print it
     ("policy", Floor::Storey(10)),
     ("enforce", Floor::Storey(11)),
     ("admin", Floor::Storey(12)),
@@ -34,7 +37,8 @@ const ROOMS: [(&str, Floor); 16] = [
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 6] = ["flow", "tls", "fingerprint", "pipeline", "report", "policy"];
+const PURE: [&str; 9] =
+    ["flow", "tls", "quic", "fingerprint", "signature", "pipeline", "connection", "report", "policy"];
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.
