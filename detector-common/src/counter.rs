@@ -6,7 +6,8 @@ macro_rules! counters {
         ///
         /// Exact at every moment when no packet is in flight:
         /// - `Packets` = the sum of the `Pass*` and `Drop*` counters,
-        /// - `SegmentsCaptured` = `SegmentsSubmitted` + `SegmentsLost`.
+        /// - `CapturedConfirmed` = `SubmittedConfirmed` + `LostConfirmed`, and the same of `*Unconfirmed`,
+        /// - `FirstData` = `FirstHello` + `FirstPartial` + `FirstNotTls` + `FirstUnparsed`.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter { $($(#[$doc])* $name,)* }
@@ -25,21 +26,21 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Frames the program saw.
+    /// Frames the XDP program saw.
     Packets => "packets",
     /// Passed: to a protected port, no verdict against it.
     PassProtected => "protected",
-    /// Passed: neither IPv4 nor IPv6 (ARP, VLAN tags, ...), or too short to tell.
+    /// Passed: neither IPv4 nor IPv6 (ARP, a third VLAN tag, ...), or too short to tell.
     PassNotIp => "not_ip",
-    /// Passed: a fragment of an IP datagram.
+    /// Passed: a fragment of an IP datagram. Only the first one to a protected port is ever dropped.
     PassFragment => "fragment",
-    /// Passed: IP, but not TCP (IPv6 with extension headers among them).
-    PassNotTcp => "not_tcp",
-    /// Passed: TCP to a port that isn't protected.
+    /// Passed: IP, but neither TCP nor UDP, or behind more than eight IPv6 extension headers.
+    PassOtherProtocol => "other_protocol",
+    /// Passed: to a port that isn't protected.
     PassOtherPort => "other_port",
     /// Passed: to a protected port of an address that isn't this host's.
     PassOtherAddress => "other_address",
-    /// Passed: lengths in the IP or TCP header contradict the frame.
+    /// Passed: lengths in the IP or transport header contradict the frame.
     PassMalformed => "malformed",
     /// Passed: a verdict matched, and an allow entry overruled it.
     PassAllowed => "allowed",
@@ -51,12 +52,34 @@ counters! {
     DropPrefix => "prefix",
     /// Dropped by a verdict on the connection.
     DropConnection => "connection",
-    /// Segments of a ClientHello that were to go to userspace.
-    SegmentsCaptured => "captured",
+    /// Packets for userspace of clients whose address is proven, and servers' answers to them.
+    CapturedConfirmed => "captured_confirmed",
     /// Of those: in the ring.
-    SegmentsSubmitted => "submitted",
+    SubmittedConfirmed => "submitted_confirmed",
     /// Of those: not in the ring, since it was full or the bytes couldn't be read.
-    SegmentsLost => "lost",
+    LostConfirmed => "lost_confirmed",
+    /// Packets for userspace of clients whose address isn't proven.
+    CapturedUnconfirmed => "captured_unconfirmed",
+    /// Of those: in their ring.
+    SubmittedUnconfirmed => "submitted_unconfirmed",
+    /// Of those: not in their ring.
+    LostUnconfirmed => "lost_unconfirmed",
+    /// SYNs to protected ports.
+    Syns => "syns",
+    /// First data segments of connections whose SYN was seen.
+    FirstData => "first_data",
+    /// Of those: a whole hello.
+    FirstHello => "first_hello",
+    /// Of those: the beginning or another part of what may be a hello.
+    FirstPartial => "first_partial",
+    /// Of those: something else.
+    FirstNotTls => "first_not_tls",
+    /// Of those: bytes that couldn't be read.
+    FirstUnparsed => "first_unparsed",
+    /// First fragments of datagrams that begin like a hello: counted, not put together.
+    FragmentedHellos => "fragmented_hellos",
+    /// Data segments without ACK, which Linux discards.
+    SegmentsNoAck => "no_ack",
     /// Hellos whose first segment was captured.
     HellosStarted => "started",
     /// Flows no longer followed since they used up their segments or time.
@@ -65,6 +88,10 @@ counters! {
     FollowsRefused => "follow_refused",
     /// Connection verdicts ended by a SYN with another initial sequence number.
     ConnectionsReplaced => "connections_replaced",
+    /// Frames the egress program saw.
+    EgressPackets => "egress_packets",
+    /// SYN-ACKs from protected ports.
+    SynAcks => "syn_acks",
 }
 
 /// Entries of the `COUNTERS` map.

@@ -97,6 +97,8 @@ const _: () = assert!(size_of::<SegmentImage>() == 72);
 /// | 70..72 | `reserved` | zero |
 /// | 72..144 | `segment` | see [`SegmentImage`] |
 /// | 144..216 | `syn` | see [`SegmentImage`] |
+/// | 216..288 | `syn_ack` | see [`SegmentImage`] |
+/// | 288..296 | `syn_ack_at` | host |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct EventHeader {
@@ -122,6 +124,10 @@ pub struct EventHeader {
     pub segment: SegmentImage,
     /// The headers of the connection's SYN.
     pub syn: SegmentImage,
+    /// The headers of the server's SYN-ACK.
+    pub syn_ack: SegmentImage,
+    /// CLOCK_MONOTONIC nanoseconds when the SYN-ACK was seen; 0: it wasn't, and `syn_ack` says nothing.
+    pub syn_ack_at: u64,
 }
 
-const _: () = assert!(size_of::<EventHeader>() == 216);
+const _: () = assert!(size_of::<EventHeader>() == 296);

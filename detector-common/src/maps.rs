@@ -17,8 +17,17 @@ pub const ALLOW: &str = "ALLOW";
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
 pub const FOLLOW: &str = "FOLLOW";
-/// `RingBuf` of [`crate::event::EventHeader`] and payload bytes.
+/// `RingBuf` of [`crate::event::EventHeader`] and payload bytes: of clients whose address is proven, and answers to them.
 pub const EVENTS: &str = "EVENTS";
+/// The same of clients whose address isn't proven: a flood of forged hellos fills this one only.
+pub const UNCONFIRMED: &str = "UNCONFIRMED";
+/// `LruHashMap<FlowKey, Handshake>`: SYNs of clients. Private to the programs.
+pub const SYNS: &str = "SYNS";
+/// `LruHashMap<FlowKey, Handshake>`: SYN-ACKs that went out, by the client's 4-tuple. Private to the programs.
+pub const SYN_ACKS: &str = "SYN_ACKS";
+/// `LruHashMap<FlowKey, u64>`: connections whose hello came before the proof of their client's address. Private to the
+/// programs.
+pub const PENDING: &str = "PENDING";
 /// `PerCpuArray<[u64; COUNTERS_LEN]>`, one entry, indexed by [`crate::counter::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
@@ -36,5 +45,11 @@ pub const CONNECTIONS_MAX: u32 = 65_536;
 pub const FOLLOW_MAX: u32 = 65_536;
 /// Most local addresses.
 pub const LOCAL_ADDRESSES_MAX: u32 = 4_096;
+/// Default of `limits.handshakes`: entries of each of [`SYNS`] and [`SYN_ACKS`].
+pub const HANDSHAKES_MAX: u32 = 65_536;
+/// Entries of [`PENDING`].
+pub const PENDING_MAX: u32 = 65_536;
 /// Default of `limits.ring_bytes`; a power of two of pages.
 pub const RING_BYTES: u32 = 16 * 1024 * 1024;
+/// Default of `limits.unconfirmed_ring_bytes`; a power of two of pages.
+pub const UNCONFIRMED_RING_BYTES: u32 = 4 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! What the program reads once for each packet; written by userspace as a whole.
+//! What the programs read once for each packet; written by userspace as a whole.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -18,8 +18,16 @@ pub struct Settings {
     pub connections: u32,
     /// The most segments one flow is followed for (threats.md T13).
     pub segments_per_flow: u32,
+    /// 1: SYNs are kept for the hello that follows; 0: not.
+    pub syns: u32,
+    /// 1: servers' answers are captured; 0: not.
+    pub answers: u32,
+    /// 1: UDP to protected ports is looked into; 0: not.
+    pub udp: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Nanoseconds from a hello's first segment after which the flow is no longer followed (threats.md T18).
     pub follow_ns: u64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Settings>() == 48);

@@ -1,15 +1,20 @@
-//! The bytes of ClientHellos, to userspace. A look at the payload's first bytes decides before anything is copied.
+//! What has to do with ClientHellos, to userspace. A look at the payload's first bytes decides before anything is copied.
 //!
 //! A hello in one segment leaves no trace here. One that spans several is followed by its 4-tuple until every byte up
 //! to its end was seen in order, userspace ends it, its segments or time run out (threats.md T13, T18), or a SYN starts
 //! another connection. Today's browsers span two.
+//!
+//! Each packet goes into one of two rings, by whether its client's address is proven: a flood of forged hellos loses
+//! nothing of real ones (threats.md T11).
 
 use core::{hint::black_box, mem::MaybeUninit};
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_load_bytes, programs::XdpContext};
+use aya_ebpf::programs::XdpContext;
 use detector_common::{
     counter::Counter,
-    event::{EVENT_PAYLOAD_MAX, EventHeader},
+    event::{
+        EVENT_PAYLOAD_MAX, EVENT_SEGMENT, EventHeader, PROOF_NONE, SegmentImage, TCP_HEADER_MAX,
+    },
     flow::FlowKey,
     settings::Settings,
 };
@@ -17,8 +22,10 @@ use detector_common::{
 use crate::{
     count::Counters,
     enforce::now,
-    maps::{EVENTS, FOLLOW, Follow, SCRATCH},
-    parse::{ACK, SYN, Segment},
+    frame::Frame,
+    handshake,
+    maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED},
+    parse::{ACK, Packet, RST, SYN, TCP},
 };
 
 /// Payload bytes that tell a ClientHello: ChangeCipherSpec record (6), record header (5), handshake type (1).
@@ -26,21 +33,20 @@ const HEAD: usize = 12;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
-/// How far behind a flow's first captured byte a segment may still belong to it: an earlier one that was overtaken.
-const WINDOW: u32 = EVENT_PAYLOAD_MAX as u32;
+/// How far from a flow's first byte a segment may lie and still belong to its hello.
+pub const WINDOW: u32 = EVENT_PAYLOAD_MAX as u32;
 
-/// The payload's first bytes, zeros after `len`.
+/// The first `N` bytes of the payload, zeros after `len`.
 #[inline(always)]
-fn head(ctx: &XdpContext, segment: &Segment, len: usize) -> Option<[u8; HEAD]> {
-    let mut bytes = [0u8; HEAD];
+pub fn head<const N: usize>(frame: &impl Frame, packet: &Packet, len: usize) -> Option<[u8; N]> {
+    let mut bytes = [0u8; N];
     // A constant length for the usual case; the rest byte counts are rare.
-    let n = black_box(if len < HEAD { len } else { HEAD });
-    if n == 0 || n > HEAD {
+    let n = black_box(if len < N { len } else { N });
+    if n == 0 || n > N {
         return None;
     }
-    // SAFETY: `n` bytes fit the array; the helper checks the frame, its fragments included.
-    let result = unsafe { bpf_xdp_load_bytes(ctx.ctx, segment.offset as u32, bytes.as_mut_ptr().cast(), n as u32) };
-    if result == 0 { Some(bytes) } else { None }
+    // SAFETY: `n` bytes fit the array.
+    if unsafe { frame.load(packet.offset() as u32, bytes.as_mut_ptr(), n as u32) } { Some(bytes) } else { None }
 }
 
 /// Whether the payload's first bytes, `len` of them known, can be a ClientHello's (RFC 8446 sections 4 and 5.1). After
@@ -71,62 +77,150 @@ fn needed(head: &[u8; HEAD], len: usize) -> u32 {
     if message + 4 <= record { message + 9 } else { 0 }
 }
 
-/// Sends a segment to userspace.
-#[inline(always)]
-fn submit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64, counters: Counters) {
-    counters.add(Counter::SegmentsCaptured);
-    let sent = emit(ctx, key, segment, len, at).is_some();
-    counters.add(if sent { Counter::SegmentsSubmitted } else { Counter::SegmentsLost });
+/// What goes before an event's payload, beside the packet's own.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Event {
+    pub at: u64,
+    /// Of the packet's payload, how many bytes to copy at most.
+    pub copy: u32,
+    pub kind: u8,
+    pub proof: u8,
+    /// 1: the SYN and the SYN-ACK of the connection go along.
+    pub handshake: u8,
+    /// 1: no payload, not even its length.
+    pub bare: u8,
 }
 
+/// Sends the packet at hand to userspace, as `scratch.event` says.
 #[inline(always)]
-fn emit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64) -> Option<()> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // Clamped as usize and hidden from LLVM, which would otherwise drop the bound that the verifier wants to see.
-    let n = black_box(if len < EVENT_PAYLOAD_MAX { len } else { EVENT_PAYLOAD_MAX });
-    if n == 0 || n > EVENT_PAYLOAD_MAX {
+pub fn submit(frame: &impl Frame, scratch: *mut Scratch, confirmed: bool, counters: Counters) {
+    let scratch = black_box(scratch);
+    if confirmed {
+        counters.add(Counter::CapturedConfirmed);
+    } else {
+        counters.add(Counter::CapturedUnconfirmed);
+    }
+    let sent = match assemble(frame, scratch) {
+        // SAFETY: this CPU's map value; the bytes were written just now.
+        Some(len) => unsafe {
+            let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<EventHeader>() + len);
+            if confirmed { EVENTS.output::<[u8]>(bytes, 0).is_ok() } else { UNCONFIRMED.output::<[u8]>(bytes, 0).is_ok() }
+        },
+        None => false,
+    };
+    match (confirmed, sent) {
+        (true, true) => counters.add(Counter::SubmittedConfirmed),
+        (true, false) => counters.add(Counter::LostConfirmed),
+        (false, true) => counters.add(Counter::SubmittedUnconfirmed),
+        (false, false) => counters.add(Counter::LostUnconfirmed),
+    }
+}
+
+/// Copies the packet's TCP header.
+///
+/// # Safety
+/// `image` is this CPU's map value.
+#[inline(always)]
+pub unsafe fn image(frame: &impl Frame, packet: &Packet, image: *mut SegmentImage) -> Option<()> {
+    let n = black_box(packet.network.header_len as usize);
+    if n == 0 || n > TCP_HEADER_MAX {
         return None;
     }
+    // SAFETY: the caller's; `n` bytes fit.
+    unsafe {
+        (*image).network = packet.network;
+        (*image).reserved = 0;
+        if frame.load(packet.transport() as u32, (&raw mut (*image).tcp).cast(), n as u32) { Some(()) } else { None }
+    }
+}
+
+/// Puts an event together in `scratch`, and returns how much payload it has.
+#[inline(always)]
+fn assemble(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile; every header field is written.
     unsafe {
+        let (event, packet, key) = (&(*scratch).event, &(*scratch).packet, &(*scratch).key);
+        let len = if event.bare != 0 { 0 } else { packet.len() };
+        let most = event.copy as usize;
+        let n = if len < most { len } else { most };
+        // Clamped as usize and hidden from LLVM, which would otherwise drop the bound that the verifier wants to see.
+        let n = black_box(if n < EVENT_PAYLOAD_MAX { n } else { EVENT_PAYLOAD_MAX });
+        if n > EVENT_PAYLOAD_MAX {
+            return None;
+        }
         let header = &raw mut (*scratch).header;
-        (*header).at = at;
+        (*header).at = event.at;
         (*header).flow = *key;
         (*header).syn_at = 0;
+        (*header).syn_ack_at = 0;
         (*header).payload_len = len as u32;
         (*header).captured_len = n as u32;
-        (*header).interface = (*ctx.ctx).ingress_ifindex;
-        (*header).kind = 0;
-        (*header).proof = 0;
+        (*header).interface = frame.interface();
+        (*header).kind = event.kind;
+        (*header).proof = event.proof;
         (*header).reserved = 0;
-        (*header).segment.network.header_len = 20;
-        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.tcp as u32, (&raw mut (*header).segment.tcp).cast(), 20) != 0 {
+        (*header).segment.network = packet.network;
+        if packet.protocol == TCP {
+            image(frame, packet, &raw mut (*header).segment)?;
+        }
+        if event.handshake != 0 {
+            if let Some(syn) = SYNS.get_ptr(key) {
+                (*header).syn_at = (*syn).at;
+                (*header).syn = (*syn).image;
+            }
+            if let Some(syn_ack) = SYN_ACKS.get_ptr(key) {
+                (*header).syn_ack_at = (*syn_ack).at;
+                (*header).syn_ack = (*syn_ack).image;
+            }
+        }
+        if n > 0 && !frame.load(packet.offset() as u32, (&raw mut (*scratch).payload).cast(), n as u32) {
             return None;
         }
-        let payload = (&raw mut (*scratch).payload).cast();
-        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.offset as u32, payload, n as u32) != 0 {
-            return None;
-        }
-        let event = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<EventHeader>() + n);
-        EVENTS.output::<[u8]>(event, 0).ok()
+        Some(n)
     }
+}
+
+/// What a segment is. Kept in memory between its stages ([`State`]): the verifier would otherwise walk the rest of the
+/// program for each of the ways that led there.
+const NOT_OURS: u32 = 0;
+const NOTHING: u32 = 1;
+const FOLLOWED: u32 = 2;
+const BEGINS: u32 = 3;
+
+/// What one stage of [`segment`] leaves to the next.
+#[repr(C)]
+pub struct State {
+    /// One of the constants above.
+    what: u32,
+    /// 1: an earlier hello of this connection awaits its proof.
+    pending: u32,
+    /// `PROOF_*` of the client's address.
+    pub proof: u32,
+    /// 1: the proof may come with the client's next packet.
+    pub request: u32,
+    /// Of a hello that begins: sequence number of its first byte, the one up to which all bytes were seen, its length.
+    base: u32,
+    next: u32,
+    need: u32,
+    /// 1: it is whole.
+    whole: u32,
 }
 
 /// A later segment of a flow that is followed. `false`: it has nothing to do with that hello.
 #[inline(always)]
 fn followed(
-    ctx: &XdpContext,
     settings: &Settings,
+    scratch: *mut Scratch,
     key: &FlowKey,
-    segment: &Segment,
-    len: usize,
+    packet: &Packet,
     counters: Counters,
     follow: *mut Follow,
 ) -> bool {
     // SAFETY: a value of a map, valid until the program ends; the segments of one flow come by one CPU.
     let follow = unsafe { &mut *follow };
-    let ahead = segment.seq.wrapping_sub(follow.base);
-    let behind = follow.base.wrapping_sub(segment.seq);
+    let ahead = packet.seq.wrapping_sub(follow.base);
+    let behind = follow.base.wrapping_sub(packet.seq);
     if ahead >= WINDOW && behind > WINDOW {
         return false;
     }
@@ -137,65 +231,208 @@ fn followed(
         return false;
     }
     follow.segments += 1;
-    if segment.seq == follow.next {
-        follow.next = follow.next.wrapping_add(len as u32);
+    // SAFETY: this CPU's map value.
+    unsafe { (*scratch).state.proof = follow.proof };
+    if packet.seq == follow.next {
+        follow.next = follow.next.wrapping_add(packet.len() as u32);
         if follow.need != 0 && follow.next.wrapping_sub(follow.base) >= follow.need {
             let _ = FOLLOW.remove(key);
         }
     }
-    submit(ctx, key, segment, len, at, counters);
     true
 }
 
-/// Looks at a segment to a protected port that passes. `false`: it is a hello to an address that isn't protected.
+/// Says what the segment is, in `scratch.state`.
 #[inline(always)]
-pub fn look(ctx: &XdpContext, settings: &Settings, key: &FlowKey, segment: &Segment, counters: Counters) -> bool {
-    if segment.flags & (SYN | ACK) == SYN {
+fn classify(
+    ctx: &XdpContext,
+    settings: &Settings,
+    scratch: *mut Scratch,
+    key: &FlowKey,
+    packet: &Packet,
+    counters: Counters,
+) -> u32 {
+    let len = packet.len();
+    if len == 0 {
+        return NOTHING;
+    }
+    if packet.flags & (SYN | ACK | RST) == 0 {
+        counters.add(Counter::SegmentsNoAck);
+        return NOTHING;
+    }
+    if let Some(follow) = FOLLOW.get_ptr_mut(key)
+        && followed(settings, scratch, key, packet, counters, follow)
+    {
+        return FOLLOWED;
+    }
+    // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
+    let seq = packet.seq.wrapping_add((packet.flags & (SYN | ACK) == SYN) as u32);
+    let first = handshake::first_data(key, seq);
+    if first.is {
+        counters.add(Counter::FirstData);
+    }
+    let Some(head) = head::<HEAD>(ctx, packet, len) else {
+        if first.is {
+            counters.add(Counter::FirstUnparsed);
+        }
+        return NOTHING;
+    };
+    // A segment that overtook the first one of its connection says nothing by its own first bytes.
+    let overtook = first.is && seq != first.base;
+    if !overtook && !begins_hello(&head, len) {
+        if first.is {
+            counters.add(Counter::FirstNotTls);
+        }
+        return NOTHING;
+    }
+    if !crate::protects(settings, &key.destination) {
+        return NOT_OURS;
+    }
+    let need = if overtook { 0 } else { needed(&head, len) };
+    let whole = need != 0 && len as u32 >= need;
+    if first.is {
+        if whole {
+            counters.add(Counter::FirstHello);
+        } else {
+            counters.add(Counter::FirstPartial);
+        }
+    }
+    // SAFETY: this CPU's map value.
+    let state = unsafe { &mut (*scratch).state };
+    state.base = if first.is { first.base } else { seq };
+    state.next = if overtook { first.base } else { seq.wrapping_add(len as u32) };
+    state.need = need;
+    state.whole = whole as u32;
+    BEGINS
+}
+
+/// What becomes of a packet after the look at it.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Look {
+    /// It is for an address that isn't protected.
+    NotOurs,
+    /// Nothing to tell.
+    Nothing,
+    /// To userspace, as `scratch.event` says.
+    Submit,
+}
+
+/// Looks at a segment to a protected port that passes.
+#[inline(always)]
+pub fn segment(
+    ctx: &XdpContext,
+    settings: &Settings,
+    scratch: *mut Scratch,
+    key: &FlowKey,
+    packet: &Packet,
+    counters: Counters,
+) -> Look {
+    let syn = packet.flags & (SYN | ACK) == SYN;
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    let state = unsafe { &raw mut (*scratch).state };
+    // SAFETY: as above.
+    unsafe {
+        (*state).pending = 0;
+        (*state).proof = PROOF_NONE as u32;
+        (*state).request = 0;
+    }
+    if syn {
+        if !crate::protects(settings, &key.destination) {
+            return Look::NotOurs;
+        }
+        counters.add(Counter::Syns);
         // A stale entry must not blind the new connection's hello.
         if FOLLOW.get_ptr(key).is_some() {
             let _ = FOLLOW.remove(key);
         }
-        return true;
-    }
-    let len = match segment.len {
-        Some(len) => len,
-        // SAFETY: the context is the program's own.
-        None => unsafe { aya_ebpf::helpers::bpf_xdp_get_buff_len(ctx.ctx) as usize }.saturating_sub(segment.offset),
-    };
-    if len == 0 {
-        return true;
-    }
-    if let Some(follow) = FOLLOW.get_ptr_mut(key)
-        && followed(ctx, settings, key, segment, len, counters, follow)
-    {
-        return true;
-    }
-    let Some(head) = head(ctx, segment, len) else { return true };
-    if !begins_hello(&head, len) {
-        return true;
-    }
-    if !crate::protects(settings, key) {
-        return false;
-    }
-    counters.add(Counter::HellosStarted);
-    let at = now();
-    let need = needed(&head, len);
-    if need == 0 || (len as u32) < need {
-        let mut follow = MaybeUninit::<Follow>::uninit();
-        let entry = follow.as_mut_ptr();
-        // SAFETY: every field is written before the value is used.
-        let follow = unsafe {
-            (*entry).started_at = at;
-            (*entry).base = segment.seq;
-            (*entry).next = segment.seq.wrapping_add(len as u32);
-            (*entry).need = need;
-            (*entry).segments = 1;
-            follow.assume_init_ref()
-        };
-        if FOLLOW.insert(key, follow, 0).is_err() {
-            counters.add(Counter::FollowsRefused);
+        if settings.syns != 0 {
+            handshake::opened(ctx, scratch, key, packet);
         }
+    } else if handshake::pending(key) {
+        // SAFETY: as above.
+        unsafe { (*state).pending = 1 };
     }
-    submit(ctx, key, segment, len, at, counters);
-    true
+    let what = classify(ctx, settings, scratch, key, packet, counters);
+    // SAFETY: as above.
+    let (state, event) = unsafe {
+        (*state).what = what;
+        let scratch = black_box(scratch);
+        (&mut (*scratch).state, &mut (*scratch).event)
+    };
+    if state.what == NOT_OURS {
+        return Look::NotOurs;
+    }
+    if state.what == NOTHING && state.pending == 0 {
+        return Look::Nothing;
+    }
+    if state.proof == PROOF_NONE as u32 {
+        handshake::proof(ctx, scratch, key, packet);
+    }
+    // SAFETY: as above.
+    let state = unsafe { &mut (*black_box(scratch)).state };
+    let proven = state.proof != PROOF_NONE as u32;
+    if state.pending != 0 && proven {
+        let _ = PENDING.remove(key);
+    }
+    let at = now();
+    event.at = at;
+    event.kind = EVENT_SEGMENT;
+    event.copy = EVENT_PAYLOAD_MAX as u32;
+    event.proof = state.proof as u8;
+    event.handshake = 1;
+    event.bare = 0;
+    if state.what == FOLLOWED {
+        event.handshake = 0;
+        if proven && let Some(follow) = FOLLOW.get_ptr_mut(key) {
+            // SAFETY: a value of a map, valid until the program ends.
+            unsafe { (*follow).proof = state.proof };
+        }
+    } else if state.what == BEGINS {
+        counters.add(Counter::HellosStarted);
+        if state.whole == 0 {
+            follow(key, state, at, counters);
+        }
+        if !proven && (state.request != 0 || syn) {
+            handshake::await_proof(key, at);
+        }
+    } else {
+        // The packet itself says nothing; it only proves something.
+        if !proven {
+            return Look::Nothing;
+        }
+        event.bare = 1;
+    }
+    Look::Submit
+}
+
+/// The hello that begins isn't whole: what follows on its connection is captured too.
+#[inline(always)]
+fn follow(key: &FlowKey, state: &State, at: u64, counters: Counters) {
+    let mut follow = MaybeUninit::<Follow>::uninit();
+    let entry = follow.as_mut_ptr();
+    // SAFETY: every field is written before the value is used.
+    let follow = unsafe {
+        (*entry).started_at = at;
+        (*entry).base = state.base;
+        (*entry).next = state.next;
+        (*entry).need = state.need;
+        (*entry).segments = 1;
+        (*entry).proof = state.proof;
+        (*entry).reserved = 0;
+        follow.assume_init_ref()
+    };
+    if FOLLOW.insert(key, follow, 0).is_err() {
+        counters.add(Counter::FollowsRefused);
+    }
+}
+
+/// Counts a hello that came in IP fragments: only its first fragment is here, and none is put together.
+#[inline(always)]
+pub fn fragment(ctx: &XdpContext, packet: &Packet, counters: Counters) {
+    let len = packet.len();
+    if let Some(head) = head::<HEAD>(ctx, packet, len)
+        && begins_hello(&head, len)
+    {
+        counters.add(Counter::FragmentedHellos);
+    }
 }

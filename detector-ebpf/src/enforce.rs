@@ -1,4 +1,4 @@
-//! The verdict on a segment, before anything else is done with it. A host without verdicts pays three comparisons.
+//! The verdict on a packet, before anything else is done with it. A host without verdicts pays three comparisons.
 //!
 //! A verdict only applies to frames for an address this host protects, after the allow list had its say: its trie is
 //! consulted here only, so ordinary packets never pay for it.
@@ -19,7 +19,7 @@ use detector_common::{
 use crate::{
     count::Counters,
     maps::{ADDRESSES, ALLOW, CONNECTIONS, PREFIXES},
-    parse::{ACK, RST, SYN, Segment},
+    parse::{ACK, Packet, RST, SYN, TCP},
 };
 
 /// All bits of an address.
@@ -27,8 +27,8 @@ const WHOLE: u32 = 128;
 
 /// What to do with the frame.
 pub enum Decision {
-    /// Count it so, and go on.
-    Pass(Counter),
+    /// Count it by this [`Counter`], and go on.
+    Pass(u32),
     /// Count it so, and drop it.
     Drop(Counter),
 }
@@ -59,11 +59,11 @@ fn matching(
     ctx: &XdpContext,
     settings: &Settings,
     key: &FlowKey,
-    segment: &Segment,
+    packet: &Packet,
     counters: Counters,
 ) -> Option<(*mut Verdict, Counter)> {
     if settings.addresses != 0
-        && let Some(verdict) = ADDRESSES.get_ptr_mut(key.source)
+        && let Some(verdict) = ADDRESSES.get_ptr_mut(&key.source)
         && live(verdict)
     {
         return Some((verdict, Counter::DropAddress));
@@ -77,11 +77,12 @@ fn matching(
         }
     }
     if settings.connections != 0
+        && packet.protocol == TCP
         && let Some(entry) = CONNECTIONS.get_ptr_mut(key)
     {
         // SAFETY: a value of a map, valid until the program ends.
         let (verdict, initial_seq) = unsafe { (&raw mut (*entry).verdict, (*entry).initial_seq) };
-        if segment.flags & (SYN | ACK) == SYN && segment.seq != initial_seq {
+        if packet.flags & (SYN | ACK) == SYN && packet.seq != initial_seq {
             // Another connection on the same 4-tuple, perhaps another client behind the same NAT.
             let _ = CONNECTIONS.remove(key);
             counters.add(Counter::ConnectionsReplaced);
@@ -89,7 +90,7 @@ fn matching(
             return None;
         }
         // A reset passes: it frees the server's socket, which is all this verdict wants.
-        if segment.flags & RST == 0 && live(verdict) {
+        if packet.flags & RST == 0 && live(verdict) {
             return Some((verdict, Counter::DropConnection));
         }
     }
@@ -112,23 +113,23 @@ fn allowed(key: &FlowKey) -> bool {
     }
 }
 
-/// The decision on a segment to a protected port.
+/// The decision on a packet to a protected port.
 #[inline(always)]
-pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, segment: &Segment, counters: Counters) -> Decision {
-    let Some((verdict, drop)) = matching(ctx, settings, key, segment, counters) else {
-        return Decision::Pass(Counter::PassProtected);
+pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Packet, counters: Counters) -> Decision {
+    let Some((verdict, drop)) = matching(ctx, settings, key, packet, counters) else {
+        return Decision::Pass(Counter::PassProtected as u32);
     };
-    if !crate::protects(settings, key) {
-        return Decision::Pass(Counter::PassOtherAddress);
+    if !crate::protects(settings, &key.destination) {
+        return Decision::Pass(Counter::PassOtherAddress as u32);
     }
     if allowed(key) {
-        return Decision::Pass(Counter::PassAllowed);
+        return Decision::Pass(Counter::PassAllowed as u32);
     }
     hit(verdict);
     // SAFETY: a value of a map, valid until the program ends.
     let (action, origin) = unsafe { ((*verdict).action, (*verdict).origin) };
     if action != Action::Block as u8 || (origin == ORIGIN_RULE && settings.enforce == 0) {
-        return Decision::Pass(Counter::PassObserved);
+        return Decision::Pass(Counter::PassObserved as u32);
     }
     Decision::Drop(drop)
 }

@@ -1,24 +1,33 @@
-//! detector's XDP program: captures ClientHellos to the protected ports and applies verdicts. Everything else passes
-//! untouched. Any failure here passes the frame too.
+//! detector's programs. `detector`, at XDP: captures ClientHellos to the protected ports and applies verdicts; everything
+//! else passes untouched. `detector_egress`, at tcx: sees what servers answer. Any failure here passes the frame too.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))] // for one instruction, in enforce::hit
 
 mod capture;
 mod count;
+mod datagram;
+mod egress;
 mod enforce;
+mod frame;
+mod handshake;
 mod maps;
 mod parse;
 
-use core::mem::MaybeUninit;
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use core::hint::black_box;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use detector_common::{counter::Counter, flow::FlowKey, settings::Settings};
+use detector_common::{counter::Counter, event::PROOF_NONE, flow::Address, settings::Settings};
 
 use crate::{
+    capture::Look,
     count::Counters,
     enforce::Decision,
-    maps::{LOCAL_ADDRESSES, PORTS, SETTINGS},
+    maps::{LOCAL_ADDRESSES, PORTS, SCRATCH, SETTINGS},
 };
 
 /// `frags`: super-frames and jumbo frames come in several buffers, and a driver with an MTU above a page attaches no
@@ -29,7 +38,7 @@ pub fn detector(ctx: XdpContext) -> u32 {
     counters.add(Counter::Packets);
     match frame(&ctx, counters) {
         Decision::Pass(reason) => {
-            counters.add(reason);
+            counters.add_at(reason);
             xdp_action::XDP_PASS
         }
         Decision::Drop(reason) => {
@@ -41,25 +50,55 @@ pub fn detector(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
-    let mut key = MaybeUninit::<FlowKey>::uninit();
-    let segment = match parse::segment(ctx, &mut key) {
-        Ok(segment) => segment,
-        Err(reason) => return Decision::Pass(reason),
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Decision::Pass(Counter::PassMalformed as u32) };
+    let (key, packet) = match parse::packet(ctx, scratch) {
+        Ok(found) => found,
+        Err(reason) => return Decision::Pass(reason as u32),
     };
-    // SAFETY: `segment` wrote all of it.
-    let key = unsafe { key.assume_init_ref() };
     if !protected_port(key.destination_port) {
-        return Decision::Pass(Counter::PassOtherPort);
+        return Decision::Pass(Counter::PassOtherPort as u32);
     }
-    let Some(settings) = SETTINGS.get(0) else { return Decision::Pass(Counter::PassProtected) };
-    let decision = enforce::decide(ctx, settings, key, &segment, counters);
-    match decision {
-        Decision::Pass(reason) if !capture::look(ctx, settings, key, &segment, counters) => {
-            // A verdict that passed keeps its own reason.
-            Decision::Pass(if matches!(reason, Counter::PassProtected) { Counter::PassOtherAddress } else { reason })
-        }
-        decision => decision,
+    let Some(settings) = SETTINGS.get(0) else { return Decision::Pass(Counter::PassProtected as u32) };
+    let reason = match enforce::decide(ctx, settings, key, packet, counters) {
+        Decision::Pass(reason) => reason,
+        drop => return drop,
+    };
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile. In memory, the ways through
+    // the tables of verdicts are one to the verifier.
+    let reason = unsafe {
+        (*scratch).reason = reason;
+        (*black_box(scratch)).reason
+    };
+    // A verdict that passed keeps its own reason.
+    let plain = reason == Counter::PassProtected as u32;
+    if packet.fragment != 0 {
+        capture::fragment(ctx, packet, counters);
+        return Decision::Pass(if plain { Counter::PassFragment as u32 } else { reason });
     }
+    let look = if packet.protocol == parse::TCP {
+        capture::segment(ctx, settings, scratch, key, packet, counters)
+    } else {
+        datagram::request(ctx, settings, scratch, key, packet, counters)
+    };
+    if look == Look::Submit {
+        // SAFETY: as above.
+        let proof = unsafe { (*black_box(scratch)).event.proof };
+        capture::submit(ctx, scratch, proof != PROOF_NONE, counters);
+    }
+    Decision::Pass(if plain && look == Look::NotOurs { Counter::PassOtherAddress as u32 } else { reason })
+}
+
+/// Lets every frame go on to whoever is next.
+const TCX_NEXT: i32 = -1;
+
+/// Sees what goes out of an interface; never changes it.
+#[classifier]
+pub fn detector_egress(ctx: TcContext) -> i32 {
+    if let Some(counters) = Counters::here() {
+        counters.add(Counter::EgressPackets);
+        egress::frame(&ctx, counters);
+    }
+    TCX_NEXT
 }
 
 #[inline(always)]
@@ -67,10 +106,10 @@ fn protected_port(port: u16) -> bool {
     PORTS.get(port as u32 >> 6).is_some_and(|word| word >> (port & 63) & 1 == 1)
 }
 
-/// Whether the frame is for an address this host protects. Asked only before a hello is captured or a frame dropped.
+/// Whether this host protects the address. Asked only before something is captured or dropped.
 #[inline(always)]
-fn protects(settings: &Settings, key: &FlowKey) -> bool {
-    settings.local_only == 0 || LOCAL_ADDRESSES.get_ptr(key.destination).is_some()
+fn protects(settings: &Settings, address: &Address) -> bool {
+    settings.local_only == 0 || LOCAL_ADDRESSES.get_ptr(address).is_some()
 }
 
 /// For the host this crate is only checked and linted; features unify over the workspace, and std comes along.

@@ -7,14 +7,19 @@ use aya_ebpf::{
 };
 use detector_common::{
     counter::COUNTERS_LEN,
-    event::{EVENT_PAYLOAD_MAX, EventHeader},
+    event::{EVENT_PAYLOAD_MAX, EventHeader, SegmentImage},
     flow::{Address, FlowKey},
     maps::{
-        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, LOCAL_ADDRESSES_MAX, PORT_WORDS, PREFIXES_MAX,
-        RING_BYTES,
+        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX, PENDING_MAX,
+        PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES,
     },
     settings::Settings,
     verdict::{ConnectionVerdict, Verdict},
+};
+
+use crate::{
+    capture::{Event, State},
+    parse::Packet,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is taken by the entry, since most hosts hold a handful; the kernel demands it of tries.
@@ -33,13 +38,42 @@ pub struct Follow {
     pub need: u32,
     /// Segments captured.
     pub segments: u32,
+    /// `PROOF_*` of the client's address.
+    pub proof: u32,
+    pub reserved: u32,
 }
+
+/// A SYN or a SYN-ACK.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Handshake {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub at: u64,
+    pub image: SegmentImage,
+}
+
+/// Entries of [`RECENT`]; a power of two.
+pub const RECENT_LEN: u32 = 1 << 18;
 
 /// Where an event is put together, since the verifier allows only 512 bytes of stack.
 #[repr(C)]
 pub struct Scratch {
     pub header: EventHeader,
     pub payload: [u8; EVENT_PAYLOAD_MAX],
+    /// Where an entry of the handshake tables is put together.
+    pub handshake: Handshake,
+    /// The packet at hand.
+    pub key: FlowKey,
+    pub packet: Packet,
+    /// What goes into the event.
+    pub event: Event,
+    /// Between the stages of `capture::segment`.
+    pub state: State,
+    /// The decision's reason, between its making and its counting.
+    pub reason: u32,
+    pub reserved: u32,
+    /// See `parse::launder`.
+    pub offset: u64,
 }
 
 #[map]
@@ -60,6 +94,20 @@ pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_
 pub static FOLLOW: LruHashMap<FlowKey, Follow> = LruHashMap::with_max_entries(FOLLOW_MAX, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub static UNCONFIRMED: RingBuf = RingBuf::with_byte_size(UNCONFIRMED_RING_BYTES, 0);
+#[map]
+pub static SYNS: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(HANDSHAKES_MAX, 0);
+#[map]
+pub static SYN_ACKS: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(HANDSHAKES_MAX, 0);
+#[map]
+pub static PENDING: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(PENDING_MAX, 0);
+/// CLOCK_MONOTONIC nanoseconds until which some hello awaits its proof; 0: none does.
+#[map]
+pub static PENDING_UNTIL: Array<u64> = Array::with_max_entries(1, 0);
+/// By a hash of the flow: 1 from its SYN to its first data.
+#[map]
+pub static RECENT: Array<u8> = Array::with_max_entries(RECENT_LEN, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<[u64; COUNTERS_LEN as usize]> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -1,42 +1,110 @@
-//! A frame in, its TCP connection out. Ethernet, IPv4 with options, IPv6 without extension headers, TCP.
+//! A frame in, its transport header's place and 4-tuple out. Ethernet with up to two VLAN tags, IPv4 with options, IPv6
+//! with up to eight extension headers, TCP and UDP. Of IP fragments, only the first has ports (threats.md T16).
 //!
-//! Fixed offsets are read behind one check each, before any variable one: LLVM deletes a constant check that a variable
-//! one implies, and the verifier can't follow that reasoning.
+//! The usual frame is read at fixed offsets. Offsets that vary before the IP header or after its extension headers go
+//! through memory the verifier doesn't follow ([`launder`]): else it walks the rest of the program for each of them.
 
-use core::mem::MaybeUninit;
+use core::hint::black_box;
 
-use aya_ebpf::programs::XdpContext;
-use detector_common::{counter::Counter, flow::FlowKey};
+use detector_common::{
+    counter::Counter,
+    event::{NETWORK_DONT_FRAGMENT, NETWORK_FLOW_LABEL, NETWORK_RESERVED, NetworkImage},
+    flow::FlowKey,
+};
+
+use crate::{
+    frame::{Frame, at},
+    maps::Scratch,
+};
 
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+
 const ETHERNET: usize = 14;
+const VLAN_TAG: usize = 4;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
-const TCP: usize = 20;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_FRAGMENT: u8 = 44;
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
 
-/// A TCP segment's place in its frame.
-pub struct Segment {
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+
+/// Extension headers that are walked (threats.md T16).
+const EXTENSION_HEADERS: usize = 8;
+/// No offset of a header is larger: Ethernet, two tags, IPv6, eight extension headers of 2,048 bytes.
+const OFFSET_MASK: usize = 0x7fff;
+
+/// A packet's place in its frame.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// TCP sequence number.
     pub seq: u32,
+    /// TCP acknowledgement number.
     pub ack: u32,
-    pub flags: u8,
-    /// Bytes from the frame's start to the TCP header.
-    pub tcp: usize,
+    /// Bytes from the frame's start to the IP header.
+    ip: u32,
+    /// Bytes from the frame's start to the transport header.
+    transport: u32,
     /// Bytes from the frame's start to the payload.
-    pub offset: usize,
-    /// Payload bytes by the IP header; `None` where it doesn't say (a super-frame of IPv6 or IPv4 "BIG TCP").
-    pub len: Option<usize>,
+    offset: u32,
+    /// Payload bytes by the IP header, or by the frame where that doesn't say (a super-frame of "BIG TCP").
+    len: u32,
+    /// What the IP header says.
+    pub network: NetworkImage,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// TCP flags.
+    pub flags: u8,
+    /// 1: the first fragment of a datagram; its payload isn't all here.
+    pub fragment: u8,
+    pub reserved: u8,
 }
 
-/// A `T` at `offset`, if the frame's linear part holds it.
+impl Packet {
+    /// Bytes from the frame's start to the IP header.
+    #[inline(always)]
+    pub fn ip(&self) -> usize {
+        self.ip as usize & OFFSET_MASK
+    }
+
+    /// Bytes from the frame's start to the transport header.
+    #[inline(always)]
+    pub fn transport(&self) -> usize {
+        self.transport as usize & OFFSET_MASK
+    }
+
+    /// Bytes from the frame's start to the payload.
+    #[inline(always)]
+    pub fn offset(&self) -> usize {
+        self.offset as usize & OFFSET_MASK
+    }
+
+    /// Payload bytes.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// The same number, as one of which the verifier knows nothing but the mask.
 #[inline(always)]
-pub fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*const T> {
-    let (start, end) = (ctx.data(), ctx.data_end());
-    if start + offset + size_of::<T>() > end { None } else { Some((start + offset) as *const T) }
+fn launder(scratch: *mut Scratch, offset: usize) -> usize {
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    unsafe {
+        let slot = &raw mut (*scratch).offset;
+        slot.write_volatile(offset as u64);
+        slot.read_volatile() as usize & OFFSET_MASK
+    }
 }
 
 #[inline(always)]
@@ -45,27 +113,94 @@ fn word(bytes: *const u8) -> u32 {
     unsafe { bytes.cast::<u32>().read_unaligned() }
 }
 
-/// Writes the key whole; an error is the reason to pass the frame.
 #[inline(always)]
-pub fn segment(ctx: &XdpContext, key: &mut MaybeUninit<FlowKey>) -> Result<Segment, Counter> {
-    let Some(ethernet) = at::<[u8; ETHERNET]>(ctx, 0) else { return Err(Counter::PassNotIp) };
+fn is_vlan(kind: u16) -> bool {
+    matches!(kind, 0x8100 | 0x88a8 | 0x9100)
+}
+
+/// The EtherType after the VLAN tags, and where the IP header begins.
+#[inline(always)]
+fn network(frame: &impl Frame, scratch: *mut Scratch) -> Option<(u16, usize)> {
+    let ethernet = at::<[u8; ETHERNET]>(frame, 0)?;
     // SAFETY: `at` checked the bytes.
     let kind = unsafe { u16::from_be_bytes([(*ethernet)[12], (*ethernet)[13]]) };
-    let key = key.as_mut_ptr().cast::<u32>();
-    let (tcp, ip_payload_end) = match kind {
+    if !is_vlan(kind) {
+        return Some((kind, ETHERNET));
+    }
+    let tag = at::<[u8; VLAN_TAG]>(frame, ETHERNET)?;
+    // SAFETY: `at` checked the bytes.
+    let kind = unsafe { u16::from_be_bytes([(*tag)[2], (*tag)[3]]) };
+    if !is_vlan(kind) {
+        return Some((kind, launder(scratch, ETHERNET + VLAN_TAG)));
+    }
+    let tag = at::<[u8; VLAN_TAG]>(frame, ETHERNET + VLAN_TAG)?;
+    // SAFETY: `at` checked the bytes.
+    let kind = unsafe { u16::from_be_bytes([(*tag)[2], (*tag)[3]]) };
+    Some((kind, launder(scratch, ETHERNET + 2 * VLAN_TAG)))
+}
+
+/// What follows the fixed IP header.
+struct Upper {
+    protocol: u8,
+    offset: usize,
+    /// The first fragment of several.
+    first: bool,
+}
+
+/// Walks IPv6 extension headers (RFC 8200 section 4). An error is the reason to pass the frame.
+#[inline(always)]
+fn extensions(frame: &impl Frame, scratch: *mut Scratch, next: u8, offset: usize) -> Result<Upper, Counter> {
+    let mut upper = Upper { protocol: next, offset, first: false };
+    for _ in 0..EXTENSION_HEADERS {
+        let length = match upper.protocol {
+            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => 8,
+            AUTHENTICATION => 4,
+            FRAGMENT => 0,
+            _ => return Ok(upper),
+        };
+        let Some(header) = at::<[u8; 8]>(frame, upper.offset) else { return Err(Counter::PassMalformed) };
+        // SAFETY: `at` checked the bytes.
+        let header = unsafe { &*header };
+        upper.protocol = header[0];
+        let size = match length {
+            8 => (header[1] as usize + 1) * 8,
+            4 => (header[1] as usize + 2) * 4,
+            _ => {
+                if header[2] != 0 || header[3] & 0xf8 != 0 {
+                    return Err(Counter::PassFragment);
+                }
+                // An atomic fragment (RFC 6946) is a whole datagram.
+                upper.first = header[3] & 1 != 0;
+                8
+            }
+        };
+        upper.offset = launder(scratch, upper.offset + size);
+    }
+    // One more of them than are walked.
+    match upper.protocol {
+        TCP | UDP => Ok(upper),
+        _ => Err(Counter::PassOtherProtocol),
+    }
+}
+
+/// The packet in a frame, and its 4-tuple, in `scratch`: read back from memory, the many ways through this function are
+/// one to the verifier. An error is the reason to pass the frame.
+#[inline(always)]
+pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a FlowKey, &'a Packet), Counter> {
+    let Some((kind, ip_offset)) = network(frame, scratch) else { return Err(Counter::PassNotIp) };
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    let key = unsafe { (&raw mut (*scratch).key).cast::<u32>() };
+    let (upper, ip_payload_end, network) = match kind {
         0x0800 => {
-            let Some(ip) = at::<[u8; IPV4]>(ctx, ETHERNET) else { return Err(Counter::PassMalformed) };
+            let Some(ip) = at::<[u8; IPV4]>(frame, ip_offset) else { return Err(Counter::PassMalformed) };
             // SAFETY: `at` checked the bytes, and the key has ten words.
             unsafe {
                 let ip = &*ip;
                 if ip[0] >> 4 != 4 || ip[0] & 0x0f < 5 {
                     return Err(Counter::PassMalformed);
                 }
-                if ip[9] != PROTOCOL_TCP {
-                    return Err(Counter::PassNotTcp);
-                }
-                // More fragments, or not the first one (RFC 791 section 3.1).
-                if ip[6] & 0x3f != 0 || ip[7] != 0 {
+                // Not the first fragment (RFC 791 section 3.1).
+                if ip[6] & 0x1f != 0 || ip[7] != 0 {
                     return Err(Counter::PassFragment);
                 }
                 let mapped = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
@@ -79,23 +214,30 @@ pub fn segment(ctx: &XdpContext, key: &mut MaybeUninit<FlowKey>) -> Result<Segme
                 key.add(6).write(mapped);
                 key.add(7).write(word(address.add(16)));
                 let total = u16::from_be_bytes([ip[2], ip[3]]) as usize;
-                let end = if total == 0 { None } else { Some(ETHERNET + total) };
-                (ETHERNET + (ip[0] & 0x0f) as usize * 4, end)
+                let end = if total == 0 { None } else { Some(ip_offset + total) };
+                let header = (ip[0] & 0x0f) as usize * 4;
+                let dont_fragment = if ip[6] & 0x40 != 0 { NETWORK_DONT_FRAGMENT } else { 0 };
+                let reserved = if ip[6] & 0x80 != 0 { NETWORK_RESERVED } else { 0 };
+                let network = NetworkImage {
+                    version: 4,
+                    ttl: ip[8],
+                    traffic_class: ip[1],
+                    extra: (header - IPV4) as u8,
+                    id: u16::from_be_bytes([ip[4], ip[5]]),
+                    flags: dont_fragment | reserved,
+                    header_len: 0,
+                };
+                let upper = Upper { protocol: ip[9], offset: ip_offset + header, first: ip[6] & 0x20 != 0 };
+                (upper, end, network)
             }
         }
         0x86dd => {
-            let Some(ip) = at::<[u8; IPV6]>(ctx, ETHERNET) else { return Err(Counter::PassMalformed) };
+            let Some(ip) = at::<[u8; IPV6]>(frame, ip_offset) else { return Err(Counter::PassMalformed) };
             // SAFETY: `at` checked the bytes, and the key has ten words.
             unsafe {
                 let ip = &*ip;
                 if ip[0] >> 4 != 6 {
                     return Err(Counter::PassMalformed);
-                }
-                if ip[6] == PROTOCOL_FRAGMENT {
-                    return Err(Counter::PassFragment);
-                }
-                if ip[6] != PROTOCOL_TCP {
-                    return Err(Counter::PassNotTcp);
                 }
                 let address = ip.as_ptr();
                 key.write(word(address.add(8)));
@@ -107,36 +249,88 @@ pub fn segment(ctx: &XdpContext, key: &mut MaybeUninit<FlowKey>) -> Result<Segme
                 key.add(6).write(word(address.add(32)));
                 key.add(7).write(word(address.add(36)));
                 let length = u16::from_be_bytes([ip[4], ip[5]]) as usize;
-                let end = if length == 0 { None } else { Some(ETHERNET + IPV6 + length) };
-                (ETHERNET + IPV6, end)
+                let end = if length == 0 { None } else { Some(ip_offset + IPV6 + length) };
+                let label = ip[1] & 0x0f | ip[2] | ip[3];
+                let mut network = NetworkImage {
+                    version: 6,
+                    ttl: ip[7],
+                    traffic_class: ip[0] << 4 | ip[1] >> 4,
+                    extra: 0,
+                    id: 0,
+                    flags: if label != 0 { NETWORK_FLOW_LABEL } else { 0 },
+                    header_len: 0,
+                };
+                let fixed = ip_offset + IPV6;
+                let upper = if ip[6] == TCP || ip[6] == UDP {
+                    Upper { protocol: ip[6], offset: fixed, first: false }
+                } else {
+                    let upper = extensions(frame, scratch, ip[6], fixed)?;
+                    let extra = upper.offset.wrapping_sub(fixed);
+                    network.extra = if extra > 255 { 255 } else { extra as u8 };
+                    upper
+                };
+                (upper, end, network)
             }
         }
         _ => return Err(Counter::PassNotIp),
     };
-    let Some(header) = at::<[u8; TCP]>(ctx, tcp) else { return Err(Counter::PassMalformed) };
-    // SAFETY: `at` checked the bytes, and the key has ten words.
-    let header = unsafe {
-        let header = &*header;
-        let source_port = u16::from_be_bytes([header[0], header[1]]);
-        let destination_port = u16::from_be_bytes([header[2], header[3]]);
-        key.add(8).cast::<u16>().write(source_port);
-        key.add(8).cast::<u16>().add(1).write(destination_port);
+    let (ports, offset, seq, ack, flags, header_len) = match upper.protocol {
+        TCP => {
+            let Some(header) = at::<[u8; TCP_HEADER]>(frame, upper.offset) else {
+                return Err(Counter::PassMalformed);
+            };
+            // SAFETY: `at` checked the bytes.
+            let header = unsafe { &*header };
+            let length = (header[12] >> 4) as usize * 4;
+            if length < TCP_HEADER {
+                return Err(Counter::PassMalformed);
+            }
+            (
+                [header[0], header[1], header[2], header[3]],
+                upper.offset + length,
+                u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+                header[13],
+                length as u8,
+            )
+        }
+        UDP => {
+            let Some(header) = at::<[u8; UDP_HEADER]>(frame, upper.offset) else {
+                return Err(Counter::PassMalformed);
+            };
+            // SAFETY: `at` checked the bytes.
+            let header = unsafe { &*header };
+            ([header[0], header[1], header[2], header[3]], upper.offset + UDP_HEADER, 0, 0, 0, 0)
+        }
+        _ => return Err(Counter::PassOtherProtocol),
+    };
+    // SAFETY: the key has ten words.
+    unsafe {
+        key.add(8).cast::<u16>().write(u16::from_be_bytes([ports[0], ports[1]]));
+        key.add(8).cast::<u16>().add(1).write(u16::from_be_bytes([ports[2], ports[3]]));
         key.add(9).write(0);
-        header
-    };
-    let length = (header[12] >> 4) as usize * 4;
-    let offset = tcp + length;
+    }
     let len = match ip_payload_end {
-        Some(end) if length < TCP || end < offset => return Err(Counter::PassMalformed),
-        Some(end) => Some(end - offset),
-        None => None,
+        Some(end) if end < offset => return Err(Counter::PassMalformed),
+        Some(end) => end - offset,
+        None => frame.len().saturating_sub(offset),
     };
-    Ok(Segment {
-        seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-        ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
-        flags: header[13],
-        tcp,
-        offset,
-        len,
-    })
+    // SAFETY: as above; what is read back was written here.
+    unsafe {
+        (*scratch).packet = Packet {
+            seq,
+            ack,
+            ip: ip_offset as u32,
+            transport: upper.offset as u32,
+            offset: offset as u32,
+            len: len as u32,
+            network: NetworkImage { header_len, ..network },
+            protocol: upper.protocol,
+            flags,
+            fragment: upper.first as u8,
+            reserved: 0,
+        };
+        let scratch = black_box(scratch);
+        Ok((&(*scratch).key, &(*scratch).packet))
+    }
 }

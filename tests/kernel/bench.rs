@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use detector::{
     clock::{Timestamp, monotonic},
     kernel::{
-        CounterMap, Counters, EventSource as _, Kernel, KernelLog, LoadOptions, Maps, Ring, Slot, VerdictMaps as _,
+        CounterMap, Counters, EventSource as _, Kernel, KernelLog, LoadOptions, Maps, Rings, Slot, VerdictMaps as _,
     },
 };
 use detector_common::{
@@ -102,7 +102,7 @@ impl Row {
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
     pub(crate) maps: Maps,
-    ring: Ring,
+    rings: Rings,
     counters: CounterMap,
     pub(crate) settings: Settings,
     _log: KernelLog,
@@ -111,14 +111,21 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         require_root().expect("root");
-        let options = LoadOptions { ring_bytes: 1 << 20, ..LoadOptions::default() };
-        let (kernel, mut maps, ring, counters, log) = Kernel::load(&options).expect("the program loads");
-        let settings =
-            Settings { local_only: 1, segments_per_flow: 64, follow_ns: 10_000_000_000, ..Settings::default() };
+        let options = LoadOptions { ring_bytes: 1 << 20, unconfirmed_ring_bytes: 1 << 20, ..LoadOptions::default() };
+        let (kernel, mut maps, rings, counters, log) = Kernel::load(&options).expect("the program loads");
+        let settings = Settings {
+            local_only: 1,
+            segments_per_flow: 64,
+            syns: 1,
+            answers: 1,
+            udp: 1,
+            follow_ns: 10_000_000_000,
+            ..Settings::default()
+        };
         maps.protect_ports(&[443, 8443]).expect("ports");
         maps.protect_addresses(vec![SERVER, SERVER_V6]).expect("addresses");
         maps.set(settings).expect("settings");
-        Self { kernel, maps, ring, counters, settings, _log: log }
+        Self { kernel, maps, rings, counters, settings, _log: log }
     }
 
     pub(crate) fn set(&mut self, change: impl FnOnce(&mut Settings)) {
@@ -151,7 +158,7 @@ impl Bench {
         let after = self.counters();
         self.assert_sums();
         let counted = after.iter().filter(|(counter, value)| {
-            let fate = counter.label() != "packets" && (*counter as u32) < Counter::SegmentsCaptured as u32;
+            let fate = counter.label() != "packets" && (*counter as u32) < Counter::CapturedConfirmed as u32;
             fate && *value != before.of(*counter)
         });
         (action, counted.map(|(counter, _)| counter.label()).collect())
@@ -170,25 +177,32 @@ impl Bench {
         let counters = self.counters();
         let fates: u64 = counters
             .iter()
-            .filter(|(counter, _)| *counter != Counter::Packets && (*counter as u32) < Counter::SegmentsCaptured as u32)
+            .filter(|(counter, _)| *counter != Counter::Packets && (*counter as u32) < Counter::CapturedConfirmed as u32)
             .map(|(_, value)| value)
             .sum();
         assert_eq!(counters.of(Counter::Packets), fates, "{counters:?}");
-        assert_eq!(
-            counters.of(Counter::SegmentsCaptured),
-            counters.of(Counter::SegmentsSubmitted) + counters.of(Counter::SegmentsLost)
-        );
+        for [captured, submitted, lost] in [
+            [Counter::CapturedConfirmed, Counter::SubmittedConfirmed, Counter::LostConfirmed],
+            [Counter::CapturedUnconfirmed, Counter::SubmittedUnconfirmed, Counter::LostUnconfirmed],
+        ] {
+            assert_eq!(counters.of(captured), counters.of(submitted) + counters.of(lost), "{counters:?}");
+        }
+        let kinds = [Counter::FirstHello, Counter::FirstPartial, Counter::FirstNotTls, Counter::FirstUnparsed];
+        let kinds: u64 = kinds.iter().map(|kind| counters.of(*kind)).sum();
+        assert_eq!(counters.of(Counter::FirstData), kinds, "{counters:?}");
     }
 
-    /// The events so far: header and payload.
+    /// The events so far, of confirmed clients first: header and payload.
     pub(crate) fn events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
         let mut events = Vec::new();
-        self.ring.drain(usize::MAX, &mut |bytes| {
+        let mut take = |bytes: &[u8]| {
             let (header, payload) = zerocopy::FromBytes::read_from_prefix(bytes)
                 .map(|(header, payload): (EventHeader, &[u8])| (header, payload.to_vec()))
                 .expect("an event of the program");
             events.push((header, payload));
-        });
+        };
+        self.rings.confirmed.drain(usize::MAX, &mut take);
+        self.rings.unconfirmed.drain(usize::MAX, &mut take);
         events
     }
 }

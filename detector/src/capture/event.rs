@@ -1,5 +1,5 @@
-//! One item of the kernel's ring buffers in, its packets out: the segment or datagram, and before it the SYN of its
-//! connection if the kernel knows it. The layout is `detector_common::event`'s; payload is borrowed from the ring, and
+//! One item of the kernel's ring buffers in, its packets out: the segment or datagram, and before it the SYN and the
+//! SYN-ACK of its connection if the kernel knows them. The layout is `detector_common::event`'s; payload is borrowed from the ring, and
 //! nothing is stored.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -38,6 +38,12 @@ pub fn packets(event: &[u8], each: &mut impl FnMut(&Packet<'_>)) -> bool {
                 && let Some(syn) = segment(flow, Timestamp::from_nanos(header.syn_at), &header.syn)
             {
                 each(&Packet::Segment(syn));
+            }
+            if header.syn_ack_at != 0
+                && let Some(syn_ack) =
+                    segment(flow.reversed(), Timestamp::from_nanos(header.syn_ack_at), &header.syn_ack)
+            {
+                each(&Packet::Segment(syn_ack));
             }
             let Some(segment) = segment(flow, at, &header.segment) else { return false };
             each(&Packet::Segment(Segment { payload, payload_len, proof: proof(header.proof), ..segment }));
@@ -152,11 +158,13 @@ mod tests {
             reserved: 0,
             segment: image(9, 0x18),
             syn: image(8, 0x02),
+            syn_ack: image(70, 0x12),
+            syn_ack_at: 6,
         }
     }
 
     #[test]
-    fn an_event_becomes_its_syn_and_a_segment_with_plain_addresses() {
+    fn an_event_becomes_its_handshake_and_a_segment_with_plain_addresses() {
         let bytes = [header().as_bytes(), b"abcdef"].concat();
         let mut seen = Vec::new();
         assert!(packets(&bytes, &mut |packet| {
@@ -166,8 +174,9 @@ mod tests {
         }));
         let client = || "10.0.0.1:40000".to_owned();
         assert_eq!(seen[0], (client(), 8, true, false, (Vec::new(), 0)));
-        assert_eq!(seen[1], (client(), 9, false, true, (b"abc".to_vec(), 5)));
-        assert_eq!(seen.len(), 2);
+        assert_eq!(seen[1], ("10.0.0.2:443".to_owned(), 70, true, true, (Vec::new(), 0)));
+        assert_eq!(seen[2], (client(), 9, false, true, (b"abc".to_vec(), 5)));
+        assert_eq!(seen.len(), 3);
     }
 
     #[test]

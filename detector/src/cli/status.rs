@@ -65,8 +65,10 @@ fn screen(status: &Status) -> String {
         ("ports", few(status.ports.iter().map(ToString::to_string))),
         ("packets", packets(status)),
         ("passed", reasons(packets_of(status, Fate::Pass))),
-        ("segments", segments(status)),
+        ("connections", connections(status)),
+        ("events", events(status)),
         ("hellos", hellos(status)),
+        ("clients", clients(status)),
         ("verdicts", verdicts(status)),
         ("latency", latency(status)),
     ];
@@ -119,11 +121,39 @@ fn packets(status: &Status) -> String {
     format!("{seen} seen, {} passed, {dropped}", figures::count(sum(Fate::Pass)))
 }
 
-fn segments(status: &Status) -> String {
-    let captured = figures::count(kernel(status, Counter::SegmentsCaptured));
-    let (received, lost) = (figures::count(status.ring.received), figures::count(status.ring.lost));
-    let advice = if status.ring.lost > 0 { " (raise `limits.ring_bytes`)" } else { "" };
-    format!("{captured} captured, {received} received, {lost} lost in the ring{advice}")
+/// Of the connections that began, how many brought a hello: near 100 % where all clients speak TLS.
+fn connections(status: &Status) -> String {
+    let (syns, data) = (kernel(status, Counter::Syns), kernel(status, Counter::FirstData));
+    let hellos = kernel(status, Counter::FirstHello) + kernel(status, Counter::FirstPartial);
+    let share = if syns > 0 { format!(" ({:.1} %)", hellos as f64 * 100.0 / syns as f64) } else { String::new() };
+    format!(
+        "{} SYNs, {} began with a hello{share}, {} with something else",
+        figures::count(syns),
+        figures::count(hellos),
+        figures::count(data.saturating_sub(hellos))
+    )
+}
+
+fn events(status: &Status) -> String {
+    let captured = kernel(status, Counter::CapturedConfirmed) + kernel(status, Counter::CapturedUnconfirmed);
+    let ring = status.ring;
+    let lost = match (ring.lost_confirmed, ring.lost_unconfirmed) {
+        (0, 0) => "0 lost".to_owned(),
+        (0, lost) => format!("{} lost, all of unconfirmed clients", figures::count(lost)),
+        (confirmed, unconfirmed) => format!(
+            "{} lost, {} of confirmed clients (raise `limits.ring_bytes`)",
+            figures::count(confirmed + unconfirmed),
+            figures::count(confirmed)
+        ),
+    };
+    format!("{} captured, {} received, {lost}", figures::count(captured), figures::count(ring.received))
+}
+
+/// What is known of the addresses of those who sent hellos, and of their fingerprints.
+fn clients(status: &Status) -> String {
+    let void: u64 = status.void.values().sum();
+    let standings = status.standings.iter().map(|(label, count)| (label.as_str(), *count)).collect();
+    format!("{} (void fingerprints {})", reasons(standings), figures::count(void))
 }
 
 fn split<'a>(counts: &'a BTreeMap<String, u64>, whole: &str) -> (u64, Vec<(&'a str, u64)>) {
@@ -204,10 +234,17 @@ mod tests {
                 ("other_port", 12_000_000),
                 ("protected", 345_000),
                 ("connection", 678),
-                ("captured", 1012),
+                ("captured_confirmed", 1010),
+                ("captured_unconfirmed", 2),
+                ("syns", 1003),
+                ("first_data", 1002),
+                ("first_hello", 500),
+                ("first_partial", 500),
             ]),
             hellos: counts([("complete", 1000), ("timeout", 10), ("malformed", 2), ("reset", 0)]),
-            ring: Ring { submitted: 1012, received: 1012, lost: 0 },
+            ring: Ring { submitted: 1012, received: 1012, lost_confirmed: 0, lost_unconfirmed: 0 },
+            standings: counts([("confirmed", 990), ("unconfirmed", 0), ("pending_expired", 10)]),
+            void: counts([("desync", 1), ("overlap_conflict", 0)]),
             entries: counts([("address", 3), ("ja4", 1)]),
             fingerprints: vec![Fingerprint {
                 ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned(),
@@ -230,8 +267,10 @@ interfaces  eth0 native
 ports       443, 8443
 packets     12,345,678 seen, 12,345,000 passed, 678 dropped (678 connection)
 passed      12,000,000 other_port, 345,000 protected
-segments    1,012 captured, 1,012 received, 0 lost in the ring
+connections 1,003 SYNs, 1,000 began with a hello (99.7 %), 2 with something else
+events      1,012 captured, 1,012 received, 0 lost
 hellos      1,000 complete, 12 lost (10 timeout, 2 malformed)
+clients     990 confirmed, 10 pending_expired (void fingerprints 1)
 verdicts    3 address, 0 prefix, 0 allow, 0 connection, 1 ja4
 latency     85 µs median, 240 µs p99, from the NIC to the verdict in force
 

@@ -29,6 +29,10 @@ pub(super) struct Capture {
     pub(super) ports: Option<Ports>,
     pub(super) xdp_mode: Option<XdpMode>,
     pub(super) addresses: Option<Addresses>,
+    pub(super) udp: Option<bool>,
+    pub(super) syns: Option<bool>,
+    pub(super) egress: Option<bool>,
+    pub(super) answers: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,6 +66,9 @@ const ENTRIES: u64 = 1 << 24;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
     pub(super) ring_bytes: Option<RingBytes>,
+    pub(super) unconfirmed_ring_bytes: Option<RingBytes>,
+    pub(super) handshakes: Option<Count<1, ENTRIES>>,
+    pub(super) pending_hellos: Option<Count<1, ENTRIES>>,
     pub(super) partial_hellos: Option<Count<1, ENTRIES>>,
     pub(super) partials_per_source: Option<Count<1, ENTRIES>>,
     pub(super) partial_bytes: Option<Size<MIB, { 64 * GIB }>>,

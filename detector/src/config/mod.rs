@@ -54,6 +54,14 @@ pub struct Capture {
     pub xdp_mode: XdpMode,
     /// Protected addresses.
     pub addresses: Addresses,
+    /// Whether UDP to the protected ports is looked into, for QUIC and DTLS.
+    pub udp: bool,
+    /// Whether SYNs are kept for the hello that follows: the SYN signature, and hellos whose segments overtake each other.
+    pub syns: bool,
+    /// Whether a program looks at what goes out: SYN-ACKs as proof of address.
+    pub egress: bool,
+    /// Whether that program captures servers' answers: JA3S, and the check that they fit the hello.
+    pub answers: bool,
 }
 
 /// Control socket and metrics.
@@ -72,6 +80,12 @@ pub struct Admin {
 pub struct Limits {
     /// Bytes of the ring between kernel and userspace, a power of two.
     pub ring_bytes: u32,
+    /// The same for clients whose address isn't proven.
+    pub unconfirmed_ring_bytes: u32,
+    /// SYNs, and SYN-ACKs, remembered in the kernel.
+    pub handshakes: u32,
+    /// Complete hellos that wait for the proof of their client's address or for the server's answer.
+    pub pending_hellos: u32,
     /// Incomplete hellos, in the kernel and in userspace.
     pub partial_hellos: u32,
     /// Incomplete hellos of one IPv4 address or IPv6 /64.
@@ -153,6 +167,10 @@ impl Default for Config {
                 ports: vec![443],
                 xdp_mode: XdpMode::Auto,
                 addresses: Addresses::Own,
+                udp: true,
+                syns: true,
+                egress: true,
+                answers: true,
             },
             mode: Mode::Observe,
             deny_ja4: Vec::new(),
@@ -170,6 +188,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             ring_bytes: maps::RING_BYTES,
+            unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
+            handshakes: maps::HANDSHAKES_MAX,
+            pending_hellos: 65_536,
             partial_hellos: maps::FOLLOW_MAX,
             partials_per_source: 64,
             partial_bytes: 64 << 20,
@@ -226,6 +247,10 @@ impl Config {
                 ports: file.capture.ports.map_or(base.capture.ports, |typed| ports(typed.0)),
                 xdp_mode: file.capture.xdp_mode.unwrap_or(base.capture.xdp_mode),
                 addresses: file.capture.addresses.unwrap_or(base.capture.addresses),
+                udp: file.capture.udp.unwrap_or(base.capture.udp),
+                syns: file.capture.syns.unwrap_or(base.capture.syns),
+                egress: file.capture.egress.unwrap_or(base.capture.egress),
+                answers: file.capture.answers.unwrap_or(base.capture.answers),
             },
             mode: file.enforce.mode.unwrap_or(base.mode),
             deny_ja4,
@@ -269,6 +294,9 @@ impl Limits {
         }
         Self {
             ring_bytes: pick!(ring_bytes),
+            unconfirmed_ring_bytes: pick!(unconfirmed_ring_bytes),
+            handshakes: pick!(handshakes),
+            pending_hellos: pick!(pending_hellos),
             partial_hellos: pick!(partial_hellos),
             partials_per_source: pick!(partials_per_source),
             partial_bytes: file.partial_bytes.map_or(base.partial_bytes, |value| value.0),

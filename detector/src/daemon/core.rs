@@ -42,6 +42,13 @@ static FAILURES: Limited = Limited::per_minute(6);
 /// Fingerprints in a status.
 const TOP: usize = 8;
 
+/// Which ring an event came by.
+#[derive(Clone, Copy)]
+pub(super) enum Class {
+    Confirmed,
+    Unconfirmed,
+}
+
 /// A hello and what was decided, on the way to standard output.
 pub(super) struct Line {
     pub(super) hello: Box<Hello>,
@@ -57,7 +64,7 @@ struct Seen {
 /// Exact counts of what became of each event.
 #[derive(Default)]
 struct Tally {
-    received: u64,
+    received: [u64; 2],
     malformed: u64,
     complete: u64,
     lost: [u64; Cause::ALL.len()],
@@ -96,10 +103,10 @@ impl<M: VerdictMaps> Core<M> {
         Self { pipeline, verdicts: Verdicts { enforcer, metrics, lines, seen, tally, enforcing } }
     }
 
-    /// One event of the ring.
-    pub(super) fn event(&mut self, bytes: &[u8]) {
+    /// One event of a ring.
+    pub(super) fn event(&mut self, bytes: &[u8], class: Class) {
         let Self { pipeline, verdicts } = self;
-        verdicts.tally.received += 1;
+        verdicts.tally.received[class as usize] += 1;
         let whole = event::packets(bytes, &mut |packet| {
             pipeline.take(packet, &mut |outcome| verdicts.outcome(outcome));
         });
@@ -128,7 +135,9 @@ impl<M: VerdictMaps> Core<M> {
     /// Brings the metrics up to date.
     pub(super) fn publish(&self) {
         let Verdicts { enforcer, metrics, tally, .. } = &self.verdicts;
-        metrics.segments_received.set("", tally.received);
+        let [confirmed, unconfirmed] = tally.received;
+        metrics.events_received.set("confirmed", confirmed);
+        metrics.events_received.set("unconfirmed", unconfirmed);
         metrics.hellos.set("complete", tally.complete);
         for (cause, count) in Cause::ALL.iter().zip(tally.lost) {
             metrics.hellos.set(cause.label(), count);

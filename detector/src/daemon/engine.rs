@@ -9,12 +9,12 @@ use std::{
 
 use tracing::{debug, error, info, warn};
 
-use super::core::Core;
+use super::core::{Class, Core};
 use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
     kernel::{
-        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Ring, Urgency, Waker, own_addresses, wait,
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, Urgency, Waker, own_addresses, wait,
     },
 };
 
@@ -23,6 +23,8 @@ const BUDGET: usize = 256;
 /// Rounds of a full budget after which the ring is not emptied but flooded: a request is answered all the same, and the
 /// thread waits its turn like any other.
 const ROUNDS: usize = 64;
+/// Rounds that empty full rings of the smallest events.
+const ALL_ROUNDS: usize = 4096;
 /// How often time alone is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// How long a request waits for its answer.
@@ -71,7 +73,7 @@ impl Handle {
 
 /// What the thread owns.
 pub(super) struct Engine {
-    pub(super) ring: Ring,
+    pub(super) rings: Rings,
     pub(super) log: KernelLog,
     pub(super) core: Core<Maps>,
     /// Watches this host's addresses; absent if the configuration names the protected ones.
@@ -132,12 +134,18 @@ impl Engine {
 
     /// Whether there may be more.
     fn drain(&mut self) -> bool {
-        let Self { ring, core, .. } = self;
-        ring.drain(BUDGET, &mut |event| core.event(event)) == BUDGET
+        let Self { rings, core, .. } = self;
+        // Clients whose address is proven come first; of the others a few, so that even under a flood of confirmed
+        // ones they are seen, and none while there are many.
+        let confirmed = rings.confirmed.drain(BUDGET, &mut |event| core.event(event, Class::Confirmed));
+        let room = if confirmed == BUDGET { BUDGET / 16 } else { BUDGET };
+        let unconfirmed = rings.unconfirmed.drain(room, &mut |event| core.event(event, Class::Unconfirmed));
+        confirmed == BUDGET || unconfirmed == room
     }
 
     fn drain_all(&mut self) {
-        for _ in 0..ROUNDS {
+        // Everything that is in the rings now; what comes meanwhile may go on for ever.
+        for _ in 0..ALL_ROUNDS {
             if !self.drain() {
                 return;
             }
@@ -146,7 +154,10 @@ impl Engine {
 
     fn wait(&mut self, waker: &Waker) -> Result<(), Error> {
         let watch = self.addresses.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
-        let [_, woken, logged, changed] = wait([self.ring.as_fd(), waker.as_fd(), self.log.as_fd(), watch], TICK)?;
+        let [_, _, woken, logged, changed] = {
+            let Rings { confirmed, unconfirmed } = &self.rings;
+            wait([confirmed.as_fd(), unconfirmed.as_fd(), waker.as_fd(), self.log.as_fd(), watch], TICK)?
+        };
         if woken {
             waker.clear();
         }

@@ -35,13 +35,14 @@ use crate::{
         protocol::{Interface, Request, Response, Ring as RingStatus, Status},
     },
     clock::{Timestamp, monotonic},
+    capture::Proof,
     config::{Addresses, Config, Limits, Mode},
     enforce::Enforcer,
     flow,
     kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Maps, interface, own_addresses},
-    pipeline::{Cause, Ignored, Pipeline},
+    pipeline::{Cause, Ignored, Pipeline, Void},
     policy::rules::Rules,
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Labels},
 };
 
 /// How long open connections of the control socket and the metrics page have to finish.
@@ -117,10 +118,13 @@ impl Daemon {
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
             hellos: table(&self.metrics.hellos),
             ignored: table(&self.metrics.ignored),
+            standings: table(&self.metrics.standings),
+            void: table(&self.metrics.void),
             ring: RingStatus {
-                submitted: counters.of(Counter::SegmentsSubmitted),
-                received: self.metrics.segments_received.value(""),
-                lost: counters.of(Counter::SegmentsLost),
+                submitted: counters.of(Counter::SubmittedConfirmed) + counters.of(Counter::SubmittedUnconfirmed),
+                received: ["confirmed", "unconfirmed"].map(|class| self.metrics.events_received.value(class)).iter().sum(),
+                lost_confirmed: counters.of(Counter::LostConfirmed),
+                lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
             entries: self.metrics.verdict_counts(),
             fingerprints,
@@ -139,6 +143,17 @@ impl Handler for Daemon {
     }
 }
 
+/// The label sets of the metrics.
+fn labels() -> Labels {
+    Labels {
+        causes: Cause::ALL.iter().map(|cause| cause.label()).collect(),
+        ignored: Ignored::ALL.iter().map(|reason| reason.label()).collect(),
+        standings: vec!["confirmed", "pending_expired", "unconfirmed"],
+        proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
+        void: Void::ALL.iter().map(|why| why.label()).collect(),
+    }
+}
+
 fn interface_status(attached: &Attached) -> Interface {
     let Attached { interface, mode } = attached;
     Interface { name: interface.clone(), xdp_mode: *mode, attached: interface::check(interface).is_ok() }
@@ -147,6 +162,8 @@ fn interface_status(attached: &Attached) -> Interface {
 fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
     LoadOptions {
         ring_bytes: limits.ring_bytes,
+        unconfirmed_ring_bytes: limits.unconfirmed_ring_bytes,
+        handshakes: limits.handshakes,
         follow: limits.partial_hellos,
         addresses: limits.addresses,
         prefixes: limits.prefixes,
@@ -204,13 +221,16 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
 
     let limits = &config.limits;
     let debug = tracing::enabled!(tracing::Level::DEBUG);
-    let (mut kernel, mut maps, ring, counters, log) = Kernel::load(&load_options(limits, debug))?;
+    let (mut kernel, mut maps, rings, counters, log) = Kernel::load(&load_options(limits, debug))?;
     maps.protect_ports(&config.capture.ports)?;
     let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
     let settings = Settings {
         enforce: u32::from(config.mode == Mode::Enforce),
         local_only: u32::from(local_only),
         segments_per_flow: limits.segments_per_flow,
+        syns: u32::from(config.capture.syns),
+        answers: u32::from(config.capture.answers),
+        udp: u32::from(config.capture.udp),
         follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
         ..Settings::default()
     };
@@ -218,9 +238,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     rules.configure(config.deny_ja4.iter().copied());
     let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
 
-    let causes: Vec<&'static str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
-    let ignored: Vec<&'static str> = Ignored::ALL.iter().map(|reason| reason.label()).collect();
-    let metrics = Metrics::new(config.mode, &causes, &ignored)
+    let metrics = Metrics::new(config.mode, labels())
         .map_err(|error| Error::System("making the metrics", error.to_string()))?;
     let metrics = Arc::new(metrics);
     let enforcing = config.mode == Mode::Enforce;
@@ -233,11 +251,16 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::new(flow_limits(limits));
     let core = Core::new(pipeline, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
-    let (engine, packet_path) = Engine { ring, log, core, addresses }.start()?;
+    let (engine, packet_path) = Engine { rings, log, core, addresses }.start()?;
 
     let mut attached = Vec::new();
     for name in &interfaces {
         attached.push(kernel.attach(name, config.capture.xdp_mode)?);
+        if config.capture.egress
+            && let Err(error) = kernel.attach_egress(name)
+        {
+            warn!(%error, "no proof of address by SYN-ACKs, no JA3S; the host's own sockets prove addresses");
+        }
     }
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),

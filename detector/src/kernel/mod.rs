@@ -24,7 +24,7 @@ pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
-    ring::{KernelLog, Ring, Waker, wait},
+    ring::{KernelLog, Ring, Rings, Waker, wait},
     urgency::{Allowed, Urgency},
 };
 
@@ -59,6 +59,14 @@ pub enum Error {
         reason: String,
         /// What to try.
         hint: &'static str,
+    },
+    /// No place for the egress program.
+    #[error("can't attach the egress program to `{interface}`: {reason}; it needs Linux 6.6")]
+    Egress {
+        /// The interface's name.
+        interface: String,
+        /// The kernel's words.
+        reason: String,
     },
     /// A name that isn't a port to attach to.
     #[error(transparent)]

@@ -2,25 +2,33 @@
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, tc::TcAttachOptions,
+    },
 };
 use detector_common::maps;
 use nix::errno::Errno;
 use tracing::warn;
 
-use super::{CounterMap, Error, KernelLog, Maps, Ring, interface};
+use super::{CounterMap, Error, KernelLog, Maps, Rings, interface};
 use crate::config::XdpMode;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
 
 /// The program's name in the object, and as `bpftool prog` shows it.
 const PROGRAM: &str = "detector";
+/// The program on what goes out.
+const EGRESS: &str = "detector_egress";
 
 /// Sizes of the maps, in entries (bytes for the ring, a power of two of pages).
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Of the ring buffer, in bytes.
+    /// Of the ring buffer of confirmed clients, in bytes.
     pub ring_bytes: u32,
+    /// Of the ring buffer of unconfirmed ones, in bytes.
+    pub unconfirmed_ring_bytes: u32,
+    /// Of the tables of SYNs and of SYN-ACKs, each.
+    pub handshakes: u32,
     /// Of the table of followed flows.
     pub follow: u32,
     /// Of the address verdicts.
@@ -39,6 +47,8 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             ring_bytes: maps::RING_BYTES,
+            unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
+            handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
             addresses: maps::ADDRESSES_MAX,
             prefixes: maps::PREFIXES_MAX,
@@ -77,10 +87,13 @@ impl Kernel {
     ///
     /// # Errors
     /// If this process may not, the kernel is too old, or the object is broken.
-    pub fn load(options: &LoadOptions) -> Result<(Self, Maps, Ring, CounterMap, KernelLog), Error> {
+    pub fn load(options: &LoadOptions) -> Result<(Self, Maps, Rings, CounterMap, KernelLog), Error> {
         let level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::EVENTS, options.ring_bytes)
+            .map_max_entries(maps::UNCONFIRMED, options.unconfirmed_ring_bytes)
+            .map_max_entries(maps::SYNS, options.handshakes)
+            .map_max_entries(maps::SYN_ACKS, options.handshakes)
             .map_max_entries(maps::FOLLOW, options.follow)
             .map_max_entries(maps::ADDRESSES, options.addresses)
             .map_max_entries(maps::PREFIXES, options.prefixes)
@@ -90,9 +103,10 @@ impl Kernel {
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         let log = KernelLog::new(&mut ebpf)?;
-        let (verdicts, ring, counters) = (Maps::new(&mut ebpf)?, Ring::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?);
+        let (verdicts, ring, counters) = (Maps::new(&mut ebpf)?, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?);
         let mut kernel = Self { ebpf };
         kernel.program()?.load().map_err(|error| load_error(&error))?;
+        kernel.egress_program()?.load().map_err(|error| load_error(&error))?;
         Ok((kernel, verdicts, ring, counters, log))
     }
 
@@ -102,7 +116,23 @@ impl Kernel {
         program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
     }
 
-    /// Attaches the program to a port.
+    fn egress_program(&mut self) -> Result<&mut SchedClassifier, Error> {
+        let missing = |what: String| Error::Load(what, kernel_release());
+        let program = self.ebpf.program_mut(EGRESS).ok_or_else(|| missing(format!("no program `{EGRESS}`")))?;
+        program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+    }
+
+    /// Attaches the egress program to a port, beside whatever programs are there.
+    ///
+    /// # Errors
+    /// If the kernel has no tcx (Linux 6.6), or refuses.
+    pub fn attach_egress(&mut self, interface: &str) -> Result<(), Error> {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let attached = self.egress_program()?.attach_with_options(interface, TcAttachType::Egress, options);
+        attached.map(drop).map_err(|error| Error::Egress { interface: interface.to_owned(), reason: error.to_string() })
+    }
+
+    /// Attaches the XDP program to a port.
     ///
     /// # Errors
     /// If the interface isn't a port, has a program of someone else's, or its driver refuses.
@@ -148,17 +178,30 @@ impl Kernel {
         }
     }
 
-    /// What the kernel says of the program.
+    /// What the kernel says of the programs: the XDP one, then the egress one.
     ///
     /// # Errors
     /// If the kernel doesn't say.
-    pub fn facts(&mut self) -> Result<ProgramFacts, Error> {
-        let info =
-            self.program()?.info().map_err(|error| Error::System("asking about the program", error.to_string()))?;
-        Ok(ProgramFacts {
+    pub fn facts(&mut self) -> Result<[ProgramFacts; 2], Error> {
+        let failed = |error: ProgramError| Error::System("asking about the programs", error.to_string());
+        let infos = [self.program()?.info().map_err(failed)?, self.egress_program()?.info().map_err(failed)?];
+        Ok(infos.map(|info| ProgramFacts {
             verified_instructions: info.verified_instruction_count().unwrap_or(0),
             gpl_compatible: info.gpl_compatible().unwrap_or(false),
-        })
+        }))
+    }
+
+    /// Runs the egress program on a frame (`BPF_PROG_TEST_RUN`): its verdict.
+    ///
+    /// # Errors
+    /// If the kernel refuses the frame.
+    pub fn test_run_egress(&mut self, frame: &[u8]) -> Result<u32, Error> {
+        let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..Default::default() };
+        let run = self
+            .egress_program()?
+            .test_run(options)
+            .map_err(|error| Error::System("running the egress program on a frame", error.to_string()))?;
+        Ok(run.return_value)
     }
 
     /// Runs the program on a frame, `repeat` times, without any interface (`BPF_PROG_TEST_RUN`): the XDP action of the

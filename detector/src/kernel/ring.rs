@@ -22,9 +22,20 @@ use super::{Error, EventSource, maps::take};
 /// The ring buffer.
 pub struct Ring(RingBuf<MapData>);
 
-impl Ring {
+/// Both of them.
+pub struct Rings {
+    /// What comes of clients whose address is proven: read first.
+    pub confirmed: Ring,
+    /// What comes of the others.
+    pub unconfirmed: Ring,
+}
+
+impl Rings {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        take(ebpf, detector_common::maps::EVENTS).map(Self)
+        Ok(Self {
+            confirmed: Ring(take(ebpf, detector_common::maps::EVENTS)?),
+            unconfirmed: Ring(take(ebpf, detector_common::maps::UNCONFIRMED)?),
+        })
     }
 }
 

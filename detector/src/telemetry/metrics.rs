@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use detector_common::counter::Counter;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::counters::Counters;
 use super::logs;
@@ -64,7 +64,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         Counter::PassProtected
         | Counter::PassNotIp
         | Counter::PassFragment
-        | Counter::PassNotTcp
+        | Counter::PassOtherProtocol
         | Counter::PassOtherPort
         | Counter::PassOtherAddress
         | Counter::PassMalformed
@@ -72,13 +72,26 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::PassObserved => Some(Fate::Pass),
         Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection => Some(Fate::Drop),
         Counter::Packets
-        | Counter::SegmentsCaptured
-        | Counter::SegmentsSubmitted
-        | Counter::SegmentsLost
+        | Counter::CapturedConfirmed
+        | Counter::SubmittedConfirmed
+        | Counter::LostConfirmed
+        | Counter::CapturedUnconfirmed
+        | Counter::SubmittedUnconfirmed
+        | Counter::LostUnconfirmed
+        | Counter::Syns
+        | Counter::FirstData
+        | Counter::FirstHello
+        | Counter::FirstPartial
+        | Counter::FirstNotTls
+        | Counter::FirstUnparsed
+        | Counter::FragmentedHellos
+        | Counter::SegmentsNoAck
         | Counter::HellosStarted
         | Counter::FollowsExpired
         | Counter::FollowsRefused
-        | Counter::ConnectionsReplaced => None,
+        | Counter::ConnectionsReplaced
+        | Counter::EgressPackets
+        | Counter::SynAcks => None,
     }
 }
 
@@ -89,18 +102,32 @@ pub struct Metrics {
     /// Set by [`Metrics::set_kernel`].
     kernel_packets: Counters,
     kernel_frames: Counters,
-    kernel_segments: Counters,
+    kernel_egress: Counters,
+    kernel_confirmed: Counters,
+    kernel_unconfirmed: Counters,
+    kernel_handshakes: Counters,
+    kernel_first_segments: Counters,
+    kernel_first_data: Counters,
+    kernel_uncaptured: Counters,
     kernel_hellos: Counters,
     kernel_follows: Counters,
     kernel_connections: Counters,
     log_suppressed: Counters,
-    /// Segments that the ring reader took out of the ring; key `""`.
-    pub segments_received: Counters,
+    /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
+    pub events_received: Counters,
     /// Hellos by outcome: `complete`, or the label of the cause for which one was lost.
     pub hellos: Counters,
     /// Segments that belong to no hello, by reason.
     pub ignored: Counters,
-    /// Lines of hellos: `written` or `dropped`.
+    /// Complete hellos by what is known of their client's address.
+    pub standings: Counters,
+    /// Confirmed hellos by the proof.
+    pub proofs: Counters,
+    /// Complete hellos whose fingerprint is void, by why.
+    pub void: Counters,
+    /// Servers' answers to hellos.
+    pub answers: Counters,
+    /// Lines of hellos: `queued`, `written` or `dropped`.
     pub event_lines: Counters,
     /// Events that no program of ours writes.
     pub events_malformed: Counters,
@@ -109,15 +136,31 @@ pub struct Metrics {
     /// Verdicts on connections that could not be put in force.
     pub judge_failed: Counters,
     verdicts: IntGaugeVec,
+    pending: IntGauge,
     latency: Histogram,
 }
 
+/// The closed label sets that other rooms own.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// For which a hello is lost.
+    pub causes: Vec<&'static str>,
+    /// For which a packet belongs to no hello.
+    pub ignored: Vec<&'static str>,
+    /// Of what is known of a client's address.
+    pub standings: Vec<&'static str>,
+    /// Of why it is sure.
+    pub proofs: Vec<&'static str>,
+    /// Of why a fingerprint is void.
+    pub void: Vec<&'static str>,
+}
+
 impl Metrics {
-    /// `causes`: labels for which a hello is lost; `ignored`: labels for which a segment belongs to none.
+    /// With every series at zero.
     ///
     /// # Errors
     /// When two families collide, or a name is refused.
-    pub fn new(mode: Mode, causes: &[&'static str], ignored: &[&'static str]) -> prometheus::Result<Self> {
+    pub fn new(mode: Mode, labels: Labels) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let keep = |counters: prometheus::Result<Counters>| {
             let counters = counters?;
@@ -138,16 +181,48 @@ impl Metrics {
             "detector_hello_outcomes_total",
             "Hellos that userspace saw begin, by how they ended.",
             "outcome",
-            std::iter::once("complete").chain(causes.iter().copied()),
+            std::iter::once("complete").chain(labels.causes),
         );
         let metrics = Self {
             kernel_packets: keep(kernel_packets)?,
             kernel_frames: keep(Counters::single("detector_kernel_frames_total", "Frames the XDP program saw."))?,
-            kernel_segments: keep(Counters::by_label(
-                "detector_kernel_segments_total",
-                "Segments of hellos that were to go to userspace: captured = submitted + lost.",
+            kernel_egress: keep(Counters::single(
+                "detector_kernel_egress_frames_total",
+                "Frames the egress program saw.",
+            ))?,
+            kernel_confirmed: keep(Counters::by_label(
+                "detector_kernel_confirmed_events_total",
+                "Packets for userspace of clients whose address is proven: captured = submitted + lost.",
                 "outcome",
                 ["captured", "submitted", "lost"],
+            ))?,
+            kernel_unconfirmed: keep(Counters::by_label(
+                "detector_kernel_unconfirmed_events_total",
+                "Packets for userspace of clients whose address is not proven: captured = submitted + lost.",
+                "outcome",
+                ["captured", "submitted", "lost"],
+            ))?,
+            kernel_handshakes: keep(Counters::by_label(
+                "detector_kernel_handshakes_total",
+                "SYNs to protected ports, and SYN-ACKs from them.",
+                "kind",
+                ["syn", "syn_ack"],
+            ))?,
+            kernel_first_segments: keep(Counters::single(
+                "detector_kernel_first_segments_total",
+                "First data segments of connections whose SYN was seen.",
+            ))?,
+            kernel_first_data: keep(Counters::by_label(
+                "detector_kernel_first_data_total",
+                "First data segments by what they are; the sum is detector_kernel_first_segments_total.",
+                "kind",
+                ["hello", "partial", "not_tls", "unparsed"],
+            ))?,
+            kernel_uncaptured: keep(Counters::by_label(
+                "detector_kernel_uncaptured_total",
+                "What looks like a hello or a part of it, and is not captured.",
+                "reason",
+                ["fragmented", "no_ack"],
             ))?,
             kernel_hellos: keep(Counters::single(
                 "detector_kernel_hellos_total",
@@ -163,22 +238,43 @@ impl Metrics {
                 "detector_kernel_connections_replaced_total",
                 "Connection verdicts ended by a SYN with another initial sequence number.",
             ))?,
-            segments_received: keep(Counters::single(
-                "detector_capture_segments_received_total",
-                "Segments of hellos that userspace took out of the ring.",
+            events_received: keep(Counters::by_label(
+                "detector_capture_events_received_total",
+                "Events that userspace took out of the rings.",
+                "class",
+                ["confirmed", "unconfirmed"],
             ))?,
             hellos: keep(hellos)?,
             ignored: keep(Counters::by_label(
                 "detector_hello_segments_ignored_total",
                 "Segments that belong to no hello, by reason.",
                 "reason",
-                ignored.iter().copied(),
+                labels.ignored,
             ))?,
+            standings: keep(Counters::by_label(
+                "detector_hello_standings_total",
+                "Complete hellos by what is known of their client's address.",
+                "standing",
+                labels.standings,
+            ))?,
+            proofs: keep(Counters::by_label(
+                "detector_hello_proofs_total",
+                "Confirmed hellos by what proved their client's address.",
+                "proof",
+                labels.proofs,
+            ))?,
+            void: keep(Counters::by_label(
+                "detector_hello_void_total",
+                "Complete hellos whose fingerprint says nothing about the client, by why.",
+                "reason",
+                labels.void,
+            ))?,
+            answers: keep(Counters::single("detector_hello_answers_total", "Servers' answers to hellos."))?,
             event_lines: keep(Counters::by_label(
                 "detector_event_lines_total",
                 "Lines of hellos for standard output; dropped when its reader is too slow.",
                 "outcome",
-                ["written", "dropped"],
+                ["queued", "written", "dropped"],
             ))?,
             events_malformed: keep(Counters::single(
                 "detector_capture_events_malformed_total",
@@ -197,6 +293,7 @@ impl Metrics {
                 "Log lines left out since their place in the program logged too often.",
             ))?,
             verdicts: gauges(&registry, "detector_enforce_verdicts", "Verdicts in force, by table.", &["kind"])?,
+            pending: pending(&registry)?,
             latency: latency(&registry)?,
             registry,
         };
@@ -218,13 +315,31 @@ impl Metrics {
                 Counter::ConnectionsReplaced => (&self.kernel_connections, ""),
                 Counter::FollowsExpired => (&self.kernel_follows, "expired"),
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
-                Counter::SegmentsCaptured | Counter::SegmentsSubmitted | Counter::SegmentsLost => {
-                    (&self.kernel_segments, counter.label())
-                }
+                Counter::EgressPackets => (&self.kernel_egress, ""),
+                Counter::CapturedConfirmed => (&self.kernel_confirmed, "captured"),
+                Counter::SubmittedConfirmed => (&self.kernel_confirmed, "submitted"),
+                Counter::LostConfirmed => (&self.kernel_confirmed, "lost"),
+                Counter::CapturedUnconfirmed => (&self.kernel_unconfirmed, "captured"),
+                Counter::SubmittedUnconfirmed => (&self.kernel_unconfirmed, "submitted"),
+                Counter::LostUnconfirmed => (&self.kernel_unconfirmed, "lost"),
+                Counter::Syns => (&self.kernel_handshakes, "syn"),
+                Counter::SynAcks => (&self.kernel_handshakes, "syn_ack"),
+                Counter::FirstData => (&self.kernel_first_segments, ""),
+                Counter::FirstHello => (&self.kernel_first_data, "hello"),
+                Counter::FirstPartial => (&self.kernel_first_data, "partial"),
+                Counter::FirstNotTls => (&self.kernel_first_data, "not_tls"),
+                Counter::FirstUnparsed => (&self.kernel_first_data, "unparsed"),
+                Counter::FragmentedHellos => (&self.kernel_uncaptured, "fragmented"),
+                Counter::SegmentsNoAck => (&self.kernel_uncaptured, "no_ack"),
                 packets => (&self.kernel_packets, packets.label()),
             };
             family.set(key, value(counter));
         }
+    }
+
+    /// How many complete hellos wait for the proof of their client's address, or for an answer.
+    pub fn set_pending(&self, count: usize) {
+        self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many verdicts of `kind` are in force.
@@ -281,6 +396,13 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prome
     Ok(gauges)
 }
 
+fn pending(registry: &Registry) -> prometheus::Result<IntGauge> {
+    let help = "Complete hellos that wait for the proof of their client's address, or for the server's answer.";
+    let gauge = IntGauge::new("detector_hello_pending", help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
 fn latency(registry: &Registry) -> prometheus::Result<Histogram> {
     let help = "Seconds from the frame in the NIC to the verdict in force.";
     let options = HistogramOpts::new("detector_enforce_latency_seconds", help).buckets(LATENCY_BUCKETS.to_vec());
@@ -298,7 +420,14 @@ mod tests {
     const DOCS: &str = include_str!("../../../docs/metrics.md");
 
     fn metrics() -> Metrics {
-        Metrics::new(Mode::Observe, &["timeout", "malformed"], &["not_tls", "duplicate"]).unwrap()
+        let labels = Labels {
+            causes: vec!["timeout", "malformed"],
+            ignored: vec!["not_tls", "duplicate"],
+            standings: vec!["confirmed"],
+            proofs: vec!["established"],
+            void: vec!["desync"],
+        };
+        Metrics::new(Mode::Observe, labels).unwrap()
     }
 
     #[test]

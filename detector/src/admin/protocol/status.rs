@@ -26,8 +26,12 @@ pub struct Status {
     pub kernel: BTreeMap<String, u64>,
     /// Hellos by outcome: `complete`, or the cause for which one was lost.
     pub hellos: BTreeMap<String, u64>,
-    /// Segments that belong to no hello, by reason.
+    /// Packets that belong to no hello, by reason.
     pub ignored: BTreeMap<String, u64>,
+    /// Complete hellos by what is known of their client's address.
+    pub standings: BTreeMap<String, u64>,
+    /// Complete hellos whose fingerprint is void, by why.
+    pub void: BTreeMap<String, u64>,
     /// The way from the kernel.
     pub ring: Ring,
     /// Label of each `telemetry::metrics::VerdictKind` → verdicts in force.
@@ -51,15 +55,17 @@ pub struct Interface {
     pub attached: bool,
 }
 
-/// Segments on the way from the kernel.
+/// Packets on the way from the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
     /// Put into the ring.
     pub submitted: u64,
     /// Taken out of it.
     pub received: u64,
-    /// Not put in, since it was full.
-    pub lost: u64,
+    /// Not put in, since it was full, of clients whose address is proven.
+    pub lost_confirmed: u64,
+    /// The same of clients whose address isn't.
+    pub lost_unconfirmed: u64,
 }
 
 /// One JA4 value of [`Status`].
