@@ -100,7 +100,8 @@ fn emit(ctx: &XdpContext, key: &FlowKey, segment: &Segment, len: usize, at: u64)
         (*header).proof = 0;
         (*header).reserved = 0;
         (*header).segment.network.header_len = 20;
-        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.tcp as u32, (&raw mut (*header).segment.tcp).cast(), 20) != 0 {
+        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), segment.tcp as u32, (&raw mut (*header).segment.tcp).cast(), 20) != 0
+        {
             return None;
         }
         let payload = (&raw mut (*scratch).payload).cast();

@@ -10,5 +10,6 @@ mod formats;
 mod mutations;
 mod oracle;
 mod overlaps;
+mod quic;
 mod text;
 mod vectors;
