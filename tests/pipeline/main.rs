@@ -4,6 +4,7 @@
 mod budgets;
 mod captures;
 mod cuts;
+mod dtls;
 mod fixture;
 mod flows;
 mod formats;
@@ -12,4 +13,5 @@ mod oracle;
 mod overlaps;
 mod quic;
 mod text;
+mod udp;
 mod vectors;
