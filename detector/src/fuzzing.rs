@@ -3,12 +3,18 @@
 
 use std::net::SocketAddr;
 
-use crate::capture::{Flow, Network, Segment, TcpFlags, event, frame, pcap};
+use rustls::Side;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::quic::{Keys, Version};
+
+use crate::capture::{Datagram, Flow, Network, Packet, Segment, TcpFlags, event, frame, pcap};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprinter, Ja4, Transport};
 use crate::pipeline::{Limits, Outcome, Pipeline};
+use crate::quic::{self, LongHeader};
 use crate::report::HelloLine;
 use crate::tls::Parsed;
+use crate::tls::dtls;
 use crate::tls::hello;
 use crate::tls::record::{self, Deframer};
 
@@ -92,6 +98,89 @@ pub fn reassembly(script: &[u8]) {
     }
     pipeline.finish(&mut out);
     assert_eq!(pushed, told, "a segment without a fate, or with two");
+    assert_eq!(pipeline.partial_bytes(), 0, "the books don't balance");
+}
+
+/// One datagram of a QUIC client, as it is and as the sender whose keys everybody can make would encrypt it: its pieces
+/// lie in it, and it has its fate in a pipeline.
+pub fn quic_initial(datagram: &[u8]) {
+    let mut opener = quic::Opener::default();
+    let id = LongHeader::parse(datagram).map(|header| header.destination).unwrap_or_default();
+    let known = quic::Known { id, largest: datagram.len() as u64 };
+    if let Some(opened) = opener.open(datagram, std::iter::once(known)) {
+        let bytes: usize = opened.pieces.iter().map(|piece| opener.bytes(piece).len()).sum();
+        assert!(bytes < datagram.len() && opened.packets > 0, "more came out than went in");
+    }
+    let sealed = seal(datagram);
+    let opened = opener.open(&sealed, std::iter::empty());
+    assert_eq!(opened.map(|opened| opened.packets), Some(1), "a packet that was sealed right can't be opened");
+    datagrams(&[datagram, &sealed]);
+}
+
+/// `frames` in an Initial packet of version 1, encrypted as a client does it (RFC 9001 section 5): so that what is behind
+/// the encryption is fuzzed too.
+fn seal(frames: &[u8]) -> Vec<u8> {
+    const ID: [u8; 8] = *b"fuzzing!";
+    let suite = TLS13_AES_128_GCM_SHA256.tls13();
+    let Some((suite, algorithm)) = suite.and_then(|suite| Some((suite, suite.quic?))) else { return Vec::new() };
+    let keys = Keys::initial(Version::V1, suite, algorithm, &ID, Side::Client).local;
+    let mut payload = frames.to_vec();
+    payload.resize(frames.len().clamp(1200, 16_000), 0);
+    // One byte of packet number and 16 of tag.
+    let length = (payload.len() + 17) as u16 | 0x4000;
+    let mut packet = [&[0xc0, 0, 0, 0, 1, 8][..], &ID, &[0, 0], &length.to_be_bytes(), &[0]].concat();
+    let number_at = packet.len() - 1;
+    let tag = keys.packet.encrypt_in_place(0, &packet, &mut payload);
+    packet.extend(payload);
+    packet.extend(tag.iter().flat_map(|tag| tag.as_ref()));
+    let sample = packet[number_at + 4..][..16].to_vec();
+    let (first, rest) = packet.split_at_mut(1);
+    let _cannot_fail = keys.header.encrypt_in_place(&sample, &mut first[0], &mut rest[number_at - 1..number_at]);
+    packet
+}
+
+/// Datagrams of DTLS records, each after its length of two bytes: the fragments fit their messages, and each datagram has
+/// its fate in a pipeline.
+pub fn dtls(script: &[u8]) {
+    let mut pieces = vec![script];
+    let mut rest = script;
+    while let Some(([high, low], next)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(next.len());
+        let (piece, next) = next.split_at(length);
+        pieces.push(piece);
+        rest = next;
+    }
+    for fragment in pieces.iter().flat_map(|piece| dtls::handshake_records(piece)).flat_map(dtls::fragments) {
+        let end = fragment.offset as usize + fragment.bytes.len();
+        assert!(end <= fragment.length as usize, "a fragment beyond its message");
+    }
+    datagrams(&pieces);
+}
+
+/// Each of `payloads`, from the client and every third from the server, gets exactly one fate.
+fn datagrams(payloads: &[&[u8]]) {
+    let client = Flow {
+        source: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        destination: SocketAddr::from(([192, 0, 2, 2], 443)),
+    };
+    let mut pipeline = Pipeline::new(Limits::default());
+    let mut told = 0;
+    let mut out = |outcome: Outcome| {
+        told += match outcome {
+            Outcome::Hello(hello) => hello.segments as usize,
+            Outcome::Lost { segments, .. } => segments as usize,
+            Outcome::Ignored(_) => 1,
+            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => 0,
+        };
+    };
+    for (number, payload) in payloads.iter().enumerate() {
+        let flow = if number % 3 == 2 { client.reversed() } else { client };
+        let at = Timestamp::from_nanos(number as u64 * 1_000_000);
+        let datagram = Datagram { flow, at, payload, payload_len: payload.len() };
+        pipeline.take(&Packet::Datagram(datagram), &mut out);
+    }
+    pipeline.finish(&mut out);
+    assert_eq!(payloads.len(), told, "a datagram without a fate, or with two");
     assert_eq!(pipeline.partial_bytes(), 0, "the books don't balance");
 }
 

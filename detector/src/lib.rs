@@ -12,6 +12,7 @@ pub mod kernel;
 
 pub mod capture;
 pub mod flow;
+pub mod quic;
 pub mod tls;
 
 pub mod fingerprint;

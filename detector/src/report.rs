@@ -20,7 +20,7 @@ pub struct HelloLine<'a> {
     pub dst_ip: IpAddr,
     /// The server's port.
     pub dst_port: u16,
-    /// `tcp`.
+    /// `tcp`, `quic` or `dtls`.
     pub transport: &'static str,
     /// Which hello of its connection, from 0.
     pub hello: u32,
@@ -44,9 +44,9 @@ pub struct HelloLine<'a> {
     pub server_name: Option<&'a str>,
     /// The protocols offered, escaped.
     pub alpn: &'a [String],
-    /// TCP segments that brought it.
+    /// TCP segments, or UDP datagrams, that brought it.
     pub segments: u32,
-    /// TLS records it was spread over.
+    /// TLS or DTLS records, or QUIC Initial packets, it was spread over.
     pub records: u32,
     /// Bytes of the handshake message.
     pub bytes: u32,

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use detector::capture::{Flow, Network, Packet, Segment, TcpFlags, frame, pcap};
 use detector::clock::Timestamp;
+use detector::fingerprint::Transport;
 use detector::pipeline::{Cause, Hello, Ignored, Limits, Outcome, Pipeline};
 use serde::Deserialize;
 
@@ -38,9 +39,15 @@ pub(crate) struct Expected {
 
 /// The TCP hellos of `expected.json`, by capture.
 pub(crate) fn expected() -> BTreeMap<String, Vec<Expected>> {
+    expected_over("tcp")
+}
+
+/// The hellos of `expected.json` over `transport`, by capture. One over QUIC has no values and is left out.
+pub(crate) fn expected_over(transport: &str) -> BTreeMap<String, Vec<Expected>> {
     let all: Vec<serde_json::Value> = serde_json::from_slice(&bytes("captures/expected.json")).expect("expected.json");
     let mut by_pcap = BTreeMap::<_, Vec<_>>::new();
-    for expected in all.into_iter().filter(|expected| expected["transport"] == "tcp") {
+    let of = |expected: &serde_json::Value| expected["transport"] == transport && !expected["ja4"].is_null();
+    for expected in all.into_iter().filter(of) {
         let expected: Expected = serde_json::from_value(expected).expect("expected.json");
         by_pcap.entry(expected.pcap.clone()).or_default().push(expected);
     }
@@ -169,7 +176,8 @@ pub(crate) fn samples() -> &'static [Sample] {
 
 fn samples_of(name: &str) -> Vec<Sample> {
     let capture = bytes(&format!("captures/pcaps/{name}"));
-    let hellos = run_capture(&capture).hellos;
+    let mut hellos = run_capture(&capture).hellos;
+    hellos.retain(|hello| hello.transport == Transport::Tcp);
     let mut streams = vec![Vec::new(); hellos.len()];
     pcap::read(&capture[..], |frame| {
         let Ok(Packet::Segment(segment)) = frame::packet(frame) else { return };

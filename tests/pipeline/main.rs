@@ -4,11 +4,14 @@
 mod budgets;
 mod captures;
 mod cuts;
+mod dtls;
 mod fixture;
 mod flows;
 mod formats;
 mod mutations;
 mod oracle;
 mod overlaps;
+mod quic;
 mod text;
+mod udp;
 mod vectors;

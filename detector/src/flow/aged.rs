@@ -1,26 +1,27 @@
-//! A map from flows that knows which entry is the oldest. Each operation is O(1) on average. Memory: the entries, and
+//! A map from flows, or from other keys, that knows which entry is the oldest. Each operation is O(1) on average. Memory: the entries, and
 //! a queue of at most twice as many keys plus 64.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use crate::capture::Flow;
 
-/// Values by flow, in the order of their insertion.
+/// Values by key, in the order of their insertion.
 #[derive(Debug)]
-pub struct Aged<V> {
-    entries: HashMap<Flow, (u64, V)>,
-    /// Insertions, oldest first. One whose serial is no longer that of its flow's entry is stale and skipped.
-    queue: VecDeque<(u64, Flow)>,
+pub struct Aged<V, K = Flow> {
+    entries: HashMap<K, (u64, V)>,
+    /// Insertions, oldest first. One whose serial is no longer that of its key's entry is stale and skipped.
+    queue: VecDeque<(u64, K)>,
     serial: u64,
 }
 
-impl<V> Default for Aged<V> {
+impl<V, K> Default for Aged<V, K> {
     fn default() -> Self {
         Self { entries: HashMap::new(), queue: VecDeque::new(), serial: 0 }
     }
 }
 
-impl<V> Aged<V> {
+impl<V, K: Copy + Eq + Hash> Aged<V, K> {
     /// Entries.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -33,52 +34,52 @@ impl<V> Aged<V> {
         self.entries.is_empty()
     }
 
-    /// The value of `flow`.
+    /// The value of `key`.
     #[must_use]
-    pub fn get(&self, flow: &Flow) -> Option<&V> {
-        self.entries.get(flow).map(|(_, value)| value)
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
     }
 
-    /// The value of `flow`, to be changed. Its age stays.
-    pub fn get_mut(&mut self, flow: &Flow) -> Option<&mut V> {
-        self.entries.get_mut(flow).map(|(_, value)| value)
+    /// The value of `key`, to be changed. Its age stays.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
     }
 
-    /// Makes `value` the youngest, in place of what `flow` had.
-    pub fn insert(&mut self, flow: Flow, value: V) {
+    /// Makes `value` the youngest, in place of what `key` had.
+    pub fn insert(&mut self, key: K, value: V) {
         self.serial = self.serial.wrapping_add(1);
-        self.entries.insert(flow, (self.serial, value));
-        self.queue.push_back((self.serial, flow));
+        self.entries.insert(key, (self.serial, value));
+        self.queue.push_back((self.serial, key));
         if self.queue.len() > self.entries.len().saturating_mul(2).saturating_add(64) {
             let entries = &self.entries;
-            self.queue.retain(|(serial, flow)| entries.get(flow).is_some_and(|(current, _)| current == serial));
+            self.queue.retain(|(serial, key)| entries.get(key).is_some_and(|(current, _)| current == serial));
         }
     }
 
-    /// Takes the value of `flow` out.
-    pub fn remove(&mut self, flow: &Flow) -> Option<V> {
-        self.entries.remove(flow).map(|(_, value)| value)
+    /// Takes the value of `key` out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        self.entries.remove(key).map(|(_, value)| value)
     }
 
     /// The oldest entry.
-    pub fn oldest(&mut self) -> Option<(&Flow, &V)> {
+    pub fn oldest(&mut self) -> Option<(&K, &V)> {
         // Stale keys at the front are dropped here, each once.
-        while let Some((serial, flow)) = self.queue.front() {
-            if self.entries.get(flow).is_some_and(|(current, _)| current == serial) {
+        while let Some((serial, key)) = self.queue.front() {
+            if self.entries.get(key).is_some_and(|(current, _)| current == serial) {
                 break;
             }
             self.queue.pop_front();
         }
-        let (_, flow) = self.queue.front()?;
-        let (_, value) = self.entries.get(flow)?;
-        Some((flow, value))
+        let (_, key) = self.queue.front()?;
+        let (_, value) = self.entries.get(key)?;
+        Some((key, value))
     }
 
     /// Takes the oldest entry out.
-    pub fn pop_oldest(&mut self) -> Option<(Flow, V)> {
-        let flow = *self.oldest()?.0;
+    pub fn pop_oldest(&mut self) -> Option<(K, V)> {
+        let key = *self.oldest()?.0;
         self.queue.pop_front();
-        self.remove(&flow).map(|value| (flow, value))
+        self.remove(&key).map(|value| (key, value))
     }
 }
 

@@ -2,6 +2,7 @@
 //! a bound the oldest goes, its own source's oldest first. `S` is what the caller knows about each stream.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use super::{Aged, Limits, Source};
 use crate::capture::Flow;
@@ -32,24 +33,36 @@ impl<S> Partial<S> {
 
 /// All streams in progress.
 #[derive(Debug)]
-pub struct Partials<S> {
-    partials: Aged<Partial<S>>,
-    /// The flows of each source with a stream in progress, oldest first; stale ones as in [`Aged`].
-    sources: HashMap<Source, OneSource>,
+pub struct Partials<S, K = Flow> {
+    partials: Aged<Partial<S>, K>,
+    /// The streams of each source with a stream in progress, oldest first; stale ones as in [`Aged`].
+    sources: HashMap<Source, OneSource<K>>,
     allocated: usize,
     serial: u64,
     limits: Limits,
 }
 
-#[derive(Debug, Default)]
-struct OneSource {
+#[derive(Debug)]
+struct OneSource<K> {
     count: usize,
-    queue: VecDeque<(u64, Flow)>,
+    queue: VecDeque<(u64, K)>,
 }
 
-impl<S> Partials<S> {
+/// What tells streams apart.
+pub trait Key: Copy + Eq + Hash {
+    /// Who is answerable for the stream.
+    fn source(&self) -> Source;
+}
+
+impl Key for Flow {
+    fn source(&self) -> Source {
+        Source::from(self.source.ip())
+    }
+}
+
+impl<S, K: Key> Partials<S, K> {
     /// What one stream costs beside its bytes: its entry and its places in two queues of keys that may be half stale.
-    const OVERHEAD: usize = size_of::<(Flow, Partial<S>)>() + 4 * size_of::<(u64, Flow)>();
+    const OVERHEAD: usize = size_of::<(K, Partial<S>)>() + 4 * size_of::<(u64, K)>();
 
     /// An empty table.
     #[must_use]
@@ -75,46 +88,46 @@ impl<S> Partials<S> {
         self.allocated
     }
 
-    /// The stream of `flow`.
+    /// The stream of `key`.
     #[must_use]
-    pub fn get(&self, flow: &Flow) -> Option<&Partial<S>> {
-        self.partials.get(flow)
+    pub fn get(&self, key: &K) -> Option<&Partial<S>> {
+        self.partials.get(key)
     }
 
-    /// Lets `change` at the stream of `flow` and keeps the books.
-    pub fn update<T>(&mut self, flow: &Flow, change: impl FnOnce(&mut Partial<S>) -> T) -> Option<T> {
-        let partial = self.partials.get_mut(flow)?;
+    /// Lets `change` at the stream of `key` and keeps the books.
+    pub fn update<T>(&mut self, key: &K, change: impl FnOnce(&mut Partial<S>) -> T) -> Option<T> {
+        let partial = self.partials.get_mut(key)?;
         let before = partial.assembler.allocated();
         let result = change(partial);
         self.allocated = self.allocated.saturating_sub(before).saturating_add(partial.assembler.allocated());
         Some(result)
     }
 
-    /// Adds a stream. There must be none of `flow`; one that is would be forgotten.
-    pub fn insert(&mut self, flow: Flow, mut partial: Partial<S>) {
-        self.remove(&flow);
+    /// Adds a stream. There must be none of `key`; one that is would be forgotten.
+    pub fn insert(&mut self, key: K, mut partial: Partial<S>) {
+        self.remove(&key);
         self.serial = self.serial.wrapping_add(1);
         partial.serial = self.serial;
         self.allocated = self.allocated.saturating_add(Self::OVERHEAD).saturating_add(partial.assembler.allocated());
-        let source = self.sources.entry(Source::from(flow.source.ip())).or_default();
+        let source = self.sources.entry(key.source()).or_insert_with(|| OneSource { count: 0, queue: VecDeque::new() });
         source.count = source.count.saturating_add(1);
-        source.queue.push_back((partial.serial, flow));
-        self.partials.insert(flow, partial);
+        source.queue.push_back((partial.serial, key));
+        self.partials.insert(key, partial);
         if source.queue.len() > source.count.saturating_mul(2).saturating_add(4) {
             let partials = &self.partials;
-            source.queue.retain(|(serial, flow)| partials.get(flow).is_some_and(|partial| partial.serial == *serial));
+            source.queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
         }
     }
 
-    /// Takes the stream of `flow` out.
-    pub fn remove(&mut self, flow: &Flow) -> Option<Partial<S>> {
-        let partial = self.partials.remove(flow)?;
+    /// Takes the stream of `key` out.
+    pub fn remove(&mut self, key: &K) -> Option<Partial<S>> {
+        let partial = self.partials.remove(key)?;
         self.allocated = self.allocated.saturating_sub(Self::OVERHEAD).saturating_sub(partial.assembler.allocated());
-        let key = Source::from(flow.source.ip());
-        if let Some(source) = self.sources.get_mut(&key) {
-            source.count = source.count.saturating_sub(1);
-            if source.count == 0 {
-                self.sources.remove(&key);
+        let source = key.source();
+        if let Some(one) = self.sources.get_mut(&source) {
+            one.count = one.count.saturating_sub(1);
+            if one.count == 0 {
+                self.sources.remove(&source);
             }
         }
         Some(partial)
@@ -122,10 +135,10 @@ impl<S> Partials<S> {
 
     /// Takes out the stream that has to go, if a bound is passed: the oldest of `source` if that has too many, else
     /// the oldest of all.
-    pub fn evict(&mut self, source: Source) -> Option<(Flow, Partial<S>)> {
+    pub fn evict(&mut self, source: Source) -> Option<(K, Partial<S>)> {
         if self.sources.get(&source).is_some_and(|one| one.count > self.limits.partials_per_source) {
-            let flow = self.oldest_of(source)?;
-            return self.remove(&flow).map(|partial| (flow, partial));
+            let key = self.oldest_of(source)?;
+            return self.remove(&key).map(|partial| (key, partial));
         }
         if self.partials.len() > self.limits.partial_hellos || self.allocated > self.limits.partial_bytes {
             return self.pop_oldest();
@@ -134,7 +147,7 @@ impl<S> Partials<S> {
     }
 
     /// Takes out the oldest stream if it began more than the limit's age before `now`.
-    pub fn expire(&mut self, now: Timestamp) -> Option<(Flow, Partial<S>)> {
+    pub fn expire(&mut self, now: Timestamp) -> Option<(K, Partial<S>)> {
         let (_, partial) = self.partials.oldest()?;
         if now.since(partial.started) <= self.limits.partial_age {
             return None;
@@ -143,16 +156,16 @@ impl<S> Partials<S> {
     }
 
     /// Takes out the oldest stream.
-    pub fn pop_oldest(&mut self) -> Option<(Flow, Partial<S>)> {
-        let flow = *self.partials.oldest()?.0;
-        self.remove(&flow).map(|partial| (flow, partial))
+    pub fn pop_oldest(&mut self) -> Option<(K, Partial<S>)> {
+        let key = *self.partials.oldest()?.0;
+        self.remove(&key).map(|partial| (key, partial))
     }
 
-    fn oldest_of(&mut self, source: Source) -> Option<Flow> {
+    fn oldest_of(&mut self, source: Source) -> Option<K> {
         let queue = &mut self.sources.get_mut(&source)?.queue;
-        while let Some((serial, flow)) = queue.pop_front() {
-            if self.partials.get(&flow).is_some_and(|partial| partial.serial == serial) {
-                return Some(flow);
+        while let Some((serial, key)) = queue.pop_front() {
+            if self.partials.get(&key).is_some_and(|partial| partial.serial == serial) {
+                return Some(key);
             }
         }
         None

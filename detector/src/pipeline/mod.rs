@@ -1,4 +1,4 @@
-//! Room 6: [`Segment`]s in, [`Outcome`]s out. Puts the rooms before it together and nothing else: no clock, no files,
+//! Room 6: [`Packet`]s in, [`Outcome`]s out. Puts the rooms before it together and nothing else: no clock, no files,
 //! no tasks, so that a live interface and a capture file give the same answer. Memory: [`Limits`], and 64 KiB.
 
 #![cfg_attr(
@@ -12,6 +12,7 @@
     )
 )]
 
+mod datagram;
 mod follow;
 mod outcome;
 mod start;
@@ -43,6 +44,7 @@ pub struct Pipeline {
     finished: Aged<Finished>,
     fingerprinter: Fingerprinter,
     scratch: Vec<u8>,
+    datagrams: datagram::Datagrams,
 }
 
 /// What is known about a hello in progress, beside its bytes.
@@ -105,26 +107,30 @@ impl Pipeline {
             finished: Aged::default(),
             fingerprinter: Fingerprinter::default(),
             scratch: Vec::new(),
+            datagrams: datagram::Datagrams::new(limits),
         }
     }
 
     /// Hellos in progress.
     #[must_use]
     pub fn partial_hellos(&self) -> usize {
-        self.partials.len()
+        self.partials.len().saturating_add(self.datagrams.partials())
     }
 
     /// Bytes allocated for hellos in progress.
     #[must_use]
     pub fn partial_bytes(&self) -> usize {
-        self.partials.allocated()
+        self.partials.allocated().saturating_add(self.datagrams.allocated())
     }
 
     /// Takes one packet.
     pub fn take(&mut self, packet: &Packet<'_>, out: &mut impl FnMut(Outcome)) {
         match packet {
             Packet::Segment(segment) => self.push(segment, out),
-            Packet::Datagram(_) => out(Outcome::Ignored(Ignored::NotQuic)),
+            Packet::Datagram(datagram) => {
+                self.expire(datagram.at, out);
+                self.datagrams.take(datagram, &mut self.fingerprinter, out);
+            }
         }
     }
 
@@ -161,6 +167,7 @@ impl Pipeline {
             let cause = if partial.state.cut { Cause::Truncated } else { Cause::Timeout };
             self.lose(flow, &partial, cause, out);
         }
+        self.datagrams.expire(now, out);
     }
 
     /// Ends all hellos in progress: no segment will come any more.
@@ -168,6 +175,7 @@ impl Pipeline {
         while let Some((flow, partial)) = self.partials.pop_oldest() {
             self.lose(flow, &partial, Cause::Truncated, out);
         }
+        self.datagrams.finish(out);
     }
 
     /// A SYN: what is known about its 4-tuple ends, unless it is the SYN of the same connection once more.

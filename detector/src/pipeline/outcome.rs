@@ -21,7 +21,7 @@ pub enum Outcome {
         flow: Flow,
         /// Why.
         cause: Cause,
-        /// The segments that had brought bytes of it.
+        /// The segments or datagrams that had brought bytes of it.
         segments: u32,
     },
     /// A segment has no part in any hello.
@@ -116,6 +116,8 @@ labels! {
         NotQuic => "not_quic",
         /// A QUIC packet that can't be opened with the keys of its connection ID: damaged or forged.
         Undecryptable => "undecryptable",
+        /// A QUIC Initial packet in a datagram of less than 1,200 bytes: servers discard it (RFC 9000 section 14.1).
+        ShortDatagram => "short_datagram",
     }
 }
 
@@ -140,13 +142,14 @@ pub struct Hello {
     pub at: Timestamp,
     /// When the segment came that completed it.
     pub completed_at: Timestamp,
-    /// Sequence number of the first byte of its first record.
+    /// Sequence number of the first byte of its first record; 0 over UDP.
     pub first_seq: u32,
-    /// Sequence number of the first byte the client sent on this connection: its initial one and 1.
+    /// Sequence number of the first byte the client sent on this connection: its initial one and 1; 0
+    /// over UDP.
     pub stream_seq: u32,
     /// 0 for the first hello of a connection, 1 for the one after a HelloRetryRequest (rule 13).
     pub index: u32,
-    /// The segments that brought bytes of it.
+    /// The segments or datagrams that brought bytes of it.
     pub segments: u32,
     /// Bytes of the message, with its header of four.
     pub bytes: u32,
@@ -222,7 +225,7 @@ pub struct Facts {
     pub cipher_suites: u32,
     /// Extensions, GREASE included.
     pub extensions: u32,
-    /// TLS records the message was spread over.
+    /// TLS or DTLS records, or QUIC Initial packets, the message was spread over.
     pub records: u32,
     /// It sends GREASE.
     pub grease: bool,

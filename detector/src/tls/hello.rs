@@ -94,6 +94,8 @@ pub struct ClientHello<'a> {
     pub legacy_version: u16,
     /// legacy_session_id.
     pub session_id: &'a [u8],
+    /// cookie, which DTLS has after the session ID (RFC 6347 section 4.2.1); empty for any other.
+    pub cookie: &'a [u8],
     /// cipher_suites.
     pub cipher_suites: Codes<'a>,
     /// The whole extension block.
@@ -145,6 +147,22 @@ impl<'a> Protocols<'a> {
 /// Parses `message`, which begins with its type and length and ends where that length says.
 #[must_use]
 pub fn parse(message: &[u8]) -> Parsed<ClientHello<'_>> {
+    message_of(message, no_cookie)
+}
+
+/// Parses a DTLS ClientHello (RFC 6347 section 4.2.1, RFC 9147 section 5.3), put together from its fragments: in front
+/// of it stand, as in TLS, only its type and length.
+#[must_use]
+pub fn parse_dtls(message: &[u8]) -> Parsed<ClientHello<'_>> {
+    message_of(message, vector8)
+}
+
+/// The cookie of a hello outside DTLS.
+fn no_cookie(input: &[u8]) -> Bytes<'_> {
+    Ok((input, &[]))
+}
+
+fn message_of(message: &[u8], cookie: fn(&[u8]) -> Bytes<'_>) -> Parsed<ClientHello<'_>> {
     let Ok((rest, kind)) = be_u8::<_, ()>(message) else { return Parsed::Incomplete };
     if kind != 1 {
         return Parsed::Rejected(Reason::NotHello);
@@ -155,7 +173,7 @@ pub fn parse(message: &[u8]) -> Parsed<ClientHello<'_>> {
         return Parsed::Rejected(Reason::Oversize);
     }
     let Some(body) = rest.get(..length) else { return Parsed::Incomplete };
-    match fields(body) {
+    match fields(body, cookie) {
         Ok((&[], hello)) => Parsed::Complete(hello),
         _ => Parsed::Rejected(Reason::Malformed),
     }
@@ -173,11 +191,12 @@ fn vector16(input: &[u8]) -> Bytes<'_> {
     length_data(be_u16)(input)
 }
 
-fn fields(body: &[u8]) -> IResult<&[u8], ClientHello<'_>, ()> {
+fn fields(body: &[u8], cookie: fn(&[u8]) -> Bytes<'_>) -> IResult<&[u8], ClientHello<'_>, ()> {
     const FAILURE: tls_parser::nom::Err<()> = tls_parser::nom::Err::Error(());
     let (rest, legacy_version) = be_u16(body)?;
     let (rest, _random) = take(32usize)(rest)?;
     let (rest, session_id) = vector8(rest)?;
+    let (rest, cookie) = cookie(rest)?;
     let (rest, ciphers) = vector16(rest)?;
     let (rest, _compression_methods) = vector8(rest)?;
     let cipher_suites = Codes::new(ciphers).ok_or(FAILURE)?;
@@ -185,7 +204,7 @@ fn fields(body: &[u8]) -> IResult<&[u8], ClientHello<'_>, ()> {
     if session_id.len() > 32 {
         return Err(FAILURE);
     }
-    let mut hello = ClientHello { legacy_version, session_id, cipher_suites, ..ClientHello::default() };
+    let mut hello = ClientHello { legacy_version, session_id, cookie, cipher_suites, ..ClientHello::default() };
     // Before TLS 1.3 a hello may end here (RFC 5246 section 7.4.1.2).
     if rest.is_empty() {
         return Ok((rest, hello));

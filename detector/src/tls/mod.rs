@@ -12,6 +12,7 @@
     )
 )]
 
+pub mod dtls;
 pub mod grease;
 pub mod hello;
 pub mod record;
