@@ -1,6 +1,7 @@
 //! The pure core through its library interface: captures and vectors of `tests/fixtures` in, their known fingerprints
 //! out, however the bytes are cut, reordered or damaged on the way.
 
+mod answers;
 mod budgets;
 mod captures;
 mod cuts;
@@ -10,5 +11,6 @@ mod formats;
 mod mutations;
 mod oracle;
 mod overlaps;
+mod signature;
 mod text;
 mod vectors;

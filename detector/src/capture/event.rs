@@ -60,12 +60,7 @@ fn segment(flow: Flow, at: Timestamp, image: &SegmentImage) -> Option<Segment<'_
         at,
         seq: u32::from_be_bytes([s0, s1, s2, s3]),
         ack: u32::from_be_bytes([a0, a1, a2, a3]),
-        flags: TcpFlags {
-            syn: flags & SYN != 0,
-            ack: flags & ACK != 0,
-            rst: flags & RST != 0,
-            fin: flags & FIN != 0,
-        },
+        flags: TcpFlags { syn: flags & SYN != 0, ack: flags & ACK != 0, rst: flags & RST != 0, fin: flags & FIN != 0 },
         network: Network {
             version: network.version,
             ttl: network.ttl,

@@ -12,11 +12,13 @@
     )
 )]
 
+mod answer;
 mod follow;
 mod outcome;
 mod start;
 
 pub use crate::flow::Limits;
+pub use answer::{answer, fits};
 pub use outcome::{Answer, Cause, Facts, Hello, Ignored, Offer, Outcome, Syn, Void};
 
 use crate::capture::{Flow, Packet, Segment};
