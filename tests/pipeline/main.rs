@@ -4,6 +4,7 @@
 mod answers;
 mod budgets;
 mod captures;
+mod connections;
 mod cuts;
 mod fixture;
 mod flows;
