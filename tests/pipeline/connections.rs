@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use detector::capture::{Flow, Packet, Proof, frame, pcap};
+use detector::capture::{Flow, Network, Packet, Proof, frame, pcap};
 use detector::clock::Timestamp;
 use detector::connection::{Connections, Event, Limits, PER_FLOW, Settled, Standing};
-use detector::pipeline::{Answer, Hello, Limits as PipelineLimits, Outcome, Pipeline, Void, answer};
+use detector::pipeline::{Answer, Hello, Limits as PipelineLimits, Outcome, Pipeline, Syn, Void, answer};
+use detector::report::HelloLine;
+use detector::signature::SynSignature;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use crate::fixture::{bytes, expected, few, flow};
 
@@ -206,6 +209,29 @@ fn a_flood_is_bounded_and_the_oldest_unconfirmed_goes_first() {
     let last = &said.settled()[said.settled.len() - PER_FLOW..];
     assert_eq!(last[0], (60_000, Standing::Confirmed(ACK), None));
     assert_eq!(last[1..].iter().map(|(number, ..)| *number).collect::<Vec<_>>(), [47, 48, 49]);
+}
+
+#[test]
+fn a_line_says_what_became_of_a_hello() {
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    let network = Network { version: 4, ttl: 60, ..Network::default() };
+    let header = [0, 1, 1, 187, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 4, 0, 0, 0, 0, 0, 2, 4, 5, 180];
+    let signature = SynSignature::parse(&network, &header).expect("a header");
+    let hello = Hello { at: at(7), syn: Some(Syn { at: at(5), signature }), ..hello(flow(1, 1), 9, 0, 1) };
+    let keys = ["syn", "syn_class", "syn_to_hello_us", "ja3s", "confirmed", "void"];
+    let last = |line: &HelloLine<'_>| {
+        let line = serde_json::to_value(line).expect("an object");
+        keys.map(|key| line[key].clone())
+    };
+    let syn = json!("4:60+4:0:1460:1024,0:mss:id-:0");
+    let wanted = [syn.clone(), json!("scanner"), json!(2000), Value::Null, Value::Null, Value::Null];
+    assert_eq!(last(&HelloLine::from(&hello)), wanted);
+
+    tell!(connections.hello(Box::new(hello.clone()), at(7)) => said);
+    tell!(connections.proven(hello.flow, None, ACK, at(8)) => said);
+    tell!(connections.answer(Answer { session_id: [7; 32].into(), ..answer_to(&hello) }, at(9)) => said);
+    let wanted = [syn, json!("scanner"), json!(2000), json!("theirs"), json!("acknowledged"), json!("desync")];
+    assert_eq!(last(&HelloLine::from(&said.settled[0])), wanted);
 }
 
 /// Every ServerHello of the captures finds its hello.
