@@ -12,9 +12,7 @@ use core::{hint::black_box, mem::MaybeUninit};
 use aya_ebpf::programs::XdpContext;
 use detector_common::{
     counter::Counter,
-    event::{
-        EVENT_PAYLOAD_MAX, EVENT_SEGMENT, EventHeader, PROOF_NONE, SegmentImage, TCP_HEADER_MAX,
-    },
+    event::{EVENT_PAYLOAD_MAX, EVENT_SEGMENT, EventHeader, PROOF_NONE, SegmentImage, TCP_HEADER_MAX},
     flow::FlowKey,
     settings::Settings,
 };
@@ -105,7 +103,11 @@ pub fn submit(frame: &impl Frame, scratch: *mut Scratch, confirmed: bool, counte
         // SAFETY: this CPU's map value; the bytes were written just now.
         Some(len) => unsafe {
             let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<EventHeader>() + len);
-            if confirmed { EVENTS.output::<[u8]>(bytes, 0).is_ok() } else { UNCONFIRMED.output::<[u8]>(bytes, 0).is_ok() }
+            if confirmed {
+                EVENTS.output::<[u8]>(bytes, 0).is_ok()
+            } else {
+                UNCONFIRMED.output::<[u8]>(bytes, 0).is_ok()
+            }
         },
         None => false,
     };

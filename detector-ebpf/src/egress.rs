@@ -67,8 +67,7 @@ pub fn frame(ctx: &TcContext, counters: Counters) {
     if !crate::protects(settings, &key.source) {
         return;
     }
-    let event =
-        Event { at: now(), copy: ANSWER, kind: EVENT_ANSWER_SEGMENT, proof: PROOF_NONE, handshake: 0, bare: 0 };
+    let event = Event { at: now(), copy: ANSWER, kind: EVENT_ANSWER_SEGMENT, proof: PROOF_NONE, handshake: 0, bare: 0 };
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe { (*scratch).event = event };
     submit(ctx, scratch, true, counters);

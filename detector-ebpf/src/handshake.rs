@@ -4,7 +4,10 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2},
+    bindings::{
+        bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    },
     helpers::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
     programs::XdpContext,
 };
@@ -138,8 +141,7 @@ fn tuple(key: &FlowKey, version: u8) -> (bpf_sock_tuple, u32) {
     let destination: [u32; 4] = zerocopy::transmute!(key.destination);
     let (sport, dport) = (key.source_port.to_be(), key.destination_port.to_be());
     if version == 4 {
-        let ipv4 =
-            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: source[3], daddr: destination[3], sport, dport };
+        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: source[3], daddr: destination[3], sport, dport };
         let size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
         (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }, size)
     } else {

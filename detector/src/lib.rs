@@ -19,6 +19,8 @@ pub mod fingerprint;
 pub mod signature;
 
 pub mod pipeline;
+
+pub mod connection;
 pub mod report;
 
 pub mod policy;

@@ -1,13 +1,16 @@
-//! A [`Hello`] in, its line for people and programs out: the same keys wherever a hello is reported, so that a live
-//! line and one from a capture of the same packets can be compared byte for byte. Untrusted text comes escaped from
-//! `fingerprint`; JSON escapes it once more. Time is left out: a live clock and a capture's have nothing in common.
+//! A [`Hello`] and what became of it in, its line for people and programs out: the same keys in the same order wherever
+//! a hello is reported, so that a live line and one from a capture of the same packets can be compared. Untrusted text
+//! comes escaped from `fingerprint`; JSON escapes it once more. Points in time are left out: a live clock and a capture's
+//! have nothing in common.
 
 use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::capture::Proof;
+use crate::connection::Settled;
 use crate::fingerprint::Ja4;
-use crate::pipeline::Hello;
+use crate::pipeline::{Hello, Void};
 
 /// One hello as one JSON object.
 #[derive(Clone, Debug, Serialize)]
@@ -64,11 +67,41 @@ pub struct HelloLine<'a> {
     pub early_data: bool,
     /// What is odd about it.
     pub signals: Vec<&'static str>,
+    /// The signature of the SYN before it, if that was seen.
+    pub syn: Option<String>,
+    /// The kind of system that sent that SYN.
+    pub syn_class: Option<&'static str>,
+    /// Microseconds between the SYN and the hello's first segment.
+    pub syn_to_hello_us: Option<u64>,
+    /// JA3S of the server's answer, if that was seen.
+    pub ja3s: Option<&'a str>,
+    /// Why it is sure that the client has its address, if it is.
+    pub confirmed: Option<&'static str>,
+    /// Why the fingerprint says nothing about the client, if so.
+    pub void: Option<&'static str>,
+}
+
+impl<'a> From<&'a Settled> for HelloLine<'a> {
+    fn from(settled: &'a Settled) -> Self {
+        Self::new(&settled.hello, Some(settled))
+    }
 }
 
 impl<'a> From<&'a Hello> for HelloLine<'a> {
     fn from(hello: &'a Hello) -> Self {
+        Self::new(hello, None)
+    }
+}
+
+impl<'a> HelloLine<'a> {
+    /// The line of `hello`, with what was found out about it since it came.
+    #[must_use]
+    pub fn new(hello: &'a Hello, settled: Option<&'a Settled>) -> Self {
         let Hello { flow, fingerprint, facts, .. } = hello;
+        let syn = hello.syn.as_ref();
+        let syn_to_hello = syn.map(|syn| hello.at.since(syn.at).as_micros());
+        let proof = settled.map_or(hello.proof, |settled| settled.standing.proof());
+        let answer = settled.and_then(|settled| settled.answer.as_ref());
         Self {
             src_ip: flow.source.ip(),
             src_port: flow.source.port(),
@@ -96,6 +129,12 @@ impl<'a> From<&'a Hello> for HelloLine<'a> {
             resumption: facts.resumption,
             early_data: facts.early_data,
             signals: fingerprint.signals.labels().collect(),
+            syn: syn.map(|syn| syn.signature.to_string()),
+            syn_class: syn.map(|syn| syn.signature.class().label()),
+            syn_to_hello_us: syn_to_hello.map(|micros| u64::try_from(micros).unwrap_or(u64::MAX)),
+            ja3s: answer.map(|answer| answer.ja3s.as_str()),
+            confirmed: proof.map(Proof::label),
+            void: settled.and_then(|settled| settled.void).map(Void::label),
         }
     }
 }

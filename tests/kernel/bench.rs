@@ -177,7 +177,9 @@ impl Bench {
         let counters = self.counters();
         let fates: u64 = counters
             .iter()
-            .filter(|(counter, _)| *counter != Counter::Packets && (*counter as u32) < Counter::CapturedConfirmed as u32)
+            .filter(|(counter, _)| {
+                *counter != Counter::Packets && (*counter as u32) < Counter::CapturedConfirmed as u32
+            })
             .map(|(_, value)| value)
             .sum();
         assert_eq!(counters.of(Counter::Packets), fates, "{counters:?}");

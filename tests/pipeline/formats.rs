@@ -5,9 +5,10 @@ use std::io::{self, Read};
 use detector::capture::frame::{self, Frame, Link, Skipped};
 use detector::capture::pcap::{self, CaptureError};
 use detector::capture::{Packet, Segment};
-use detector::cli::{Format, fingerprint::print};
+use detector::cli::fingerprint::{Output, print};
 use detector::clock::Timestamp;
 use detector::pipeline::Hello;
+use serde_json::Value;
 
 use crate::fixture::{bytes, run_capture};
 
@@ -111,9 +112,60 @@ fn every_format_gives_the_same_hellos() {
 
 /// What the command prints: lines and notes.
 fn printed(input: impl Read) -> (String, String) {
+    printed_as(Output::Json, input)
+}
+
+fn printed_as(format: Output, input: impl Read) -> (String, String) {
     let (mut out, mut notes) = (Vec::new(), Vec::new());
-    print(input, Format::Json, &[], &mut out, &mut notes).expect("memory takes any bytes");
+    print(input, format, &[], &mut out, &mut notes).expect("memory takes any bytes");
     (String::from_utf8(out).expect("text"), String::from_utf8(notes).expect("text"))
+}
+
+/// A header with JSON's keys in JSON's order, then JSON's values.
+#[test]
+fn csv_says_what_json_says() {
+    for name in CAPTURES {
+        let capture = bytes(&format!("captures/pcaps/{name}"));
+        let (lines, notes) = printed(&capture[..]);
+        let (sheet, csv_notes) = printed_as(Output::Csv, &capture[..]);
+        assert_eq!(notes, csv_notes);
+        let mut sheet = csv::Reader::from_reader(sheet.as_bytes());
+        let mut rows = 0;
+        let header = sheet.headers().expect("a header").clone();
+        for (row, line) in sheet.records().zip(lines.lines()) {
+            let (row, object): (_, Value) = (row.expect("a row"), serde_json::from_str(line).expect("an object"));
+            assert_eq!(Some(row.len()), object.as_object().map(serde_json::Map::len));
+            let mut after = 0;
+            for (key, cell) in header.iter().zip(&row) {
+                let at = line.find(&format!("\"{key}\":")).expect("a key of JSON's");
+                assert!(at >= after, "{name}: {key} out of order");
+                after = at;
+                let wanted = match &object[key] {
+                    Value::Null => String::new(),
+                    Value::String(text) => text.clone(),
+                    Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+                    other => other.to_string(),
+                };
+                assert_eq!(cell, wanted, "{name}: {key}");
+            }
+            rows += 1;
+        }
+        assert_eq!(rows, lines.lines().count(), "{name}");
+    }
+}
+
+/// Whatever is known first, lines come in the order in which the hellos were completed.
+#[test]
+fn lines_keep_the_order_of_the_hellos() {
+    for name in CAPTURES {
+        let capture = bytes(&format!("captures/pcaps/{name}"));
+        let place = |line: &str| -> Value { serde_json::from_str(line).expect("an object") };
+        let printed = printed(&capture[..]).0;
+        let ports: Vec<Value> = printed.lines().map(|line| place(line)["src_port"].clone()).collect();
+        let wanted: Vec<Value> =
+            run_capture(&capture).hellos.iter().map(|hello| hello.flow.source.port().into()).collect();
+        assert_eq!(ports, wanted, "{name}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The pure core through its library interface: captures and vectors of `tests/fixtures` in, their known fingerprints
 //! out, however the bytes are cut, reordered or damaged on the way.
 
+mod answers;
 mod budgets;
 mod captures;
+mod connections;
 mod cuts;
 mod dtls;
 mod fixture;
@@ -12,6 +14,7 @@ mod mutations;
 mod oracle;
 mod overlaps;
 mod quic;
+mod signature;
 mod text;
 mod udp;
 mod vectors;

@@ -12,3 +12,4 @@ mod lab;
 mod lifecycle;
 mod matrix;
 mod scene;
+mod signature;

@@ -1,20 +1,22 @@
-//! `detector fingerprint FILE|-`: a capture in, its ClientHellos out, as a table or as JSON lines. The same pipeline as
-//! live, without root and without configuration. Memory: the pipeline's limits; the table is held until it is
-//! printed, a JSON line is not.
+//! `detector fingerprint FILE|-`: a capture in, its ClientHellos out, as a table, as JSON lines or as CSV. The same
+//! pipeline as live, without root and without configuration. Memory: the pipeline's limits; the table is held until it
+//! is printed; a line waits for those before it, as long as [`connection::Limits`] lets a hello wait.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
 
-use super::{Exit, Failure, Format};
+use super::{Exit, Failure, sheet::Sheet};
 use crate::capture::Packet;
 use crate::capture::frame::{self, Frame};
 use crate::capture::pcap::{self, CaptureError, ReadSummary};
-use crate::pipeline::{Hello, Limits, Outcome, Pipeline};
+use crate::clock::Timestamp;
+use crate::connection::{self, Connections, Event, Settled};
+use crate::pipeline::{Limits, Outcome, Pipeline};
 use crate::report::{self, HelloLine};
 
 /// Fingerprint the TLS clients in a capture file
@@ -23,6 +25,7 @@ use crate::report::{self, HelloLine};
 Examples:
   detector fingerprint capture.pcap
   detector fingerprint --format json --port 443 capture.pcapng | jq -r .ja4 | sort | uniq -c
+  detector fingerprint --format csv capture.pcap > hellos.csv
   tcpdump -w - port 443 | detector fingerprint -
 
 Exit codes: 0 hellos were found, 1 the capture can't be read, 2 no hello in it, 64 wrong usage")]
@@ -32,11 +35,22 @@ pub struct FingerprintArgs {
 
     /// How to print [default: table on a terminal, else json]
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<Output>,
 
     /// Only connections to this server port; may be given more than once [default: every port]
     #[arg(long = "port", value_name = "N")]
     pub ports: Vec<u16>,
+}
+
+/// How hellos are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs: one JSON object a line
+    Json,
+    /// For spreadsheets: a header, then the same values as JSON
+    Csv,
 }
 
 /// Runs the command on the standard streams.
@@ -45,8 +59,8 @@ pub fn run(args: &FingerprintArgs) -> Exit {
 }
 
 fn read(args: &FingerprintArgs) -> anyhow::Result<Exit> {
-    let format = args.format.unwrap_or_else(Format::of_stdout);
     let out = io::stdout().lock();
+    let format = args.format.unwrap_or(if out.is_terminal() { Output::Table } else { Output::Json });
     let notes = io::stderr().lock();
     if args.file.as_os_str() == "-" {
         return print(io::stdin().lock(), format, &args.ports, out, notes).context("reading standard input");
@@ -62,36 +76,27 @@ fn read(args: &FingerprintArgs) -> anyhow::Result<Exit> {
 /// `out` or `notes` can't be written to. A reader that went away is no error.
 pub fn print(
     input: impl Read,
-    format: Format,
+    format: Output,
     ports: &[u16],
     out: impl Write,
     mut notes: impl Write,
 ) -> anyhow::Result<Exit> {
-    let mut printer = Printer::new(format, BufWriter::with_capacity(64 * 1024, out));
-    let mut counts = Counts::default();
+    let mut reading = Reading::new(Printer::new(format, BufWriter::with_capacity(64 * 1024, out)));
     let mut pipeline = Pipeline::new(Limits::default());
-    let mut take = |outcome: Outcome| match outcome {
-        Outcome::Hello(hello) => {
-            counts.hellos += 1;
-            printer.hello(&hello);
-        }
-        Outcome::Lost { cause, .. } => count(&mut counts.lost, cause.label()),
-        Outcome::Ignored(why) => count(&mut counts.ignored, why.label()),
-        Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
-    };
     let mut skipped = BTreeMap::new();
     let mut frames = 0;
     let read = pcap::read(input, |frame| {
         frames += 1;
+        reading.now = frame.at;
         match packet(frame, ports) {
-            Ok(packet) => pipeline.take(&packet, &mut take),
+            Ok(packet) => pipeline.take(&packet, &mut |outcome| reading.take(outcome)),
             Err(why) => count(&mut skipped, why),
         }
     });
-    pipeline.finish(&mut take);
+    pipeline.finish(&mut |outcome| reading.take(outcome));
+    let (mut counts, written) = reading.finish();
     counts.skipped = skipped;
     counts.frames = frames;
-    let written = printer.end();
     let code = conclude(&read, &counts, &mut notes)?;
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing the result"),
@@ -113,6 +118,79 @@ struct Counts {
     lost: BTreeMap<&'static str, u64>,
     ignored: BTreeMap<&'static str, u64>,
     skipped: BTreeMap<&'static str, u64>,
+    confirmed: u64,
+    unconfirmed: u64,
+    void: BTreeMap<&'static str, u64>,
+}
+
+/// What is done with the pipeline's outcomes.
+struct Reading<W: Write> {
+    connections: Connections,
+    lines: Lines<W>,
+    /// When the packet came that is read.
+    now: Timestamp,
+}
+
+impl<W: Write> Reading<W> {
+    fn new(printer: Printer<W>) -> Self {
+        let lines = Lines { printer, counts: Counts::default(), waiting: BTreeMap::new(), next: 0 };
+        Self { connections: Connections::new(connection::Limits::default()), lines, now: Timestamp::default() }
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        let Self { connections, lines, now } = self;
+        let now = *now;
+        let counts = &mut lines.counts;
+        match outcome {
+            Outcome::Lost { cause, .. } => return count(&mut counts.lost, cause.label()),
+            Outcome::Ignored(why) => return count(&mut counts.ignored, why.label()),
+            Outcome::Hello(_) => counts.hellos += 1,
+            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
+        }
+        let out = &mut |event: Event<'_>| lines.take(event);
+        match outcome {
+            Outcome::Hello(hello) => connections.hello(hello, now, out),
+            Outcome::Proven { flow, proof } => connections.proven(flow, None, proof, now, out),
+            Outcome::Void { flow, why } => connections.void(flow, why, now, out),
+            Outcome::Answer(answer) => {
+                // One that no hello waits for says nothing: it came twice, or too late.
+                let _ = connections.answer(*answer, now, out);
+            }
+            Outcome::Lost { .. } | Outcome::Ignored(_) => {}
+        }
+    }
+
+    fn finish(mut self) -> (Counts, io::Result<()>) {
+        self.connections.finish(&mut |event| self.lines.take(event));
+        (self.lines.counts, self.lines.printer.end())
+    }
+}
+
+/// Puts hellos back in the order they were completed in.
+struct Lines<W: Write> {
+    printer: Printer<W>,
+    counts: Counts,
+    /// Those that came later than one that isn't settled.
+    waiting: BTreeMap<u64, Box<Settled>>,
+    next: u64,
+}
+
+impl<W: Write> Lines<W> {
+    fn take(&mut self, event: Event<'_>) {
+        let Event::Settled(settled) = event else { return };
+        match settled.standing.proof() {
+            Some(_) => self.counts.confirmed += 1,
+            None => self.counts.unconfirmed += 1,
+        }
+        if let Some(why) = settled.void {
+            count(&mut self.counts.void, why.label());
+        }
+        self.waiting.insert(settled.number, settled);
+        while let Some(settled) = self.waiting.remove(&self.next) {
+            self.printer.hello(&settled);
+            self.next += 1;
+        }
+    }
 }
 
 fn count(counts: &mut BTreeMap<&'static str, u64>, label: &'static str) {
@@ -139,12 +217,15 @@ fn conclude(read: &Result<ReadSummary, CaptureError>, counts: &Counts, notes: &m
     }
     writeln!(
         notes,
-        "hellos: {}; lost: {}; frames: {}; ignored: {}; skipped: {}",
+        "hellos: {}; lost: {}; frames: {}; ignored: {}; skipped: {}; confirmed: {}; unconfirmed: {}; void: {}",
         counts.hellos,
         list(&counts.lost),
         counts.frames,
         list(&counts.ignored),
-        list(&counts.skipped)
+        list(&counts.skipped),
+        counts.confirmed,
+        counts.unconfirmed,
+        list(&counts.void)
     )?;
     Ok(code)
 }
@@ -161,45 +242,61 @@ fn list(counts: &BTreeMap<&'static str, u64>) -> String {
 
 /// Prints until the reader goes away.
 struct Printer<W: Write> {
-    out: BufWriter<W>,
-    table: Option<Table>,
+    form: Form<W>,
     failed: Option<io::Error>,
 }
 
+enum Form<W: Write> {
+    Table(Table, BufWriter<W>),
+    Json(BufWriter<W>),
+    Csv(Sheet<BufWriter<W>>),
+}
+
 impl<W: Write> Printer<W> {
-    fn new(format: Format, out: BufWriter<W>) -> Self {
-        let table = (format == Format::Table).then(|| {
-            let mut table = Table::new();
-            table.load_style(presets::NOTHING).set_header(report::COLUMNS);
-            table
-        });
-        Self { out, table, failed: None }
+    fn new(format: Output, out: BufWriter<W>) -> Self {
+        let form = match format {
+            Output::Table => {
+                let mut table = Table::new();
+                table.load_style(presets::NOTHING).set_header(report::COLUMNS);
+                Form::Table(table, out)
+            }
+            Output::Json => Form::Json(out),
+            Output::Csv => Form::Csv(Sheet::new(out)),
+        };
+        Self { form, failed: None }
     }
 
-    fn hello(&mut self, hello: &Hello) {
-        if let Some(table) = &mut self.table {
-            table.add_row(report::row(hello));
-            return;
-        }
+    fn hello(&mut self, settled: &Settled) {
         if self.failed.is_some() {
             return;
         }
-        let line = HelloLine::from(hello);
-        let written = serde_json::to_writer(&mut self.out, &line)
-            .map_err(io::Error::from)
-            .and_then(|()| self.out.write_all(b"\n"));
+        let line = HelloLine::from(settled);
+        let written = match &mut self.form {
+            Form::Table(table, _) => {
+                table.add_row(report::row(&settled.hello));
+                Ok(())
+            }
+            Form::Json(out) => {
+                serde_json::to_writer(&mut *out, &line).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
+            }
+            Form::Csv(sheet) => sheet.row(&line),
+        };
         self.failed = written.err();
     }
 
-    fn end(mut self) -> io::Result<()> {
-        if let Some(table) = &self.table
-            && !table.is_empty()
-        {
-            self.failed = writeln!(self.out, "{table}").err();
+    fn end(self) -> io::Result<()> {
+        if let Some(error) = self.failed {
+            return Err(error);
         }
-        match self.failed.take() {
-            Some(error) => Err(error),
-            None => self.out.flush(),
+        match self.form {
+            Form::Table(table, mut out) => {
+                if !table.is_empty() {
+                    writeln!(out, "{table}")?;
+                }
+                out.flush()
+            }
+            Form::Json(mut out) => out.flush(),
+            Form::Csv(sheet) => sheet.end(),
         }
     }
 }

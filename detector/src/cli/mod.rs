@@ -8,6 +8,7 @@ pub mod fingerprint;
 pub mod list;
 pub mod printable;
 pub mod run;
+mod sheet;
 pub mod status;
 
 use std::ffi::OsString;

@@ -34,8 +34,8 @@ use crate::{
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{Interface, Request, Response, Ring as RingStatus, Status},
     },
-    clock::{Timestamp, monotonic},
     capture::Proof,
+    clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode},
     enforce::Enforcer,
     flow,
@@ -122,7 +122,10 @@ impl Daemon {
             void: table(&self.metrics.void),
             ring: RingStatus {
                 submitted: counters.of(Counter::SubmittedConfirmed) + counters.of(Counter::SubmittedUnconfirmed),
-                received: ["confirmed", "unconfirmed"].map(|class| self.metrics.events_received.value(class)).iter().sum(),
+                received: ["confirmed", "unconfirmed"]
+                    .map(|class| self.metrics.events_received.value(class))
+                    .iter()
+                    .sum(),
                 lost_confirmed: counters.of(Counter::LostConfirmed),
                 lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
@@ -238,8 +241,8 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     rules.configure(config.deny_ja4.iter().copied());
     let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
 
-    let metrics = Metrics::new(config.mode, labels())
-        .map_err(|error| Error::System("making the metrics", error.to_string()))?;
+    let metrics =
+        Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
     let metrics = Arc::new(metrics);
     let enforcing = config.mode == Mode::Enforce;
     let (lines, written) = sync_channel(limits.events as usize);

@@ -37,7 +37,7 @@ fn text(hello: &ClientHello<'_>, parts: &Parts, extensions: &[u16]) -> Text {
     text
 }
 
-fn md5(text: &[u8]) -> Md5Hex {
+pub(super) fn md5(text: &[u8]) -> Md5Hex {
     let digest: [u8; 16] = Md5::digest(text).into();
     let mut digits = [b'0'; 32];
     for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(digest) {

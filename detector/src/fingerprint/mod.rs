@@ -1,6 +1,6 @@
-//! Room 5: a ClientHello in, its JA3 and JA4 values and a 64-bit key of its client out. The rules are those of
-//! `ja4-rules.md`, named by number where they are applied. The values alone are computed on the stack; strings are
-//! made once, for a hello that is reported.
+//! Room 5: a ClientHello in, its JA3 and JA4 values and a 64-bit key of its client out; a ServerHello in, its JA3S
+//! out. The rules are those of `ja4-rules.md`, named by number where they are applied. The values alone are computed on
+//! the stack; strings are made once, for a hello that is reported.
 
 #![cfg_attr(
     not(test),
@@ -15,6 +15,7 @@
 
 mod digits;
 pub mod ja3;
+pub mod ja3s;
 pub mod ja4;
 pub mod key;
 

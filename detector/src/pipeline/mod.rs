@@ -12,12 +12,14 @@
     )
 )]
 
+mod answer;
 mod datagram;
 mod follow;
 mod outcome;
 mod start;
 
 pub use crate::flow::Limits;
+pub use answer::{answer, fits};
 pub use outcome::{Answer, Cause, Facts, Hello, Ignored, Offer, Outcome, Syn, Void};
 
 use crate::capture::{Flow, Packet, Segment};

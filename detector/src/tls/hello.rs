@@ -73,7 +73,7 @@ pub struct Extension<'a> {
 
 /// The extension block. Its lengths add up: that was tested when the message was parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extensions<'a>(&'a [u8]);
+pub struct Extensions<'a>(pub(super) &'a [u8]);
 
 impl<'a> Extensions<'a> {
     /// In wire order, GREASE included.
@@ -179,15 +179,15 @@ fn message_of(message: &[u8], cookie: fn(&[u8]) -> Bytes<'_>) -> Parsed<ClientHe
     }
 }
 
-type Bytes<'a> = IResult<&'a [u8], &'a [u8], ()>;
+pub(super) type Bytes<'a> = IResult<&'a [u8], &'a [u8], ()>;
 
 #[inline]
-fn vector8(input: &[u8]) -> Bytes<'_> {
+pub(super) fn vector8(input: &[u8]) -> Bytes<'_> {
     length_data(be_u8)(input)
 }
 
 #[inline]
-fn vector16(input: &[u8]) -> Bytes<'_> {
+pub(super) fn vector16(input: &[u8]) -> Bytes<'_> {
     length_data(be_u16)(input)
 }
 
@@ -222,7 +222,7 @@ fn fields(body: &[u8], cookie: fn(&[u8]) -> Bytes<'_>) -> IResult<&[u8], ClientH
 }
 
 #[inline]
-fn extension(block: &[u8]) -> Option<(&[u8], Extension<'_>)> {
+pub(super) fn extension(block: &[u8]) -> Option<(&[u8], Extension<'_>)> {
     // As tls-parser's `parse_tls_extension_unknown`, whose result has heap parts that cost a destructor each time.
     let ([a, b, high, low], rest) = block.split_first_chunk()?;
     let (body, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;

@@ -16,6 +16,7 @@ pub mod dtls;
 pub mod grease;
 pub mod hello;
 pub mod record;
+pub mod server_hello;
 
 /// What hostile bytes turn out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

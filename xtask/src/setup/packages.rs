@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 15] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -31,6 +31,12 @@ const NEEDS: [Need; 13] = [
     Need { package: "iproute2", sign: "ip", why: "network namespaces and veth pairs" },
     Need { package: "ethtool", sign: "ethtool", why: "offloads of the veth pairs" },
     Need { package: "tcpdump", sign: "tcpdump", why: "records what the daemon must agree with" },
+    Need { package: "tshark", sign: "tshark", why: "reads the same packets as the daemon" },
+    Need {
+        package: "python3-scapy",
+        sign: "/usr/lib/python3/dist-packages/scapy",
+        why: "builds SYNs of other systems",
+    },
     Need { package: "bpftool", sign: "bpftool", why: "shows what is loaded" },
     Need { package: "procps", sign: "ps", why: "shows what is running" },
 ];
