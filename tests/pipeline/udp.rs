@@ -51,7 +51,7 @@ pub(crate) fn deliver<'a>(datagrams: impl IntoIterator<Item = &'a Sent>) -> Hear
     let mut pushed = 0;
     let mut allocated = 0;
     let mut note = |outcome: Outcome| match outcome {
-        Outcome::Proven { flow, proof } => heard.proven.extend((flow == client()).then_some(proof)),
+        Outcome::Proven { flow, proof, .. } => heard.proven.extend((flow == client()).then_some(proof)),
         Outcome::Void { why, .. } => heard.void.push(why),
         other => heard.said.note(other),
     };

@@ -12,11 +12,14 @@
     )
 )]
 
+mod checksum;
 pub mod event;
 pub mod frame;
 pub mod pcap;
 
 use std::net::SocketAddr;
+
+pub use checksum::Checksum;
 
 use crate::clock::Timestamp;
 
@@ -130,6 +133,14 @@ pub struct Segment<'a> {
     pub payload_len: usize,
     /// What the kernel found out about its sender's address.
     pub proof: Option<Proof>,
+}
+
+impl Segment<'_> {
+    /// Whether its checksum fits.
+    #[must_use]
+    pub fn checksum(&self) -> Checksum {
+        checksum::checksum(self)
+    }
 }
 
 /// One UDP datagram, from a client to a server or back.

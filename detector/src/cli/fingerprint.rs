@@ -150,7 +150,7 @@ impl<W: Write> Reading<W> {
         let out = &mut |event: Event<'_>| lines.take(event);
         match outcome {
             Outcome::Hello(hello) => connections.hello(hello, now, out),
-            Outcome::Proven { flow, proof } => connections.proven(flow, None, proof, now, out),
+            Outcome::Proven { flow, stream, proof } => connections.proven(flow, stream, proof, now, out),
             Outcome::Void { flow, why } => connections.void(flow, why, now, out),
             Outcome::Answer(answer) => {
                 // One that no hello waits for says nothing: it came twice, or too late.

@@ -54,8 +54,11 @@ impl Pipeline {
     /// forged. A whole hello is reported and takes nothing away; less than that replaces only a guess.
     fn elsewhere(&mut self, segment: &Segment<'_>, seq: u32, sure: bool, out: &mut impl FnMut(Outcome)) {
         let flow = segment.flow;
-        if start(segment.payload) != Start::Hello {
+        if start(segment.payload) != Start::Hello || self.handshakes.is_foreign(&flow, seq) {
             return out(Outcome::Ignored(Ignored::OutOfWindow));
+        }
+        if let Some(why) = self.handshakes.discarded(segment) {
+            return out(Outcome::Ignored(why));
         }
         if self.partials.get(&flow).is_some_and(|partial| !sure && partial.state.index > 0) {
             if let Some(partial) = self.partials.remove(&flow) {
@@ -65,7 +68,7 @@ impl Pipeline {
         }
         let mut deframer = Deframer::new();
         if let Parsed::Complete(extent) = deframer.advance(segment.payload) {
-            let state = Progress { deframer, index: 0, certain: false, cut: false, segments: 1, touches: 1 };
+            let state = Progress { deframer, index: 0, certain: false, cut: false, proof: segment.proof, segments: 1, touches: 1 };
             let partial = Partial::new(seq, segment.at, state);
             return self.complete(flow, &partial, (segment.payload, extent), segment.at, out);
         }
@@ -91,6 +94,9 @@ impl Pipeline {
     fn extend(&mut self, segment: &Segment<'_>, offset: usize, payload: &[u8], out: &mut impl FnMut(Outcome)) {
         let flow = segment.flow;
         let limits = self.limits;
+        if let Some(why) = self.handshakes.discarded(segment) {
+            return out(Outcome::Ignored(why));
+        }
         let effect = self.partials.update(&flow, |partial| {
             partial.state.touches = partial.state.touches.saturating_add(1);
             partial.state.cut |= segment.payload_len > segment.payload.len();

@@ -14,7 +14,9 @@
 
 mod answer;
 mod datagram;
+mod digest;
 mod follow;
+mod handshake;
 mod outcome;
 mod start;
 
@@ -22,7 +24,7 @@ pub use crate::flow::Limits;
 pub use answer::{answer, fits};
 pub use outcome::{Answer, Cause, Facts, Hello, Ignored, Offer, Outcome, Syn, Void};
 
-use crate::capture::{Flow, Packet, Segment};
+use crate::capture::{Flow, Packet, Proof, Segment};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprinter, Transport};
 use crate::flow::Aged;
@@ -32,9 +34,15 @@ use crate::tls::hello::{self, ClientHello, extension};
 use crate::tls::record::{self, Deframer, Extent};
 use crate::tls::{Parsed, Reason};
 
+use digest::{Digest, Digester};
+use handshake::Handshakes;
+
 /// How far behind a hello, in bytes of the stream, what follows it on the same connection may be: enough for the
 /// early data between two hellos, and too little for another connection's initial sequence number to hit by chance.
 const NEAR: u32 = 64 * 1024;
+
+/// Answers that wait for their hello.
+const EARLY_ANSWERS: usize = 1024;
 
 /// Finds the ClientHellos in the segments of many connections.
 #[derive(Debug)]
@@ -44,6 +52,12 @@ pub struct Pipeline {
     /// Flows known by their SYN only: the sequence number of their first byte.
     opened: Aged<u32>,
     finished: Aged<Finished>,
+    /// Of each finished flow whose first hello was complete: its bytes, digested.
+    digests: Aged<Digest>,
+    digester: Digester,
+    handshakes: Handshakes,
+    /// Answers to hellos that are yet to come: live, the two come by different ways.
+    early: Aged<Answer>,
     fingerprinter: Fingerprinter,
     scratch: Vec<u8>,
     datagrams: datagram::Datagrams,
@@ -59,6 +73,8 @@ struct Progress {
     certain: bool,
     /// The capture cut bytes off one of its segments.
     cut: bool,
+    /// Why the client's address is sure.
+    proof: Option<Proof>,
     /// Segments that brought bytes.
     segments: u32,
     /// Segments that came, repetitions included.
@@ -107,6 +123,10 @@ impl Pipeline {
             partials: Partials::new(limits),
             opened: Aged::default(),
             finished: Aged::default(),
+            digests: Aged::default(),
+            digester: Digester::default(),
+            handshakes: Handshakes::new(limits.finished_flows),
+            early: Aged::default(),
             fingerprinter: Fingerprinter::default(),
             scratch: Vec::new(),
             datagrams: datagram::Datagrams::new(limits),
@@ -140,15 +160,23 @@ impl Pipeline {
     pub fn push(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
         self.expire(segment.at, out);
         let flags = segment.flags;
-        if flags.syn && !flags.ack {
-            self.open(segment, out);
+        if flags.syn {
+            if flags.ack {
+                self.handshakes.syn_ack(segment);
+            } else {
+                self.handshakes.syn(segment);
+                self.open(segment, out);
+            }
         }
+        let proof = self.proof(segment);
         if segment.payload.is_empty() {
             let cut = segment.payload_len > 0;
             if cut {
                 self.partials.update(&segment.flow, |partial| partial.state.cut = true);
             }
             out(Outcome::Ignored(if cut { Ignored::Cut } else { Ignored::NoPayload }));
+        } else if !flags.ack && !flags.syn {
+            out(Outcome::Ignored(Ignored::NoAck));
         } else {
             // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
             let seq = segment.seq.wrapping_add(u32::from(flags.syn));
@@ -157,10 +185,45 @@ impl Pipeline {
             } else {
                 self.start(segment, seq, out);
             }
+            self.answered(segment, out);
+        }
+        if let Some((proof, stream)) = proof
+            && self.finished.get(&segment.flow).is_some()
+        {
+            out(Outcome::Proven { flow: segment.flow, stream, proof });
         }
         if flags.rst || flags.fin {
             self.close(segment, out);
         }
+    }
+
+    /// Takes what a server sends, if it begins like an answer to a hello.
+    fn answered(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
+        if !segment.payload.starts_with(&[22, 3]) {
+            return;
+        }
+        let Some(answer) = answer(segment.flow, segment.at, segment.payload) else { return };
+        let Some(finished) = self.finished.get(&answer.flow) else {
+            self.early.insert(answer.flow, answer);
+            return trim(&mut self.early, EARLY_ANSWERS);
+        };
+        // A server that answers a hello has received all of it.
+        if segment.ack.wrapping_sub(finished.end) >= 1 << 31 {
+            let why = Void::Desync;
+            out(Outcome::Void { flow: answer.flow, why });
+        }
+        out(Outcome::Answer(Box::new(answer)));
+    }
+
+    /// What `segment` proves of its sender's address; the hello in progress on its flow has it from then on.
+    fn proof(&mut self, segment: &Segment<'_>) -> Option<(Proof, Option<u32>)> {
+        let (proof, stream) = self.handshakes.proof(segment)?;
+        self.partials.update(&segment.flow, |partial| {
+            if stream.is_none_or(|stream| stream == partial.base || partial.state.index > 0) {
+                partial.state.proof = partial.state.proof.or(Some(proof));
+            }
+        });
+        Some((proof, stream))
     }
 
     /// Ends the hellos that began too long before `now`.
@@ -183,7 +246,8 @@ impl Pipeline {
     /// A SYN: what is known about its 4-tuple ends, unless it is the SYN of the same connection once more.
     fn open(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
         let flow = &segment.flow;
-        let base = segment.seq.wrapping_add(1);
+        // The server may have said already that it stands elsewhere, on an earlier connection than this SYN's.
+        let base = self.handshakes.base(flow).unwrap_or_else(|| segment.seq.wrapping_add(1));
         if self.finished.get(flow).is_some_and(|finished| finished.start == base)
             || self.partials.get(flow).is_some_and(|partial| partial.base == base)
         {
@@ -280,12 +344,20 @@ impl Pipeline {
             fingerprint,
             facts: facts(&hello, extent.records),
             offer: offer(&hello),
-            syn: None,
-            proof: None,
+            syn: self.handshakes.signature(&flow, start),
+            proof: partial.state.proof.or_else(|| self.handshakes.proven(&flow)),
         };
         let then = if index > 0 { Then::Closed } else { Then::Open };
+        if index == 0 {
+            let bytes = stream.get(..extent.end).unwrap_or(stream);
+            self.digests.insert(flow, self.digester.digest(bytes));
+            trim(&mut self.digests, self.limits.finished_flows);
+        }
         self.remember(flow, Finished { start, end: at(extent.end), index, then });
         out(Outcome::Hello(Box::new(hello)));
+        if let Some(answer) = self.early.remove(&flow) {
+            out(Outcome::Answer(Box::new(answer)));
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Outcome {
     Proven {
         /// Whose, client first.
         flow: Flow,
+        /// [`Hello::stream_seq`] of the connection, if it is known which one on this 4-tuple it is.
+        stream: Option<u32>,
         /// Why it is sure.
         proof: Proof,
     },

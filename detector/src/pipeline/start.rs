@@ -1,6 +1,6 @@
 //! The first segment of what may be a hello: whether its flow is new, remembered by its SYN, or after its hello.
 
-use super::{Beginning, Finished, Ignored, NEAR, Outcome, Pipeline, Progress, Then, rejected};
+use super::{Beginning, Finished, Ignored, NEAR, Outcome, Pipeline, Progress, Then, Void, rejected};
 use crate::capture::{Flow, Segment};
 use crate::flow::Source;
 use crate::flow::assembler::Inserted;
@@ -15,6 +15,9 @@ impl Pipeline {
         let flow = &segment.flow;
         if let Some(finished) = self.finished.get(flow).copied() {
             return self.after(finished, segment, seq, out);
+        }
+        if self.handshakes.is_foreign(flow, seq) && start(segment.payload) == Start::Hello {
+            return out(Outcome::Ignored(Ignored::OutOfWindow));
         }
         if let Some(base) = self.opened.get(flow).copied()
             && let Ok(offset) = usize::try_from(seq.wrapping_sub(base))
@@ -41,6 +44,10 @@ impl Pipeline {
         let looks_like = start(segment.payload);
         let from_start = seq.wrapping_sub(finished.start);
         let from_end = seq.wrapping_sub(finished.end);
+        if looks_like == Start::Hello && self.handshakes.is_foreign(&segment.flow, seq) {
+            // A whole hello far from where the connection began: forged, or long past what matters here.
+            return out(Outcome::Ignored(Ignored::OutOfWindow));
+        }
         if finished.then == Then::Void {
             if from_start < NEAR || looks_like != Start::Hello {
                 return out(Outcome::Ignored(Ignored::AfterLost));
@@ -49,6 +56,11 @@ impl Pipeline {
         }
         if from_start < finished.end.wrapping_sub(finished.start) {
             let known = usize::try_from(finished.end.wrapping_sub(seq)).unwrap_or(usize::MAX);
+            if self.conflicts(finished, segment, from_start) {
+                let why = Void::OverlapConflict;
+                self.digests.remove(&segment.flow);
+                out(Outcome::Void { flow: segment.flow, why });
+            }
             return match segment.payload.get(known..) {
                 Some(rest) if !rest.is_empty() && finished.then == Then::Open => {
                     self.then(finished, segment, finished.end, rest, out);
@@ -73,6 +85,18 @@ impl Pipeline {
         }
     }
 
+    /// Whether a segment brings other bytes for places of the first hello than those it was read from, in a way that the
+    /// server may have taken them.
+    fn conflicts(&self, finished: Finished, segment: &Segment<'_>, from_start: u32) -> bool {
+        let Some(digest) = self.digests.get(&segment.flow) else { return false };
+        let length = usize::try_from(finished.end.wrapping_sub(finished.start)).unwrap_or(usize::MAX);
+        let offset = usize::try_from(from_start).unwrap_or(usize::MAX);
+        finished.index == 0
+            && matches!(finished.then, Then::Open | Then::Closed)
+            && self.digester.differs(digest, length, offset, segment.payload)
+            && self.handshakes.discarded(segment).is_none()
+    }
+
     /// The first bytes after a hello, in whatever order they come, may be a second one.
     fn then(
         &mut self,
@@ -95,11 +119,14 @@ impl Pipeline {
         payload: &[u8],
         out: &mut impl FnMut(Outcome),
     ) {
+        if let Some(why) = self.handshakes.discarded(segment) {
+            return out(Outcome::Ignored(why));
+        }
         let Beginning { base, index, certain } = beginning;
         let flow = segment.flow;
         let deframer = if index > 0 { Deframer::after_retry() } else { Deframer::new() };
         let cut = segment.payload_len > segment.payload.len();
-        let state = Progress { deframer, index, certain, cut, segments: 1, touches: 1 };
+        let state = Progress { deframer, index, certain, cut, proof: segment.proof, segments: 1, touches: 1 };
         let mut partial = Partial::new(base, segment.at, state);
         let offset = usize::try_from(seq.wrapping_sub(base)).unwrap_or(usize::MAX);
         let limit = self.limits.bytes_per_flow;

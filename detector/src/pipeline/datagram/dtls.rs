@@ -184,7 +184,7 @@ impl Datagrams {
         if let Some(proof) = proof
             && known.is_told()
         {
-            (tell.out)(Outcome::Proven { flow: stream.flow, proof });
+            (tell.out)(Outcome::Proven { flow: stream.flow, stream: None, proof });
         }
         let start = message.get(HEADER..).and_then(|body| body.get(..TELLING)).unwrap_or_default();
         set(&mut known, stream, Message::Told(self.hasher.hash_one(start)));

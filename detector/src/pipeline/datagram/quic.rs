@@ -131,7 +131,7 @@ impl Datagrams {
         if !known.proven && known.server_ids.contains(&destination) {
             known.proven = true;
             if known.is_told() {
-                (tell.out)(Outcome::Proven { flow: *flow, proof: Proof::QuicPath });
+                (tell.out)(Outcome::Proven { flow: *flow, stream: None, proof: Proof::QuicPath });
             }
         }
     }
