@@ -117,8 +117,8 @@ pub fn quic_initial(datagram: &[u8]) {
     datagrams(&[datagram, &sealed]);
 }
 
-/// `frames` in an Initial packet of version 1, encrypted as a client does it (RFC 9001 section 5): so that what is behind
-/// the encryption is fuzzed too.
+/// `frames` in an Initial packet of version 1, encrypted as a client does it (RFC 9001 section 5): so that what is
+/// behind the encryption is fuzzed too.
 fn seal(frames: &[u8]) -> Vec<u8> {
     const ID: [u8; 8] = *b"fuzzing!";
     let suite = TLS13_AES_128_GCM_SHA256.tls13();
@@ -139,8 +139,8 @@ fn seal(frames: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Datagrams of DTLS records, each after its length of two bytes: the fragments fit their messages, and each datagram has
-/// its fate in a pipeline.
+/// Datagrams of DTLS records, each after its length of two bytes: the fragments fit their messages, and each datagram
+/// has its fate in a pipeline.
 pub fn dtls(script: &[u8]) {
     let mut pieces = vec![script];
     let mut rest = script;

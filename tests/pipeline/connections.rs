@@ -21,7 +21,7 @@ fn at(millis: u64) -> Timestamp {
 
 /// A hello without a proof. `first_seq` tells it from others.
 fn hello(flow: Flow, stream_seq: u32, index: u32, first_seq: u32) -> Hello {
-    Hello { flow, stream_seq, index, first_seq, ..few()[0].hello.clone() }
+    Hello { flow, stream_seq, index, first_seq, proof: None, ..few()[0].hello.clone() }
 }
 
 /// The answer to [`hello`].

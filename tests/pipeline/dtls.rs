@@ -5,6 +5,7 @@ use detector::fingerprint::Transport;
 use detector::fuzzing;
 use detector::pipeline::{Cause, Ignored};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::fixture::{Dice, few};
 use crate::udp::{Heard, Sent, deliver, down, up};
@@ -219,7 +220,7 @@ proptest! {
     #[test]
     fn damaged_records_have_their_fates(
         size in 1_usize..200,
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        damage in prop::collection::vec((any::<Index>(), any::<Index>(), any::<u8>()), 0..6),
         order in any::<u64>(),
     ) {
         let mut records = records(0, &body(DTLS_1_2, &[DTLS_1_3], 5, &[]), size);

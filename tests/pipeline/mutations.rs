@@ -2,7 +2,7 @@
 
 use detector::fuzzing;
 
-use crate::fixture::{Dice, data, flow, run, samples, syn};
+use crate::fixture::{Dice, data, flow, path, run, samples, syn};
 
 /// One damaged copy of `stream`; whether bytes at its end are missing and nothing else is wrong.
 fn damage(stream: &[u8], dice: &mut Dice) -> (Vec<u8>, bool) {
@@ -66,5 +66,20 @@ fn the_fuzz_targets_hold_on_damaged_hellos() {
         fuzzing::hello(bytes.get(5..).unwrap_or_default());
         let script: Vec<u8> = (0..200).map(|_| dice.next() as u8 & 0x1f).chain(bytes).collect();
         fuzzing::reassembly(&script);
+    }
+}
+
+#[test]
+fn the_fuzz_targets_of_datagrams_hold_on_their_corpus() {
+    for (target, run) in [("quic_initial", fuzzing::quic_initial as fn(&[u8])), ("dtls", fuzzing::dtls)] {
+        let folder = path("../fuzz/corpus").join(target);
+        let files: Vec<_> =
+            std::fs::read_dir(&folder).expect("a corpus").map(|file| file.expect("a file").path()).collect();
+        assert!(files.len() >= 10, "{target}");
+        for file in files {
+            let whole = std::fs::read(file).expect("a readable file");
+            (0..whole.len()).step_by(13).for_each(|length| run(&whole[..length]));
+            run(&whole);
+        }
     }
 }

@@ -111,7 +111,7 @@ impl Client {
             _ => (0xff00_001d, 0),
         };
         let id = |id: &[u8]| [&[id.len() as u8], id].concat();
-        let first = 0xc0 | (kind + turn & 3) << 4 | low_bits;
+        let first = 0xc0 | ((kind + turn) & 3) << 4 | low_bits;
         [vec![first], number.to_be_bytes().to_vec(), id(&self.destination), id(&self.source)].concat()
     }
 

@@ -1,5 +1,5 @@
-//! A map from flows, or from other keys, that knows which entry is the oldest. Each operation is O(1) on average. Memory: the entries, and
-//! a queue of at most twice as many keys plus 64.
+//! A map from flows, or from other keys, that knows which entry is the oldest. Each operation is O(1) on average.
+//! Memory: the entries, and a queue of at most twice as many keys plus 64.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -1,5 +1,6 @@
 //! Room 6: [`Packet`]s in, [`Outcome`]s out. Puts the rooms before it together and nothing else: no clock, no files,
-//! no tasks, so that a live interface and a capture file give the same answer. Memory: [`Limits`], and 64 KiB.
+//! no tasks, so that a live interface and a capture file give the same answer. Memory: [`Limits`], 64 KiB,
+//! and that of `datagram`.
 
 #![cfg_attr(
     not(test),

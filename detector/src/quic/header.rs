@@ -1,4 +1,5 @@
-//! Long headers: the packets of a datagram, one after the other (RFC 9000 sections 12.2 and 17.2, RFC 9369 section 3.2).
+//! Long headers: the packets of a datagram, one after the other (RFC 9000 sections 12.2 and 17.2, RFC 9369 section
+//! 3.2).
 
 use super::{DATAGRAM_MIN, take, varint, vector8};
 
@@ -158,8 +159,8 @@ pub(super) fn packets(datagram: &[u8]) -> impl Iterator<Item = Packet<'_>> {
     })
 }
 
-/// Zeros after a packet fill a datagram up, as Firefox does it. What follows them a server doesn't read (the fixed bit is
-/// clear), so it counts only where it can be another datagram: both are then long enough for an Initial packet, and
+/// Zeros after a packet fill a datagram up, as Firefox does it. What follows them a server doesn't read (the fixed bit
+/// is clear), so it counts only where it can be another datagram: both are then long enough for an Initial packet, and
 /// together too long for one datagram from the Internet.
 fn skip_filling(datagram: &[u8], rest: &mut &[u8]) {
     let Some(zeros) = rest.iter().position(|byte| *byte != 0) else { return };

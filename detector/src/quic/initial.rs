@@ -94,8 +94,8 @@ impl Opener {
         result
     }
 
-    /// Opens `packet` at the end of `bytes` with the keys of `known`. What is known then, and where the payload lies, if
-    /// it is a legal one.
+    /// Opens `packet` at the end of `bytes` with the keys of `known`. What is known then, and where the payload lies,
+    /// if it is a legal one.
     fn decrypt(
         &mut self,
         packet: &Packet<'_>,

@@ -1,6 +1,6 @@
 //! One datagram in, the handshake fragments of its plaintext DTLS records out: DTLS 1.0 (RFC 4347), 1.2 (RFC 6347
-//! sections 4.1 and 4.2.2) and 1.3 (RFC 9147 sections 4 and 5.2). Borrows everything, allocates nothing. What doesn't fit
-//! is left out, as DTLS demands of receivers (RFC 6347 section 4.1.2.7).
+//! sections 4.1 and 4.2.2) and 1.3 (RFC 9147 sections 4 and 5.2). Borrows everything, allocates nothing. What doesn't
+//! fit is left out, as DTLS demands of receivers (RFC 6347 section 4.1.2.7).
 
 use tls_parser::nom::IResult;
 use tls_parser::nom::bytes::complete::take;
