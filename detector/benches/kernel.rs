@@ -25,7 +25,7 @@ use detector::{
     clock::monotonic,
     config::XdpMode,
     enforce::Enforcer,
-    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Ring, Urgency, wait},
+    kernel::{EventSource as _, Kernel, LoadOptions, Maps, Rings, Urgency, wait},
     pipeline::{Limits, Outcome, Pipeline},
     policy::rules::{Decision, Rules},
 };
@@ -69,7 +69,8 @@ fn settings() -> Settings {
 
 /// Hellos a second, and the nanoseconds one costs its producer.
 fn flood(hello: &[u8]) -> (f64, f64, u64) {
-    let (mut kernel, mut maps, mut ring, counters, _log) = Kernel::load(&LoadOptions::default()).expect("run as root");
+    let options = LoadOptions { unconfirmed_ring_bytes: detector_common::maps::RING_BYTES, ..LoadOptions::default() };
+    let (mut kernel, mut maps, mut rings, counters, _log) = Kernel::load(&options).expect("run as root");
     maps.protect_ports(&[443]).expect("a map of ours");
     detector::kernel::VerdictMaps::set(&mut maps, settings()).expect("a map of ours");
     let (done, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -80,7 +81,7 @@ fn flood(hello: &[u8]) -> (f64, f64, u64) {
             let _urgency = Urgency::raise();
             while !done.load(Ordering::Acquire) {
                 let mut sum = 0_u64;
-                let count = ring.drain(1024, &mut |event| {
+                let count = rings.unconfirmed.drain(1024, &mut |event| {
                     sum += event.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>();
                 });
                 black_box(sum);
@@ -101,7 +102,8 @@ fn flood(hello: &[u8]) -> (f64, f64, u64) {
         })
         .collect();
     let all = u64::from(EVENTS) * ROUNDS as u64;
-    let lost = counters.read().expect("a map of ours").of(Counter::SegmentsLost);
+    let counters = counters.read().expect("a map of ours");
+    let lost = counters.of(Counter::LostConfirmed) + counters.of(Counter::LostUnconfirmed);
     let deadline = monotonic().plus(Duration::from_secs(5));
     while received.load(Ordering::Acquire) + lost < all && monotonic() < deadline {
         thread::yield_now();
@@ -113,18 +115,26 @@ fn flood(hello: &[u8]) -> (f64, f64, u64) {
     (1e9 / each, each, lost)
 }
 
+/// Hands over the outcomes of the events that are in the rings.
+fn drain(rings: &mut Rings, pipeline: &mut Pipeline, each: &mut impl FnMut(Outcome)) {
+    let mut take = |bytes: &[u8]| {
+        let whole = event::packets(bytes, &mut |packet| pipeline.take(packet, each));
+        assert!(whole, "an event of our program");
+    };
+    rings.confirmed.drain(256, &mut take);
+    rings.unconfirmed.drain(256, &mut take);
+}
+
 /// What the packet path does with an event, less its counting and printing.
-fn judge(ring: &mut Ring, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Maps>, latencies: &mut Vec<f64>) {
-    ring.drain(256, &mut |bytes| {
-        let segment = event::segment(bytes).expect("an event of our program");
-        pipeline.push(&segment, &mut |outcome| {
-            let Outcome::Hello(hello) = outcome else { return };
-            let (source, destination) = (hello.flow.source, hello.flow.destination);
-            let initial = hello.stream_seq.wrapping_sub(1);
-            let decision = enforcer.judge(source, destination, initial, hello.fingerprint.ja4, monotonic());
-            assert!(matches!(decision, Ok(Decision::Block { .. })), "{decision:?}");
-            latencies.push(monotonic().since(hello.completed_at).as_nanos() as f64 / 1e3);
-        });
+fn judge(rings: &mut Rings, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Maps>, latencies: &mut Vec<f64>) {
+    drain(rings, pipeline, &mut |outcome| {
+        let Outcome::Hello(hello) = outcome else { return };
+        assert!(hello.proof.is_some(), "a client of ours has its address");
+        let (source, destination) = (hello.flow.source, hello.flow.destination);
+        let initial = hello.stream_seq.wrapping_sub(1);
+        let decision = enforcer.judge(source, destination, initial, hello.fingerprint.ja4, monotonic());
+        assert!(matches!(decision, Ok(Decision::Block { .. })), "{decision:?}");
+        latencies.push(monotonic().since(hello.completed_at).as_nanos() as f64 / 1e3);
     });
 }
 
@@ -148,7 +158,8 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
     let server = listener.local_addr().expect("a bound listener");
     // Dropped at once: what the server does with the hello isn't measured.
     thread::spawn(move || listener.incoming().for_each(drop));
-    let (mut kernel, mut maps, mut ring, _counters, _log) = Kernel::load(&LoadOptions::default()).expect("run as root");
+    let (mut kernel, mut maps, mut rings, _counters, _log) =
+        Kernel::load(&LoadOptions::default()).expect("run as root");
     maps.protect_ports(&[server.port()]).expect("a map of ours");
     detector::kernel::VerdictMaps::set(&mut maps, settings()).expect("a map of ours");
     kernel.attach("lo", XdpMode::Generic).expect("a loopback interface of our own");
@@ -156,14 +167,11 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
     let mut pipeline = Pipeline::new(Limits::default());
     let mut ja4 = None;
     connect(server, hello);
-    wait([ring.as_fd()], Duration::from_secs(5)).expect("a ring of ours");
-    ring.drain(256, &mut |bytes| {
-        let segment = event::segment(bytes).expect("an event of our program");
-        pipeline.push(&segment, &mut |outcome| {
-            if let Outcome::Hello(hello) = outcome {
-                ja4 = Some(hello.fingerprint.ja4);
-            }
-        });
+    wait([rings.confirmed.as_fd(), rings.unconfirmed.as_fd()], Duration::from_secs(5)).expect("rings of ours");
+    drain(&mut rings, &mut pipeline, &mut |outcome| {
+        if let Outcome::Hello(hello) = outcome {
+            ja4 = Some(hello.fingerprint.ja4);
+        }
     });
     let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), 1).expect("a map of ours");
     enforcer.block_ja4(ja4.expect("a hello on the first connection"), None).expect("room for one");
@@ -173,8 +181,8 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
         let mut latencies = Vec::new();
         let deadline = monotonic().plus(Duration::from_secs(60));
         while latencies.len() < SAMPLES && monotonic() < deadline {
-            wait([ring.as_fd()], Duration::from_secs(1)).expect("a ring of ours");
-            judge(&mut ring, &mut pipeline, &mut enforcer, &mut latencies);
+            wait([rings.confirmed.as_fd(), rings.unconfirmed.as_fd()], Duration::from_secs(1)).expect("rings of ours");
+            judge(&mut rings, &mut pipeline, &mut enforcer, &mut latencies);
         }
         latencies
     });

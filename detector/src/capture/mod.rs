@@ -174,4 +174,13 @@ impl Packet<'_> {
             Self::Datagram(datagram) => datagram.flow,
         }
     }
+
+    /// When it was seen.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::Segment(segment) => segment.at,
+            Self::Datagram(datagram) => datagram.at,
+        }
+    }
 }

@@ -22,12 +22,13 @@ use crate::{
         Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, Origin as ProtocolOrigin, PAGE, Request,
         Response,
     },
-    capture::event,
+    capture::{Flow, Proof, event},
     clock::{Timestamp, monotonic, wall},
+    connection::{Connections, Event, Settled, Standing},
     enforce::Enforcer,
-    fingerprint::Ja4,
+    fingerprint::{Ja4, Transport},
     kernel::{Error, Slot, VerdictMaps},
-    pipeline::{Cause, Hello, Ignored, Outcome, Pipeline},
+    pipeline::{Cause, Hello, Ignored, Outcome, Pipeline, Void},
     policy::{
         rules::{Decision, Origin},
         subject::Subject,
@@ -51,7 +52,7 @@ pub(super) enum Class {
 
 /// A hello and what was decided, on the way to standard output.
 pub(super) struct Line {
-    pub(super) hello: Box<Hello>,
+    pub(super) settled: Box<Settled>,
     pub(super) decision: Decision,
 }
 
@@ -69,6 +70,11 @@ struct Tally {
     complete: u64,
     lost: [u64; Cause::ALL.len()],
     ignored: [u64; Ignored::ALL.len()],
+    standings: [u64; Standing::LABELS.len()],
+    proofs: [u64; Proof::ALL.len()],
+    void: [u64; Void::ALL.len()],
+    answers: u64,
+    lines_queued: u64,
     lines_dropped: u64,
     judge_failed: u64,
 }
@@ -76,6 +82,7 @@ struct Tally {
 /// The state of the packet path.
 pub(super) struct Core<M> {
     pipeline: Pipeline,
+    connections: Connections,
     verdicts: Verdicts<M>,
 }
 
@@ -86,12 +93,15 @@ struct Verdicts<M> {
     lines: SyncSender<Line>,
     seen: LruCache<Ja4, Seen>,
     tally: Tally,
+    /// Connections that were just decided against.
+    decided: Vec<(Flow, Decision)>,
     enforcing: bool,
 }
 
 impl<M: VerdictMaps> Core<M> {
     pub(super) fn new(
         pipeline: Pipeline,
+        connections: Connections,
         enforcer: Enforcer<M>,
         metrics: Arc<Metrics>,
         lines: SyncSender<Line>,
@@ -100,15 +110,18 @@ impl<M: VerdictMaps> Core<M> {
     ) -> Self {
         let seen = LruCache::new(fingerprints);
         let tally = Tally::default();
-        Self { pipeline, verdicts: Verdicts { enforcer, metrics, lines, seen, tally, enforcing } }
+        let decided = Vec::new();
+        let verdicts = Verdicts { enforcer, metrics, lines, seen, tally, decided, enforcing };
+        Self { pipeline, connections, verdicts }
     }
 
     /// One event of a ring.
     pub(super) fn event(&mut self, bytes: &[u8], class: Class) {
-        let Self { pipeline, verdicts } = self;
+        let Self { pipeline, connections, verdicts } = self;
         verdicts.tally.received[class as usize] += 1;
         let whole = event::packets(bytes, &mut |packet| {
-            pipeline.take(packet, &mut |outcome| verdicts.outcome(outcome));
+            let now = packet.at();
+            pipeline.take(packet, &mut |outcome| verdicts.outcome(connections, outcome, now));
         });
         if !whole {
             // Only another version of our own program could write such an event.
@@ -119,8 +132,9 @@ impl<M: VerdictMaps> Core<M> {
     /// What time alone brings about.
     pub(super) fn tick(&mut self) {
         let now = monotonic();
-        let Self { pipeline, verdicts } = self;
-        pipeline.expire(now, &mut |outcome| verdicts.outcome(outcome));
+        let Self { pipeline, connections, verdicts } = self;
+        pipeline.expire(now, &mut |outcome| verdicts.outcome(connections, outcome, now));
+        connections.expire(now, &mut |event| verdicts.connection(event));
         if let Err(error) = verdicts.enforcer.expire(now)
             && let Some(left_out) = FAILURES.admit(now)
         {
@@ -135,6 +149,18 @@ impl<M: VerdictMaps> Core<M> {
     /// Brings the metrics up to date.
     pub(super) fn publish(&self) {
         let Verdicts { enforcer, metrics, tally, .. } = &self.verdicts;
+        metrics.set_pending(self.connections.pending());
+        for (label, count) in Standing::LABELS.iter().zip(tally.standings) {
+            metrics.standings.set(label, count);
+        }
+        for (proof, count) in Proof::ALL.iter().zip(tally.proofs) {
+            metrics.proofs.set(proof.label(), count);
+        }
+        for (why, count) in Void::ALL.iter().zip(tally.void) {
+            metrics.void.set(why.label(), count);
+        }
+        metrics.answers.set("", tally.answers);
+        metrics.event_lines.set("queued", tally.lines_queued);
         let [confirmed, unconfirmed] = tally.received;
         metrics.events_received.set("confirmed", confirmed);
         metrics.events_received.set("unconfirmed", unconfirmed);
@@ -198,9 +224,17 @@ impl<M: VerdictMaps> Core<M> {
 }
 
 impl<M: VerdictMaps> Verdicts<M> {
-    fn outcome(&mut self, outcome: Outcome) {
+    /// A packet's fate, or what it says about a hello.
+    fn outcome(&mut self, connections: &mut Connections, outcome: Outcome, now: Timestamp) {
         match outcome {
-            Outcome::Hello(hello) => self.hello(hello),
+            Outcome::Hello(hello) => {
+                self.tally.complete += 1;
+                if hello.segments > 1 && hello.transport == Transport::Tcp {
+                    // The program ends it itself unless segments overtook each other.
+                    self.enforcer.maps().end_follow(hello.flow.source, hello.flow.destination);
+                }
+                connections.hello(hello, now, &mut |event| self.connection(event));
+            }
             Outcome::Lost { flow, cause, .. } => {
                 if let Some(count) = self.tally.lost.get_mut(cause as usize) {
                     *count += 1;
@@ -212,34 +246,83 @@ impl<M: VerdictMaps> Verdicts<M> {
                     *count += 1;
                 }
             }
-            Outcome::Proven { .. } | Outcome::Answer(_) | Outcome::Void { .. } => {}
+            Outcome::Proven { flow, stream, proof } => {
+                connections.proven(flow, stream, proof, now, &mut |event| self.connection(event));
+            }
+            Outcome::Answer(answer) => {
+                self.tally.answers += 1;
+                connections.answer(*answer, now, &mut |event| self.connection(event));
+            }
+            Outcome::Void { flow, why } => {
+                connections.void(flow, why, now, &mut |event| self.connection(event));
+            }
+        }
+        self.release(connections);
+    }
+
+    /// What is said of a hello: judged as soon as its client's address is proven, told when all is known.
+    fn connection(&mut self, event: Event<'_>) {
+        match event {
+            Event::Confirmed(hello, proof) => {
+                if let Some(count) = self.tally.proofs.get_mut(proof as usize) {
+                    *count += 1;
+                }
+                // What a QUIC or DTLS hello leads to is not for this table, whose keys are TCP connections.
+                if hello.transport == Transport::Tcp {
+                    self.judge(hello);
+                }
+            }
+            Event::Settled(settled) => self.settled(settled, Decision::Pass),
         }
     }
 
-    fn hello(&mut self, hello: Box<Hello>) {
-        self.tally.complete += 1;
+    fn judge(&mut self, hello: &Hello) {
         let (flow, ja4) = (hello.flow, hello.fingerprint.ja4);
         let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
-        let decision = match self.enforcer.judge(flow.source, flow.destination, initial_seq, ja4, now) {
-            Ok(decision) => decision,
+        match self.enforcer.judge(flow.source, flow.destination, initial_seq, ja4, now) {
+            Ok(Decision::Pass) => {}
+            Ok(decision) => {
+                self.metrics.observe_latency(monotonic().since(hello.completed_at));
+                self.decided.push((flow, decision));
+            }
             Err(error) => {
                 self.tally.judge_failed += 1;
                 if let Some(left_out) = FAILURES.admit(now) {
                     error!(%error, left_out, "can't put a verdict on a connection in force; it passes");
                 }
-                Decision::Pass
             }
-        };
-        if matches!(decision, Decision::Block { .. }) {
-            self.metrics.observe_latency(monotonic().since(hello.completed_at));
         }
-        if hello.segments > 1 {
-            // The program ends it itself unless segments overtook each other.
-            self.enforcer.maps().end_follow(flow.source, flow.destination);
+    }
+
+    /// Tells of the connections that were decided against: no answer is awaited of those.
+    fn release(&mut self, connections: &mut Connections) {
+        while let Some((flow, decision)) = self.decided.pop() {
+            connections.release(flow, &mut |event| {
+                if let Event::Settled(settled) = event {
+                    self.settled(settled, decision);
+                }
+            });
         }
-        self.remember(&hello, now);
-        match self.lines.try_send(Line { hello, decision }) {
+    }
+
+    /// All is known of a hello. Without proof of its client's address it is only counted: anybody can have sent it.
+    fn settled(&mut self, settled: Box<Settled>, decision: Decision) {
+        let standing = settled.standing;
+        if let Some(count) = self.tally.standings.get_mut(standing.index()) {
+            *count += 1;
+        }
+        if let Some(count) = settled.void.and_then(|why| self.tally.void.get_mut(why as usize)) {
+            *count += 1;
+        }
+        if standing.proof().is_none() {
+            return;
+        }
+        if settled.void.is_none() {
+            self.remember(&settled.hello, monotonic());
+        }
+        self.tally.lines_queued += 1;
+        match self.lines.try_send(Line { settled, decision }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.tally.lines_dropped += 1,
         }

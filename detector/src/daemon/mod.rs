@@ -37,6 +37,7 @@ use crate::{
     capture::Proof,
     clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode},
+    connection::{self, Connections, Standing},
     enforce::Enforcer,
     flow,
     kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Maps, interface, own_addresses},
@@ -146,12 +147,24 @@ impl Handler for Daemon {
     }
 }
 
+/// Attaches the egress program everywhere. `false`, and a line in the log, if that fails anywhere: hellos are then
+/// captured all the same.
+fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
+    for name in interfaces {
+        if let Err(error) = kernel.attach_egress(name) {
+            warn!(%error, "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses");
+            return false;
+        }
+    }
+    true
+}
+
 /// The label sets of the metrics.
 fn labels() -> Labels {
     Labels {
         causes: Cause::ALL.iter().map(|cause| cause.label()).collect(),
         ignored: Ignored::ALL.iter().map(|reason| reason.label()).collect(),
-        standings: vec!["confirmed", "pending_expired", "unconfirmed"],
+        standings: Standing::LABELS.to_vec(),
         proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
         void: Void::ALL.iter().map(|why| why.label()).collect(),
     }
@@ -251,19 +264,21 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         .name("hello-lines".to_owned())
         .spawn(move || output::write(&written, format, enforcing, &writer_metrics))
         .map_err(system("starting a thread"))?;
+    // Before the XDP program, so that no hello is seen whose SYN-ACK wasn't.
+    let egress = config.capture.egress && attach_egress(&mut kernel, &interfaces);
+    let connections = Connections::new(connection::Limits {
+        pending: limits.pending_hellos as usize,
+        answers: egress && config.capture.answers,
+        ..connection::Limits::default()
+    });
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::new(flow_limits(limits));
-    let core = Core::new(pipeline, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
     let (engine, packet_path) = Engine { rings, log, core, addresses }.start()?;
 
     let mut attached = Vec::new();
     for name in &interfaces {
         attached.push(kernel.attach(name, config.capture.xdp_mode)?);
-        if config.capture.egress
-            && let Err(error) = kernel.attach_egress(name)
-        {
-            warn!(%error, "no proof of address by SYN-ACKs, no JA3S; the host's own sockets prove addresses");
-        }
     }
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),

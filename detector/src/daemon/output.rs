@@ -67,15 +67,16 @@ fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io
     let action = action(line.decision, enforcing);
     match format {
         Format::Json => {
-            let hello = HelloLine::from(&*line.hello);
+            let hello = HelloLine::from(&*line.settled);
             serde_json::to_writer(&mut *out, &Event { event: "hello", action, hello })?;
             writeln!(out)
         }
         Format::Table => {
-            let fingerprint = &line.hello.fingerprint;
+            let hello = &line.settled.hello;
+            let fingerprint = &hello.fingerprint;
             let name = fingerprint.server_name.as_deref().unwrap_or("-");
             let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
-            let client = line.hello.flow.source.to_string();
+            let client = hello.flow.source.to_string();
             writeln!(out, "{action:<7} {client:<24} {:<36} {name:<24} {alpn}", fingerprint.ja4)
         }
     }

@@ -68,7 +68,15 @@ impl Pipeline {
         }
         let mut deframer = Deframer::new();
         if let Parsed::Complete(extent) = deframer.advance(segment.payload) {
-            let state = Progress { deframer, index: 0, certain: false, cut: false, proof: segment.proof, segments: 1, touches: 1 };
+            let state = Progress {
+                deframer,
+                index: 0,
+                certain: false,
+                cut: false,
+                proof: segment.proof,
+                segments: 1,
+                touches: 1,
+            };
             let partial = Partial::new(seq, segment.at, state);
             return self.complete(flow, &partial, (segment.payload, extent), segment.at, out);
         }

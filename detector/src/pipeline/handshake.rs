@@ -86,7 +86,8 @@ impl Handshakes {
             Some(same) if same.base == base => same.clone(),
             _ => Handshake::new(segment.at, base),
         };
-        handshake.earlier = before.filter(|other| other.syn_ack.is_some() && other.base != base).map(|other| other.base);
+        handshake.earlier =
+            before.filter(|other| other.syn_ack.is_some() && other.base != base).map(|other| other.base);
         handshake.network = segment.network;
         handshake.header = segment.header.into();
         handshake.data = segment.payload_len > 0;
