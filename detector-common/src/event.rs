@@ -76,8 +76,8 @@ pub struct SegmentImage {
     pub network: NetworkImage,
     /// The TCP header in network byte order; `network.header_len` bytes of it count.
     pub tcp: [u8; TCP_HEADER_MAX],
-    /// Zero.
-    pub reserved: u32,
+    /// Payload bytes of the segment, by the IP header's length.
+    pub payload_len: u32,
 }
 
 const _: () = assert!(size_of::<SegmentImage>() == 72);

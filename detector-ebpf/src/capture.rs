@@ -132,7 +132,7 @@ pub unsafe fn image(frame: &impl Frame, packet: &Packet, image: *mut SegmentImag
     // SAFETY: the caller's; `n` bytes fit.
     unsafe {
         (*image).network = packet.network;
-        (*image).reserved = 0;
+        (*image).payload_len = packet.len() as u32;
         if frame.load(packet.transport() as u32, (&raw mut (*image).tcp).cast(), n as u32) { Some(()) } else { None }
     }
 }

@@ -9,6 +9,7 @@ import itertools
 import random
 import socket
 import ssl
+import struct
 import subprocess
 from dataclasses import dataclass
 from typing import Optional
@@ -116,6 +117,128 @@ def _browser(family):
     return connect
 
 
+def _alpn_context():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _over(plain, target):
+    """The request over a connected socket, with a hello that `python` doesn't send."""
+    port = plain.getsockname()[1]
+    with _alpn_context().wrap_socket(plain, server_hostname=target.name) as stream:
+        stream.sendall(target.request)
+        return port, _status(stream.makefile("rb").read(), "closed without an answer")
+
+
+def fastopen(target):
+    """Python's ssl over TCP Fast Open: from the second connection on, the hello is in the SYN."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    stream = _alpn_context().wrap_bio(incoming, outgoing, server_hostname=target.name)
+    with socket.socket(socket.AF_INET6 if ":" in target.address else socket.AF_INET) as plain:
+        if target.source:
+            plain.bind((target.source, 0))
+        # Blocking with limits of the kernel's: settimeout() would make the SYN's send fail with EINPROGRESS.
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            plain.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", int(target.timeout), 0))
+
+        def until_done(step):
+            while True:
+                try:
+                    result = step()
+                except ssl.SSLWantReadError:
+                    result = None
+                if outgoing.pending:
+                    data = outgoing.read()
+                    if until_done.open:
+                        plain.sendall(data)
+                    else:
+                        plain.sendto(data, _MSG_FASTOPEN, (target.address, target.port))
+                        until_done.open = True
+                if result is not None:
+                    return result
+                received = plain.recv(65536)
+                incoming.write(received) if received else incoming.write_eof()
+
+        until_done.open = False
+        until_done(lambda: stream.do_handshake() or True)
+        stream.write(target.request)
+        return plain.getsockname()[1], _status(until_done(lambda: stream.read(65536)), "closed without an answer")
+
+
+# linux/tcp.h
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _TCP_TIMESTAMP = 19, 20, 21, 24
+_MSG_FASTOPEN = 0x20000000
+
+
+def decoy_hello():
+    """A ClientHello that no client here sends: TLS 1.2 only, one cipher suite."""
+    context = ssl.create_default_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    return first_flight(context, "decoy.example")
+
+
+def first_flight(context, name):
+    """What a client with this context sends first."""
+    outgoing = ssl.MemoryBIO()
+    stream = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    try:
+        stream.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
+
+
+def checksum(data):
+    """RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _decoy(fault):
+    """Connects, sends a decoy hello that Linux discards, then does as `fastopen` without Fast Open."""
+
+    def connect(target):
+        source = (target.source, 0) if target.source else None
+        with socket.create_connection((target.address, target.port), target.timeout, source) as plain:
+            _send_decoy(plain, fault)
+            return _over(plain, target)
+
+    return connect
+
+
+def _send_decoy(plain, fault):
+    (source, sport), (destination, dport) = plain.getsockname(), plain.getpeername()
+    tcp = socket.IPPROTO_TCP
+    # Repair mode tells the numbers the connection stands at; -1 leaves it without sending a window probe.
+    plain.setsockopt(tcp, _TCP_REPAIR, 1)
+    numbers = []
+    for queue in (2, 1):
+        plain.setsockopt(tcp, _TCP_REPAIR_QUEUE, queue)
+        numbers.append(plain.getsockopt(tcp, _TCP_QUEUE_SEQ) & 0xFFFFFFFF)
+    timestamp = plain.getsockopt(tcp, _TCP_TIMESTAMP) & 0xFFFFFFFF
+    plain.setsockopt(tcp, _TCP_REPAIR, -1)
+    if fault == "timestamp":
+        timestamp = (timestamp - 100_000) & 0xFFFFFFFF
+    payload = decoy_hello()
+    options = struct.pack("!BBBBII", 1, 1, 8, 10, timestamp, 0)
+    header = struct.pack("!HHIIBBHHH", sport, dport, *numbers, 0x80, 0x18, 500, 0, 0) + options
+    pseudo = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", tcp, 32 + len(payload))
+    right = checksum(pseudo + header + payload)
+    sent = right ^ 0x0F0F if fault == "checksum" else right
+    segment = header[:16] + struct.pack("!H", sent) + header[18:] + payload
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, tcp) as raw:
+        raw.bind((source, 0))
+        raw.sendto(segment, (destination, 0))
+
+
 KINDS = {
     "curl": curl,
     "openssl": openssl,
@@ -123,6 +246,9 @@ KINDS = {
     "chrome": _browser("chrome"),
     "firefox": _browser("firefox"),
     "safari": _browser("safari"),
+    "fastopen": fastopen,
+    "decoychecksum": _decoy("checksum"),
+    "decoytimestamp": _decoy("timestamp"),
 }
 
 

@@ -33,10 +33,16 @@ pub enum Kind {
     Firefox,
     /// curl_cffi imitating Safari.
     Safari,
+    /// Python's ssl module over TCP Fast Open, offering ALPN.
+    Fastopen,
+    /// The same without Fast Open; before its own hello it sends another one with a wrong checksum.
+    DecoyChecksum,
+    /// The same, with a timestamp long past.
+    DecoyTimestamp,
 }
 
 impl Kind {
-    /// All of them.
+    /// Those of which every request is like any other: the rest are for tests of their own.
     pub const ALL: [Self; 6] = [Self::Curl, Self::Openssl, Self::Python, Self::Chrome, Self::Firefox, Self::Safari];
 
     fn argument(self) -> &'static str {
@@ -47,6 +53,9 @@ impl Kind {
             Self::Chrome => "chrome",
             Self::Firefox => "firefox",
             Self::Safari => "safari",
+            Self::Fastopen => "fastopen",
+            Self::DecoyChecksum => "decoychecksum",
+            Self::DecoyTimestamp => "decoytimestamp",
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct DaemonOptions {
     pub mode: Option<XdpMode>,
     /// Further arguments.
     pub arguments: &'static [&'static str],
+    /// The configuration file's text.
+    pub config: &'static str,
 }
 
 /// A running daemon.
@@ -53,8 +55,13 @@ impl Daemon {
     /// # Errors
     /// When it isn't ready in time; the error holds its log.
     pub fn start(lab: &Lab, options: DaemonOptions) -> Result<Self> {
-        let mut command =
-            run_command(lab, options.interface.unwrap_or(SERVER_INTERFACE), METRICS_ADDRESS, &control_socket(lab))?;
+        let mut command = run_command(
+            lab,
+            options.interface.unwrap_or(SERVER_INTERFACE),
+            METRICS_ADDRESS,
+            &control_socket(lab),
+            options.config,
+        )?;
         if let Some(mode) = options.mode {
             command.args(["--xdp-mode", mode.argument()]);
         }
@@ -170,7 +177,7 @@ pub fn control_socket(lab: &Lab) -> PathBuf {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &lab.file("second.sock"))?)
+    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &lab.file("second.sock"), "")?)
 }
 
 /// Likewise, with the daemon's own control socket.
@@ -178,7 +185,7 @@ pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal_of_socket(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &control_socket(lab))?)
+    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &control_socket(lab), "")?)
 }
 
 fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
@@ -189,10 +196,10 @@ fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
     Ok((status.code(), fs::read_to_string(&said)?))
 }
 
-fn run_command(lab: &Lab, interface: &str, metrics: &str, control_socket: &Path) -> Result<Command> {
-    // An empty file, so that the machine's own /etc/detector/detector.toml plays no part.
+fn run_command(lab: &Lab, interface: &str, metrics: &str, control_socket: &Path, config: &str) -> Result<Command> {
+    // A file of its own, so that the machine's own /etc/detector/detector.toml plays no part.
     let configuration = lab.file("detector.toml");
-    fs::write(&configuration, "")?;
+    fs::write(&configuration, config)?;
     let mut command = lab.server().command(programs::detector()?);
     command.args(["run", "--interface", interface, "--format", "json", "--metrics", metrics]);
     command.arg("--config").arg(configuration).arg("--control-socket").arg(control_socket);

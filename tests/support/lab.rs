@@ -35,6 +35,10 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0,
 /// The client, likewise.
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
 
+/// The backend, behind the server.
+const BACKEND: &str = "10.78.0.2";
+const BACKEND_GATEWAY: &str = "10.78.0.1";
+
 /// The least MTU of IPv6 (RFC 8200 section 5).
 const IPV6_MIN_MTU: u32 = 1280;
 const NAME_PREFIX: &str = "det";
@@ -93,6 +97,7 @@ impl Namespace {
 pub struct Lab {
     client: Namespace,
     server: Namespace,
+    backend: Option<Namespace>,
     directory: TempDir,
 }
 
@@ -109,6 +114,7 @@ impl Lab {
         let lab = Self {
             client: Namespace::new(format!("{stem}-c"))?,
             server: Namespace::new(format!("{stem}-s"))?,
+            backend: None,
             directory: tempfile::Builder::new().prefix(&format!("{DIRECTORY_PREFIX}{}-", process::id())).tempdir()?,
         };
         // From here on `lab` is dropped, and so cleaned up, if a step fails.
@@ -133,6 +139,46 @@ impl Lab {
     #[must_use]
     pub fn server(&self) -> &Namespace {
         &self.server
+    }
+
+    /// Adds a third namespace behind the server's, where a web server may run: the server's namespace forwards TCP port
+    /// 443 of its own IPv4 address to it (DNAT), as it does for containers.
+    ///
+    /// # Errors
+    /// When the kernel or nft refuses.
+    pub fn add_backend(&mut self) -> Result<()> {
+        let name = format!("{}b", self.server.name().strip_suffix('s').context("a server's name ends so")?);
+        output(Command::new("ip").args(["netns", "add", &name]))?;
+        let backend = self.backend.insert(Namespace::new(name)?);
+        backend.ip("link set lo up")?;
+        let inside = backend.name();
+        self.server.ip(&format!("link add back0 type veth peer name eth0 netns {inside}"))?;
+        self.server.ip(&format!("address add {BACKEND_GATEWAY}/24 dev back0"))?;
+        self.server.ip("link set back0 up")?;
+        backend.ip(&format!("address add {BACKEND}/24 dev eth0"))?;
+        backend.ip("link set eth0 up")?;
+        backend.ip(&format!("route add default via {BACKEND_GATEWAY}"))?;
+        output(self.server.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"]))?;
+        let rules = format!(
+            "table ip nat {{ chain before {{ type nat hook prerouting priority dstnat; \
+             ip daddr {SERVER_V4} tcp dport 443 dnat to {BACKEND}; }}; }}"
+        );
+        output(self.server.command("nft").arg(rules))?;
+        Ok(())
+    }
+
+    /// Where the web server runs: the backend's namespace if there is one, else the server's.
+    #[must_use]
+    pub fn web(&self) -> &Namespace {
+        self.backend.as_ref().unwrap_or(&self.server)
+    }
+
+    /// Sets a kernel parameter of a namespace.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn sysctl(&self, namespace: &Namespace, setting: &str) -> Result<()> {
+        output(namespace.command("sysctl").args(["-q", "-w", setting])).map(drop)
     }
 
     /// A file in the lab's directory.
@@ -162,7 +208,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for namespace in [&self.client, &self.server] {
+        for namespace in [&self.client, &self.server].into_iter().chain(&self.backend) {
             // Never made, or removed already: nothing to say.
             let _ = remove(namespace.name());
         }
@@ -257,7 +303,7 @@ fn namespace_owner(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(NAME_PREFIX)?.split('-');
     let owner = parts.next()?.parse().ok()?;
     let _count: u32 = parts.next()?.parse().ok()?;
-    matches!((parts.next(), parts.next()), (Some("c" | "s"), None)).then_some(owner)
+    matches!((parts.next(), parts.next()), (Some("c" | "s" | "b"), None)).then_some(owner)
 }
 
 /// Ends what runs in a lab's namespace (only a lab puts processes there), then removes it.
@@ -277,6 +323,7 @@ mod tests {
     fn only_what_a_lab_made_has_an_owner() {
         assert_eq!(namespace_owner("det123-0-c"), Some(123));
         assert_eq!(namespace_owner("det123-17-s"), Some(123));
+        assert_eq!(namespace_owner("det123-17-b"), Some(123));
         for other in ["det123", "det123-0", "det123-0-x", "det123-0-c-d", "detector-0-c", "web", "det-0-c", ""] {
             assert_eq!(namespace_owner(other), None, "{other}");
         }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::deadline::{PATIENCE, until};
-use crate::lab::{Lab, SERVER_V4};
+use crate::lab::Lab;
 use crate::process::{Process, output};
 
 /// The name in the certificate and in every client's SNI.
@@ -29,6 +29,14 @@ impl Nginx {
     /// # Errors
     /// When nginx or openssl is missing, or it doesn't answer in time; the error holds its log.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, "")
+    }
+
+    /// Likewise, with further parameters of its `listen` lines: `deferred`, `fastopen=256`.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_with(lab: &Lab, listen: &str) -> Result<Self> {
         let directory = lab.file("nginx");
         fs::create_dir(&directory)?;
         let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
@@ -43,9 +51,9 @@ impl Nginx {
                 .arg(certificate),
         )?;
         let configuration = directory.join("nginx.conf");
-        fs::write(&configuration, CONFIGURATION)?;
+        fs::write(&configuration, CONFIGURATION.replace(LISTEN, &format!("backlog=4096 {listen}")))?;
         let errors = directory.join("error.log");
-        let mut command = lab.server().command("nginx");
+        let mut command = lab.web().command("nginx");
         command.arg("-p").arg(&directory).arg("-c").arg(&configuration).args(["-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
         let process = Process::start("nginx", &mut command)?;
@@ -74,11 +82,14 @@ impl Nginx {
         if let Some(status) = self.process.ended()? {
             bail!("nginx ended at once: {status}");
         }
-        let url = format!("https://{SERVER_V4}/ready");
-        let asked = output(lab.server().command("curl").args(["-sk", "--noproxy", "*", "--max-time", "2", &url]));
+        let url = "https://127.0.0.1/ready";
+        let asked = output(lab.web().command("curl").args(["-sk", "--noproxy", "*", "--max-time", "2", url]));
         Ok(asked.is_ok().then_some(()))
     }
 }
+
+/// What the parameters of a `listen` line are put in place of.
+const LISTEN: &str = "backlog=4096";
 
 /// Paths are below the directory given by `-p`. One worker: the machine's cores are few, and the clients need them.
 const CONFIGURATION: &str = "\

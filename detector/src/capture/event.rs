@@ -79,7 +79,7 @@ fn segment(flow: Flow, at: Timestamp, image: &SegmentImage) -> Option<Segment<'_
         },
         header,
         payload: &[],
-        payload_len: 0,
+        payload_len: usize::try_from(image.payload_len).unwrap_or(usize::MAX),
         proof: None,
     })
 }
@@ -122,7 +122,7 @@ mod tests {
         SegmentImage {
             network: NetworkImage { version: 4, ttl: 64, header_len: 20, ..NetworkImage::default() },
             tcp,
-            reserved: 0,
+            payload_len: 0,
         }
     }
 

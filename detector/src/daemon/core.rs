@@ -272,7 +272,12 @@ impl<M: VerdictMaps> Verdicts<M> {
                     self.judge(hello);
                 }
             }
-            Event::Settled(settled) => self.settled(settled, Decision::Pass),
+            Event::Settled(settled) => {
+                let flow = settled.hello.flow;
+                let decided = self.decided.iter().find(|(decided, _)| *decided == flow);
+                let decision = decided.map_or(Decision::Pass, |(_, decision)| *decision);
+                self.settled(settled, decision);
+            }
         }
     }
 

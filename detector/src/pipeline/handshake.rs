@@ -77,6 +77,11 @@ impl Handshakes {
     /// Takes a client's SYN.
     pub(super) fn syn(&mut self, segment: &Segment<'_>) {
         let base = segment.seq.wrapping_add(1);
+        if segment.payload_len > 0
+            && let Some(same) = self.table.get_mut(&segment.flow).filter(|same| same.base == base)
+        {
+            same.data = true;
+        }
         let before = self.table.get(&segment.flow);
         let known = |known: &Handshake| known.earlier == Some(base) || known.base == base && !known.header.is_empty();
         if before.is_some_and(known) {
@@ -104,9 +109,11 @@ impl Handshakes {
         let client = segment.flow.reversed();
         let base = segment.ack;
         let syn_ack = SynAck { seq: segment.seq, timestamps: timestamp(segment.header).is_some() };
-        if let Some(handshake) = self.table.get_mut(&client)
-            && handshake.base == base
-        {
+        // It takes in the SYN's own data too (TCP Fast Open, RFC 7413).
+        let same = |handshake: &Handshake| {
+            handshake.base == base || handshake.data && base.wrapping_sub(handshake.base) < NEAR
+        };
+        if let Some(handshake) = self.table.get_mut(&client).filter(|handshake| same(handshake)) {
             if handshake.syn_ack.is_none_or(|before| before.seq != syn_ack.seq) {
                 handshake.proof = None;
             }

@@ -171,7 +171,7 @@ impl Pipeline {
         }
         let proof = self.proof(segment);
         if segment.payload.is_empty() {
-            let cut = segment.payload_len > 0;
+            let cut = segment.payload_len > 0 && !flags.syn;
             if cut {
                 self.partials.update(&segment.flow, |partial| partial.state.cut = true);
             }
