@@ -8,6 +8,7 @@ mod block;
 mod control;
 mod demo;
 mod expiry;
+mod flood;
 mod forged;
 mod lab;
 mod lifecycle;
