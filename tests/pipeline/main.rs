@@ -9,6 +9,7 @@ mod cuts;
 mod dtls;
 mod fixture;
 mod flows;
+mod forged;
 mod formats;
 mod mutations;
 mod oracle;

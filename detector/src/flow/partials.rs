@@ -1,5 +1,5 @@
 //! The table of streams in progress. Bounded in number, in bytes allocated and per source (threats.md T17, T18); over
-//! a bound the oldest goes, its own source's oldest first. `S` is what the caller knows about each stream.
+//! a bound the oldest goes, its own source's oldest first, and those of clients whose address is not proven before others. `S` is what the caller knows about each stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -20,6 +20,8 @@ pub struct Partial<S> {
     pub assembler: Assembler,
     /// What the caller knows.
     pub state: S,
+    /// Its client's address is proven: it goes after those of which it isn't.
+    pub proven: bool,
     serial: u64,
 }
 
@@ -27,7 +29,7 @@ impl<S> Partial<S> {
     /// A stream without bytes.
     #[must_use]
     pub fn new(base: u32, started: Timestamp, state: S) -> Self {
-        Self { base, started, assembler: Assembler::default(), state, serial: 0 }
+        Self { base, started, assembler: Assembler::default(), state, proven: false, serial: 0 }
     }
 }
 
@@ -37,6 +39,8 @@ pub struct Partials<S, K = Flow> {
     partials: Aged<Partial<S>, K>,
     /// The streams of each source with a stream in progress, oldest first; stale ones as in [`Aged`].
     sources: HashMap<Source, OneSource<K>>,
+    /// Those that weren't proven when they were added, oldest first; stale ones as in [`Aged`].
+    unproven: VecDeque<(u64, K)>,
     allocated: usize,
     serial: u64,
     limits: Limits,
@@ -61,13 +65,20 @@ impl Key for Flow {
 }
 
 impl<S, K: Key> Partials<S, K> {
-    /// What one stream costs beside its bytes: its entry and its places in two queues of keys that may be half stale.
-    const OVERHEAD: usize = size_of::<(K, Partial<S>)>() + 4 * size_of::<(u64, K)>();
+    /// What one stream costs beside its bytes: its entry and its places in three queues of keys that may be half stale.
+    const OVERHEAD: usize = size_of::<(K, Partial<S>)>() + 6 * size_of::<(u64, K)>();
 
     /// An empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { partials: Aged::default(), sources: HashMap::new(), allocated: 0, serial: 0, limits }
+        Self {
+            partials: Aged::default(),
+            sources: HashMap::new(),
+            unproven: VecDeque::new(),
+            allocated: 0,
+            serial: 0,
+            limits,
+        }
     }
 
     /// Streams in progress.
@@ -112,7 +123,14 @@ impl<S, K: Key> Partials<S, K> {
         let source = self.sources.entry(key.source()).or_insert_with(|| OneSource { count: 0, queue: VecDeque::new() });
         source.count = source.count.saturating_add(1);
         source.queue.push_back((partial.serial, key));
+        if !partial.proven {
+            self.unproven.push_back((partial.serial, key));
+        }
         self.partials.insert(key, partial);
+        if self.unproven.len() > self.partials.len().saturating_mul(2).saturating_add(64) {
+            let partials = &self.partials;
+            self.unproven.retain(|(serial, key)| is_unproven(partials.get(key), *serial));
+        }
         if source.queue.len() > source.count.saturating_mul(2).saturating_add(4) {
             let partials = &self.partials;
             source.queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
@@ -134,14 +152,24 @@ impl<S, K: Key> Partials<S, K> {
     }
 
     /// Takes out the stream that has to go, if a bound is passed: the oldest of `source` if that has too many, else
-    /// the oldest of all.
+    /// the oldest of all; unproven ones first.
     pub fn evict(&mut self, source: Source) -> Option<(K, Partial<S>)> {
         if self.sources.get(&source).is_some_and(|one| one.count > self.limits.partials_per_source) {
             let key = self.oldest_of(source)?;
             return self.remove(&key).map(|partial| (key, partial));
         }
         if self.partials.len() > self.limits.partial_hellos || self.allocated > self.limits.partial_bytes {
-            return self.pop_oldest();
+            return self.pop_unproven().or_else(|| self.pop_oldest());
+        }
+        None
+    }
+
+    /// Takes out the oldest stream whose client's address isn't proven.
+    fn pop_unproven(&mut self) -> Option<(K, Partial<S>)> {
+        while let Some((serial, key)) = self.unproven.pop_front() {
+            if is_unproven(self.partials.get(&key), serial) {
+                return self.remove(&key).map(|partial| (key, partial));
+            }
         }
         None
     }
@@ -163,11 +191,13 @@ impl<S, K: Key> Partials<S, K> {
 
     fn oldest_of(&mut self, source: Source) -> Option<K> {
         let queue = &mut self.sources.get_mut(&source)?.queue;
-        while let Some((serial, key)) = queue.pop_front() {
-            if self.partials.get(&key).is_some_and(|partial| partial.serial == serial) {
-                return Some(key);
-            }
-        }
-        None
+        let partials = &self.partials;
+        queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
+        let unproven = queue.iter().position(|(serial, key)| is_unproven(partials.get(key), *serial));
+        queue.remove(unproven.unwrap_or(0)).map(|(_, key)| key)
     }
+}
+
+fn is_unproven<S>(partial: Option<&Partial<S>>, serial: u64) -> bool {
+    partial.is_some_and(|partial| partial.serial == serial && !partial.proven)
 }

@@ -222,6 +222,7 @@ impl Pipeline {
         self.partials.update(&segment.flow, |partial| {
             if stream.is_none_or(|stream| stream == partial.base || partial.state.index > 0) {
                 partial.state.proof = partial.state.proof.or(Some(proof));
+                partial.proven = true;
             }
         });
         Some((proof, stream))

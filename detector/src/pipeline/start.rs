@@ -155,6 +155,8 @@ impl Pipeline {
             return out(Outcome::Ignored(Ignored::OutOfWindow));
         }
         self.opened.remove(&flow);
+        partial.state.proof = partial.state.proof.or_else(|| self.handshakes.proven(&flow));
+        partial.proven = partial.state.proof.is_some();
         self.partials.insert(flow, partial);
         self.evict(Source::from(flow.source.ip()), out);
     }
