@@ -11,6 +11,7 @@ mod fixture;
 mod flows;
 mod formats;
 mod mutations;
+mod offline;
 mod oracle;
 mod overlaps;
 mod quic;
