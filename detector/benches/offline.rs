@@ -108,14 +108,13 @@ impl Lines {
     }
 }
 
-/// Prints all hellos that huginn-net-tls finds.
+/// Prints all that huginn-net-tls finds, as the example of its documentation does.
 fn huginn(capture: &str) {
     let (sender, receiver) = mpsc::channel();
     HuginnNetTls::new(HUGINN_CONNECTIONS).analyze_pcap(capture, sender, None).expect("a capture of ours");
     let mut out = BufWriter::new(io::stdout().lock());
     for told in receiver {
-        let (source, ja4) = (&told.source, told.sig.ja4.full.value());
-        writeln!(out, "{}\t{}\t{ja4}", source.ip, source.port).expect("a file to write to");
+        writeln!(out, "{told}").expect("a file to write to");
     }
     out.flush().expect("a file to write to");
 }
@@ -123,10 +122,14 @@ fn huginn(capture: &str) {
 /// What huginn-net-tls printed, as hello lines.
 fn huginn_lines(print: &str) -> Vec<u8> {
     let mut lines = Lines::default();
+    let mut client = None;
     for line in print.lines() {
-        let [ip, port, ja4] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
-        let (Ok(ip), Ok(port)) = (ip.parse(), port.parse()) else { continue };
-        lines.add("tcp", (ip, port), &[("ja4", ja4)]);
+        if let Some((source, _server)) = line.strip_prefix("[TLS Client] ").and_then(|line| line.split_once(" → ")) {
+            let parts = source.rsplit_once(':');
+            client = parts.and_then(|(ip, port)| Some((ip.parse().ok()?, port.parse().ok()?)));
+        } else if let (Some(ja4), Some(client)) = (line.strip_prefix("JA4:"), client) {
+            lines.add("tcp", client, &[("ja4", ja4.trim())]);
+        }
     }
     lines.text
 }
