@@ -1,8 +1,8 @@
 //! P12 of the performance targets: 100 copies of all captures, each with clients of its own, through
-//! `detector fingerprint --format json`; beside it, over the same file, huginn-net-tls, tshark and a program that only reads. Each is a
-//! process of its own on one core that writes what it finds into a file; its cost is the CPU time of user and kernel,
-//! since the machine is shared. Every hello that detector and huginn-net-tls tell of is compared with `expected.json`.
-//! `--json PATH` writes the figures too.
+//! `detector fingerprint --format json`; beside it, over the same file, huginn-net-tls, tshark and a program that only
+//! reads. Each is a process of its own on one core that writes what it finds into a file; its cost is the CPU time of
+//! user and kernel, since the machine is shared. Every hello that one of them tells of is compared with
+//! `expected.json`. `--json PATH` writes the figures too.
 
 use std::{
     collections::HashMap,

@@ -1,9 +1,9 @@
 //! Many copies of the captures in one capture file, each with clients of its own, and a check of the hello lines that
 //! `detector fingerprint --format json` prints of it against `expected.json`.
 //!
-//! In: `tests/fixtures/captures`, all of them Ethernet in pcap files of one byte order and resolution. Out: one pcap file. No two
-//! captures in it have a 4-tuple in common, and none begins before the one ahead of it has ended. Memory: the captures
-//! themselves, 2.4 MB, and what is expected of them.
+//! In: `tests/fixtures/captures`, all of them Ethernet in pcap files of one byte order and resolution. Out: one pcap
+//! file. No two captures in it have a 4-tuple in common, and none begins before the one ahead of it has ended. Memory:
+//! the captures themselves, 2.4 MB, and what is expected of them.
 //!
 //! A client's address is part of checksums and nothing else (QUIC's Initial keys are made of a connection ID), so that
 //! every hello of a copy has the fingerprint of the original.

@@ -50,7 +50,7 @@ pub struct Opened {
     pub illegal: bool,
 }
 
-/// Opens datagrams, one after the other. Memory: the largest datagram, and [`KEYS`] connections' keys of some 2 KB.
+/// Opens datagrams, one after the other. Memory: the largest datagram, and the keys of 32 connections, some 2 KB each.
 #[derive(Debug, Default)]
 pub struct Opener {
     bytes: Vec<u8>,
