@@ -127,15 +127,15 @@ fn decimal_group(number: u16) -> ([u8; GROUP], usize) {
         u8::try_from(digit).unwrap_or(0).wrapping_add(b'0')
     };
     let all = [digit(10_000), digit(1000), digit(100), digit(10), digit(1), b'-', 0, 0];
-    // Its leading zeros are shifted out.
+    // Its leading zeros are shifted out, eight bits each.
     let (zeros, length) = match number {
-        0..10 => (4, 2),
-        10..100 => (3, 3),
-        100..1000 => (2, 4),
-        1000..10_000 => (1, 5),
+        0..10 => (32, 2),
+        10..100 => (24, 3),
+        100..1000 => (16, 4),
+        1000..10_000 => (8, 5),
         _ => (0, 6),
     };
-    (u64::from_le_bytes(all).wrapping_shr(zeros * u8::BITS).to_le_bytes(), length)
+    (u64::from_le_bytes(all).wrapping_shr(zeros).to_le_bytes(), length)
 }
 
 /// Text of ours, which is ASCII.
