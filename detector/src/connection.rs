@@ -21,9 +21,10 @@
     )
 )]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt as _};
 use smallvec::SmallVec;
 
 use crate::capture::{Flow, Proof};

@@ -12,6 +12,7 @@ mod flows;
 mod forged;
 mod formats;
 mod mutations;
+mod offline;
 mod oracle;
 mod overlaps;
 mod quic;

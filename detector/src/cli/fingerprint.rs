@@ -248,7 +248,8 @@ struct Printer<W: Write> {
 
 enum Form<W: Write> {
     Table(Table, BufWriter<W>),
-    Json(BufWriter<W>),
+    /// With room for one line.
+    Json(BufWriter<W>, Vec<u8>),
     Csv(Sheet<BufWriter<W>>),
 }
 
@@ -260,7 +261,7 @@ impl<W: Write> Printer<W> {
                 table.load_style(presets::NOTHING).set_header(report::COLUMNS);
                 Form::Table(table, out)
             }
-            Output::Json => Form::Json(out),
+            Output::Json => Form::Json(out, Vec::new()),
             Output::Csv => Form::Csv(Sheet::new(out)),
         };
         Self { form, failed: None }
@@ -276,8 +277,11 @@ impl<W: Write> Printer<W> {
                 table.add_row(report::row(&settled.hello));
                 Ok(())
             }
-            Form::Json(out) => {
-                serde_json::to_writer(&mut *out, &line).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
+            Form::Json(out, text) => {
+                text.clear();
+                let made = serde_json::to_writer(&mut *text, &line).map_err(io::Error::from);
+                text.push(b'\n');
+                made.and_then(|()| out.write_all(text))
             }
             Form::Csv(sheet) => sheet.row(&line),
         };
@@ -295,7 +299,7 @@ impl<W: Write> Printer<W> {
                 }
                 out.flush()
             }
-            Form::Json(mut out) => out.flush(),
+            Form::Json(mut out, _) => out.flush(),
             Form::Csv(sheet) => sheet.end(),
         }
     }

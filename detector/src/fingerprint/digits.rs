@@ -84,13 +84,29 @@ pub(super) fn hex_list(text: &mut Text, codes: impl Iterator<Item = u16>) {
     }
 }
 
+/// Bytes that hold the decimal digits of any code and the `-` behind them, with two to spare.
+const GROUP: usize = size_of::<u64>();
+
 /// Appends `numbers` in decimal, with `-` between.
 #[inline]
-pub(super) fn decimal_list(text: &mut Text, numbers: impl Iterator<Item = u16>) {
+pub(super) fn decimal_list(text: &mut Text, mut numbers: impl Iterator<Item = u16>) {
     let before = text.len();
-    for number in numbers {
-        decimal(text, number);
-        text.push(b'-');
+    let mut block = [0; BLOCK * GROUP];
+    loop {
+        let (mut count, mut end): (usize, usize) = (0, 0);
+        for number in numbers.by_ref().take(BLOCK) {
+            let (group, length) = decimal_group(number);
+            // Whole groups are written, each over what the one before had to spare.
+            if let Some(place) = block.get_mut(end..).and_then(<[u8]>::first_chunk_mut) {
+                *place = group;
+            }
+            end = end.wrapping_add(length);
+            count = count.wrapping_add(1);
+        }
+        text.extend_from_slice(block.get(..end).unwrap_or_default());
+        if count < BLOCK {
+            break;
+        }
     }
     if text.len() > before {
         text.pop();
@@ -100,25 +116,31 @@ pub(super) fn decimal_list(text: &mut Text, numbers: impl Iterator<Item = u16>) 
 /// Appends `number` in decimal.
 #[inline]
 pub(super) fn decimal(text: &mut Text, number: u16) {
-    // Five digits with their zeros, then those from the first that counts.
+    decimal_list(text, std::iter::once(number));
+}
+
+/// `number` in decimal and a `-`, and how many bytes these are.
+#[inline]
+fn decimal_group(number: u16) -> ([u8; GROUP], usize) {
     let digit = |power: u16| {
         let digit = number.checked_div(power).unwrap_or(0) % 10;
         u8::try_from(digit).unwrap_or(0).wrapping_add(b'0')
     };
-    let digits = [digit(10_000), digit(1000), digit(100), digit(10), digit(1)];
-    let skip = match number {
-        0..10 => 4,
-        10..100 => 3,
-        100..1000 => 2,
-        1000..10_000 => 1,
-        _ => 0,
+    let all = [digit(10_000), digit(1000), digit(100), digit(10), digit(1), b'-', 0, 0];
+    // Its leading zeros are shifted out, eight bits each.
+    let (zeros, length) = match number {
+        0..10 => (32, 2),
+        10..100 => (24, 3),
+        100..1000 => (16, 4),
+        1000..10_000 => (8, 5),
+        _ => (0, 6),
     };
-    text.extend_from_slice(digits.get(skip..).unwrap_or_default());
+    (u64::from_le_bytes(all).wrapping_shr(zeros).to_le_bytes(), length)
 }
 
 /// Text of ours, which is ASCII.
 pub(super) fn string(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).into_owned()
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -134,6 +156,17 @@ mod tests {
             text.clear();
             hex_list(&mut text, [number].into_iter());
             assert_eq!(string(&text), format!("{number:04x}"));
+        }
+    }
+
+    #[test]
+    fn lists_of_any_length_have_their_separators() {
+        for length in [0, 1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            let codes: Vec<u16> = (0..length as u32).map(|code| (code * 40_503) as u16).collect();
+            let mut text = Text::new();
+            decimal_list(&mut text, codes.iter().copied());
+            let words: Vec<String> = codes.iter().map(u16::to_string).collect();
+            assert_eq!(string(&text), words.join("-"));
         }
     }
 }

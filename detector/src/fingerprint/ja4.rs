@@ -13,6 +13,9 @@ use crate::tls::hello::{ClientHello, extension};
 /// Bytes of a JA4 value.
 pub const LENGTH: usize = 36;
 
+/// Bytes before its first underscore.
+const HEAD: usize = 10;
+
 /// A JA4 value: `t13d1516h2_8daaf6152771_d8a2da3f94cd`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ja4([u8; LENGTH]);
@@ -144,6 +147,8 @@ pub struct Parts {
     alpn: [u8; 2],
     pub(super) ciphers: List,
     pub(super) extensions: List,
+    /// In ascending order.
+    pub(super) sorted_extensions: List,
     signature_algorithms: List,
 }
 
@@ -152,13 +157,15 @@ impl Parts {
     #[must_use]
     pub fn new(hello: &ClientHello<'_>, transport: Transport) -> Self {
         let extensions = hello.extensions.iter().map(|extension| extension.code);
+        let extensions = list(extensions.filter(|code| !is_grease(*code)));
         Self {
             transport,
             version: version(hello),
             has_server_name: hello.has_server_name,
             alpn: alpn(hello),
             ciphers: list(hello.cipher_suites.iter().filter(|code| !is_grease(*code))),
-            extensions: list(extensions.filter(|code| !is_grease(*code))),
+            sorted_extensions: sorted(&extensions),
+            extensions,
             signature_algorithms: list(hello.signature_algorithms.iter().filter(|code| !is_grease(*code))),
         }
     }
@@ -166,46 +173,39 @@ impl Parts {
     /// Whether an extension is there twice.
     #[must_use]
     pub fn duplicate_extension(&self) -> bool {
-        self.sorted_extensions().array_windows().any(|[a, b]| a == b)
-    }
-
-    /// The extensions in ascending order.
-    pub(super) fn sorted_extensions(&self) -> List {
-        sorted(&self.extensions)
+        self.sorted_extensions.array_windows().any(|[a, b]| a == b)
     }
 
     /// The hashed form.
     #[must_use]
     pub fn ja4(&self, order: Order) -> Ja4 {
-        let mut text = Text::new();
-        self.cipher_text(order, &mut text);
-        let b = hash(&text);
-        text.clear();
-        self.extension_text(order, &mut text);
-        let c = hash(&text);
-        let mut value = [b'_'; LENGTH];
-        let places = [(0, &self.head(order)[..]), (11, &b[..]), (24, &c[..])];
-        for (at, part) in places {
-            for (place, byte) in value.iter_mut().skip(at).zip(part) {
-                *place = *byte;
-            }
-        }
-        Ja4(value)
+        self.text(order).ja4()
     }
 
     /// The raw form.
     #[must_use]
     pub fn raw(&self, order: Order) -> String {
+        string(&self.text(order).text)
+    }
+
+    /// The hashed and the raw form.
+    pub(super) fn both(&self, order: Order) -> (Ja4, String) {
+        let raw = self.text(order);
+        (raw.ja4(), string(&raw.text))
+    }
+
+    fn text(&self, order: Order) -> Raw {
         let mut text = Text::from_slice(&self.head(order));
         text.push(b'_');
         self.cipher_text(order, &mut text);
+        let ciphers_end = text.len();
         text.push(b'_');
         self.extension_text(order, &mut text);
-        string(&text)
+        Raw { text, ciphers_end }
     }
 
-    /// The first ten characters.
-    fn head(&self, order: Order) -> [u8; 10] {
+    /// The first characters.
+    fn head(&self, order: Order) -> [u8; HEAD] {
         let [v0, v1] = *version_name(self.version);
         let sni = if self.has_server_name { b'd' } else { b'i' };
         let extensions = match order {
@@ -232,13 +232,35 @@ impl Parts {
         } else {
             let stable = order == Order::Stable;
             let hashed = |code: &u16| !(is_named_in_head(*code) || stable && is_unstable(*code));
-            hex_list(text, self.sorted_extensions().iter().copied().filter(hashed));
+            hex_list(text, self.sorted_extensions.iter().copied().filter(hashed));
         }
         // Rule 9: none, no underscore.
         if !self.signature_algorithms.is_empty() {
             text.push(b'_');
             hex_list(text, self.signature_algorithms.iter().copied());
         }
+    }
+}
+
+/// The raw form in the making.
+struct Raw {
+    text: Text,
+    ciphers_end: usize,
+}
+
+impl Raw {
+    /// Its parts, the latter two without the underscore before them, hashed.
+    fn ja4(&self) -> Ja4 {
+        let part = |range| self.text.get(range).unwrap_or_default();
+        let (b, c) = (part(HEAD..self.ciphers_end), part(self.ciphers_end..self.text.len()));
+        let (b, c) = (hash(b.get(1..).unwrap_or_default()), hash(c.get(1..).unwrap_or_default()));
+        let mut value = [b'_'; LENGTH];
+        for (at, part) in [(0, part(0..HEAD)), (11, &b), (24, &c)] {
+            for (place, byte) in value.iter_mut().skip(at).zip(part) {
+                *place = *byte;
+            }
+        }
+        Ja4(value)
     }
 }
 

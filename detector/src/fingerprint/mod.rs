@@ -103,14 +103,15 @@ impl Fingerprinter {
         let Known { ja4, ja4_stable } = self.known(hello, transport);
         let parts = Parts::new(hello, transport);
         let (ja3_raw, ja3, ja3n) = ja3::all(hello, &parts);
+        let (ja4_o, ja4_ro) = parts.both(Order::Wire);
         Fingerprint {
             ja3,
             ja3_raw,
             ja3n,
             ja4,
             ja4_r: parts.raw(Order::Sorted),
-            ja4_o: parts.ja4(Order::Wire),
-            ja4_ro: parts.raw(Order::Wire),
+            ja4_o,
+            ja4_ro,
             ja4_stable,
             server_name: hello.server_name.map(escape),
             alpn: hello.alpn.iter().map(escape).collect(),

@@ -1,8 +1,10 @@
 //! A map from flows, or from other keys, that knows which entry is the oldest. Each operation is O(1) on average.
 //! Memory: the entries, and a queue of at most twice as many keys plus 64.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::capture::Flow;
 

@@ -1,8 +1,10 @@
 //! The table of streams in progress. Bounded in number, in bytes allocated and per source (threats.md T17, T18); over
 //! a bound the oldest goes, its own source's oldest first, and those of clients whose address is not proven before others. `S` is what the caller knows about each stream.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Aged, Limits, Source};
 use crate::capture::Flow;

@@ -1,5 +1,7 @@
 //! Takes the protection off the Initial packets of one datagram (RFC 9001 section 5).
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 
 use rustls::Side;
@@ -48,10 +50,11 @@ pub struct Opened {
     pub illegal: bool,
 }
 
-/// Opens datagrams, one after the other. Memory: the largest datagram.
+/// Opens datagrams, one after the other. Memory: the largest datagram, and the keys of 32 connections, some 2 KB each.
 #[derive(Debug, Default)]
 pub struct Opener {
     bytes: Vec<u8>,
+    ring: KeyRing,
 }
 
 impl Opener {
@@ -67,7 +70,6 @@ impl Opener {
     /// `None` if no key opens any Initial packet in it.
     pub fn open(&mut self, datagram: &[u8], others: impl Iterator<Item = Known> + Clone) -> Option<Opened> {
         self.bytes.clear();
-        let mut ring = KeyRing::default();
         let mut first = None;
         let mut result: Option<Opened> = None;
         for packet in packets(datagram) {
@@ -77,12 +79,13 @@ impl Opener {
                 continue;
             }
             let found = if let Some(opened) = &result {
-                self.decrypt(&packet, &mut ring, opened.known)
+                self.decrypt(&packet, opened.known)
             } else {
-                let largest = others.clone().find(|other| other.id == id).map_or(0, |own| own.largest);
+                // Those of its own ID last, unless it is known: an ID of the server's needs no keys to be made.
+                let own = others.clone().find(|other| other.id == id);
                 let others = others.clone().filter(|other| other.id != id);
-                let mut candidates = std::iter::once(Known { id, largest }).chain(others);
-                candidates.find_map(|known| self.decrypt(&packet, &mut ring, known))
+                let new = own.is_none().then_some(Known { id, largest: 0 });
+                own.into_iter().chain(others).chain(new).find_map(|known| self.decrypt(&packet, known))
             };
             let Some((known, payload)) = found else { continue };
             let opened = result.get_or_insert_with(Opened::default);
@@ -94,15 +97,10 @@ impl Opener {
         result
     }
 
-    /// Opens `packet` at the end of `bytes` with the keys of `known`. What is known then, and where the payload lies,
-    /// if it is a legal one.
-    fn decrypt(
-        &mut self,
-        packet: &Packet<'_>,
-        ring: &mut KeyRing,
-        known: Known,
-    ) -> Option<(Known, Option<Range<usize>>)> {
-        let keys = ring.get(packet.header.version, known.id)?;
+    /// Opens `packet` at the end of `bytes` with the keys of `known`. What is known then, and where the payload lies, if
+    /// it is a legal one.
+    fn decrypt(&mut self, packet: &Packet<'_>, known: Known) -> Option<(Known, Option<Range<usize>>)> {
+        let keys = self.ring.get(packet.header.version, known.id)?;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(packet.bytes);
         let opened =
@@ -176,23 +174,33 @@ fn packet_number(truncated: u64, length: usize, largest: u64) -> u64 {
     }
 }
 
-/// The keys that were made for one datagram: each is made once, however many packets try it.
+/// Connections whose keys are kept. Making them costs more than all else about a packet, and the datagrams of a hello,
+/// and what its client sends after it, come within a few milliseconds.
+const KEYS: usize = 32;
+
+/// The keys that were made last.
 #[derive(Default)]
 struct KeyRing {
-    keys: SmallVec<[((Version, ConnectionId), Keys); 2]>,
+    keys: VecDeque<((Version, ConnectionId), Keys)>,
 }
 
 impl KeyRing {
     fn get(&mut self, version: Version, id: ConnectionId) -> Option<&Keys> {
         let name = (version, id);
-        let index = match self.keys.iter().position(|(known, _)| *known == name) {
-            Some(index) => index,
-            None => {
-                self.keys.push((name, keys(version, &id)?));
-                self.keys.len().checked_sub(1)?
-            }
-        };
-        self.keys.get(index).map(|(_, keys)| keys)
+        if let Some(index) = self.keys.iter().position(|(known, _)| *known == name) {
+            return self.keys.get(index).map(|(_, keys)| keys);
+        }
+        if self.keys.len() >= KEYS {
+            self.keys.pop_back();
+        }
+        self.keys.push_front((name, keys(version, &id)?));
+        self.keys.front().map(|(_, keys)| keys)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").field("keys", &self.keys.len()).finish()
     }
 }
 
