@@ -33,10 +33,15 @@ pub enum Kind {
     Firefox,
     /// curl_cffi imitating Safari.
     Safari,
+    /// aioquic: HTTP/3 over QUIC.
+    Aioquic,
+    /// The same over version 2 of QUIC.
+    #[serde(rename = "aioquic_v2")]
+    AioquicV2,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that speak TCP.
     pub const ALL: [Self; 6] = [Self::Curl, Self::Openssl, Self::Python, Self::Chrome, Self::Firefox, Self::Safari];
 
     fn argument(self) -> &'static str {
@@ -47,6 +52,8 @@ impl Kind {
             Self::Chrome => "chrome",
             Self::Firefox => "firefox",
             Self::Safari => "safari",
+            Self::Aioquic => "aioquic",
+            Self::AioquicV2 => "aioquic_v2",
         }
     }
 }
@@ -62,7 +69,7 @@ pub struct Report {
     pub status: Option<u16>,
     /// Why there is none.
     pub error: Option<String>,
-    /// CLOCK_MONOTONIC seconds before the TCP connection.
+    /// CLOCK_MONOTONIC seconds before the connection.
     pub started: f64,
     /// And after the answer or the error.
     pub ended: f64,

@@ -11,5 +11,6 @@ mod expiry;
 mod lab;
 mod lifecycle;
 mod matrix;
+mod quic;
 mod scene;
 mod signature;
