@@ -1,5 +1,6 @@
-//! Done when 2 of part 2: real QUIC and DTLS through the live daemon. Each handshake that the server counts is one hello
-//! that is told, with the corpus' JA4 and the proof of its client's address; forged hellos are counted, and none is told.
+//! Done when 2 of part 2: real QUIC and DTLS through the live daemon. Each handshake that the server counts is one
+//! hello that is told, with the corpus' JA4 and the proof of its client's address; forged hellos are counted, and none
+//! is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -50,6 +51,7 @@ fn aioquic(kind: Kind, address: IpAddr, version: Version, retry: bool) -> Result
     let reports = batch(&scene.lab, &Target { parallel: 2, ..Target::new(address) }, &[kind], HANDSHAKES)?;
     ensure!(reports.iter().all(Report::answered), "not all got their page: {reports:?}");
     let seen = scene.check()?;
+    ensure!(seen.void == if retry { seen.handshakes } else { 0 }, "{} void hellos", seen.void);
     ensure!(seen.versions == [version], "other versions: {:?}", seen.versions);
     let ports: BTreeSet<u16> = reports.iter().filter_map(|report| report.port).collect();
     ensure!(seen.ports == ports, "ports {:?} against {ports:?}", seen.ports);
@@ -57,7 +59,8 @@ fn aioquic(kind: Kind, address: IpAddr, version: Version, retry: bool) -> Result
     let corpus = corpus("aioquic-h3", |_| true)?;
     ensure!(seen.ja4.len() == 1 && seen.ja4.is_subset(&corpus), "{:?} against the corpus' {corpus:?}", seen.ja4);
     let how = if retry { "Retry" } else { "no Retry" };
-    show(&format!("aioquic {version:?} to {address}, {how}: {} handshakes, as many hellos", seen.handshakes));
+    let Seen { handshakes, void, .. } = seen;
+    show(&format!("aioquic {version:?} to {address}, {how}: {handshakes} handshakes, as many hellos, {void} void"));
     Ok(())
 }
 
@@ -105,6 +108,8 @@ struct Scene {
 /// What was seen of the clients.
 struct Seen {
     handshakes: usize,
+    /// Hellos that were told as not the server's.
+    void: usize,
     ports: BTreeSet<u16>,
     ja4: BTreeSet<String>,
     versions: Vec<Version>,
@@ -135,6 +140,7 @@ impl Scene {
         // aioquic sends another hello after a Retry packet: the first is void then.
         let told: Vec<&Value> = lines.iter().filter(|line| line["void"].is_null()).collect();
         ensure!(told.len() == handshakes, "{} hellos of {handshakes} handshakes", told.len());
+        let void = lines.len() - told.len();
         let ports = told.iter().filter_map(|line| u16::try_from(line["src_port"].as_u64()?).ok()).collect();
         let ja4 = told.iter().filter_map(|line| line["ja4"].as_str().map(str::to_owned)).collect();
 
@@ -142,7 +148,7 @@ impl Scene {
         let (live, recorded) = (by_place(&lines)?, by_place(&offline(&capture)?)?);
         ensure!(live == recorded, "live and from tcpdump's file:\n{live:?}\n{recorded:?}");
         let (versions, out_of_order) = pieces(&capture)?;
-        Ok(Seen { handshakes, ports, ja4, versions, out_of_order })
+        Ok(Seen { handshakes, void, ports, ja4, versions, out_of_order })
     }
 }
 
@@ -246,7 +252,8 @@ fn forged_initials_are_never_told() -> Result<()> {
     let mut forger = Process::start("forge.py", &mut command)?;
     let stop = forger.child().stdin.take().context("no pipe")?;
     until("forged hellos in the daemon", PATIENCE, || Ok((complete(&daemon.metrics(&lab)?) >= 1000.0).then_some(())))?;
-    let reports = batch(&lab, &Target::new(SERVER_V4), &[Kind::Aioquic], REAL)?;
+    let target = Target { parallel: 4, ..Target::new(SERVER_V4) };
+    let reports = batch(&lab, &target, &[Kind::Aioquic], REAL)?;
     drop(stop);
     ensure!(reports.iter().all(Report::answered), "not all got their page: {reports:?}");
     let ended = forger.wait(PATIENCE * if full { 60 } else { 3 })?;

@@ -76,8 +76,8 @@ impl Known {
         if known.is_some_and(Self::is_told) { Ignored::AfterHello } else { Ignored::NotHello }
     }
 
-    /// The server says what it is called. What follows from what the client sent is no secret of the server's: some make
-    /// theirs from the client's.
+    /// The server says what it is called. What follows from what the client sent is no secret of the server's: some
+    /// make theirs from the client's.
     fn note_server(&mut self, header: &LongHeader) {
         let id = header.source;
         let (name, told) = (id.as_bytes(), |connection: &Connection| connection.keys.id);
