@@ -1,6 +1,5 @@
 //! A Python environment of this checkout's own, with curl_cffi (curl with the TLS of browsers) and aioquic (HTTP/3).
-//! In: `requirements.txt`,
-//! every version fixed. Out: `tools/venv` in the target directory.
+//! In: `requirements.txt`, every version fixed. Out: `tools/venv` in the target directory.
 
 use std::{fs, path::Path, process::Command};
 
