@@ -1,10 +1,11 @@
-"""One TLS connection by each kind of client.
+"""One TLS or QUIC connection by each kind of client.
 
 In: a Target (where to connect, from where, how long to wait). Out: (local port or None, HTTP status), or an exception
-whose text is the error. Each call makes one fresh TCP connection, asks for `/` and reads the whole answer; no session
+whose text is the error. Each call makes one fresh connection, asks for `/` and reads the whole answer; no session
 is resumed, no certificate is checked (the server's is self-made). Memory: one small answer.
 """
 
+import asyncio
 import itertools
 import random
 import socket
@@ -239,6 +240,62 @@ def _send_decoy(plain, fault):
         raw.sendto(segment, (destination, 0))
 
 
+def _http3(version):
+    """aioquic over one version of QUIC."""
+
+    def fetch(target):
+        if target.source:
+            raise Failed("aioquic can't be told its own address")
+        return asyncio.run(asyncio.wait_for(_http3_get(target, version), target.timeout))
+
+    fetch.__doc__ = f"aioquic, QUIC version {version}."
+    return fetch
+
+
+async def _http3_get(target, version):
+    from aioquic.asyncio import QuicConnectionProtocol, connect
+    from aioquic.h3.connection import H3_ALPN, H3Connection
+    from aioquic.h3.events import HeadersReceived
+    from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.packet import QuicProtocolVersion
+
+    class Client(QuicConnectionProtocol):
+        """One connection with one request."""
+
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.http = H3Connection(self._quic)
+            self.status = asyncio.get_running_loop().create_future()
+
+        def quic_event_received(self, event):
+            for answer in self.http.handle_event(event):
+                if isinstance(answer, HeadersReceived) and not self.status.done():
+                    self.status.set_result(int(dict(answer.headers)[b":status"]))
+
+        def ask(self, path):
+            names = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", target.name.encode())]
+            stream = self._quic.get_next_available_stream_id()
+            self.http.send_headers(stream, [*names, (b":path", path)], end_stream=True)
+            self.transmit()
+
+    configuration = QuicConfiguration(
+        alpn_protocols=H3_ALPN,
+        server_name=target.name,
+        verify_mode=ssl.CERT_NONE,
+        supported_versions=[QuicProtocolVersion[f"VERSION_{version}"]],
+    )
+    options = {
+        "configuration": configuration,
+        "create_protocol": Client,
+        # As a client does that resumes: only then aioquic says which kinds of resumption it knows.
+        "session_ticket_handler": lambda ticket: None,
+    }
+    async with connect(target.address, target.port, **options) as client:
+        port = client._transport.get_extra_info("sockname")[1]
+        client.ask(b"/")
+        return port, await client.status
+
+
 KINDS = {
     "curl": curl,
     "openssl": openssl,
@@ -249,6 +306,8 @@ KINDS = {
     "fastopen": fastopen,
     "decoychecksum": _decoy("checksum"),
     "decoytimestamp": _decoy("timestamp"),
+    "aioquic": _http3(1),
+    "aioquic_v2": _http3(2),
 }
 
 

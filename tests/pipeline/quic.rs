@@ -387,7 +387,7 @@ fn the_server_s_id_proves_the_address() {
 }
 
 #[test]
-fn a_retry_packet_proves_the_address_and_may_not_change_the_hello() {
+fn a_retry_packet_proves_the_address_and_the_hello_after_it_counts() {
     let [sample, other, ..] = few()[..] else { unreachable!() };
     let mut client = Client::new(Version::V1, ID);
     let first = up(client.hello(message(sample)));
@@ -397,7 +397,15 @@ fn a_retry_packet_proves_the_address_and_may_not_change_the_hello() {
     let heard = deliver([&first, &retry, &again]);
     assert_eq!((heard.said.hellos.len(), heard.proven), (1, vec![Proof::QuicPath]));
     assert_eq!(heard.said.ignored, [Ignored::NotHello, Ignored::Duplicate]);
-    let heard = deliver([&first, &retry, &up(client.hello(message(other)))]);
+    // The server has read nothing before the Retry packet, so that the second is its hello.
+    let changed = up(client.hello(message(other)));
+    let heard = deliver([&first, &retry, &changed]);
+    let [_, second] = &heard.said.hellos[..] else { panic!("{heard:?}") };
+    check(second, other, "after the Retry packet");
+    assert_eq!((second.proof, heard.void), (Some(Proof::QuicPath), vec![Void::OverlapConflict]));
+    // It has read the first if it answers with anything else.
+    let initial = down(Client::new(Version::V1, ID).answer(0, SERVER));
+    let heard = deliver([&first, &initial, &changed]);
     assert_eq!((heard.said.hellos.len(), heard.void), (1, vec![Void::OverlapConflict]));
     assert_eq!(heard.said.causes(), [Cause::OverlapConflict]);
 }

@@ -36,7 +36,7 @@ impl Tcpdump {
         let mut command = lab.server().command("tcpdump");
         // -Z root: it may not give up root, the directory is root's. Whole packets, a large buffer, written at once.
         command.args(["-i", SERVER_INTERFACE, "-Q", "in", "-s", "0", "-B", "65536", "-U", "-Z", "root", "-w"]);
-        command.arg(&file).arg(format!("tcp dst port 443 or udp dst port {MARKER_PORT}"));
+        command.arg(&file).arg(format!("dst port 443 or udp dst port {MARKER_PORT}"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&messages)?);
         let process = Process::start("tcpdump", &mut command)?;
         let mut tcpdump = Self { process, file, messages };

@@ -39,10 +39,15 @@ pub enum Kind {
     DecoyChecksum,
     /// The same, with a timestamp long past.
     DecoyTimestamp,
+    /// aioquic: HTTP/3 over QUIC.
+    Aioquic,
+    /// The same over version 2 of QUIC.
+    #[serde(rename = "aioquic_v2")]
+    AioquicV2,
 }
 
 impl Kind {
-    /// Those of which every request is like any other: the rest are for tests of their own.
+    /// Those that speak TCP as clients do; the rest are for tests of their own.
     pub const ALL: [Self; 6] = [Self::Curl, Self::Openssl, Self::Python, Self::Chrome, Self::Firefox, Self::Safari];
 
     fn argument(self) -> &'static str {
@@ -56,6 +61,8 @@ impl Kind {
             Self::Fastopen => "fastopen",
             Self::DecoyChecksum => "decoychecksum",
             Self::DecoyTimestamp => "decoytimestamp",
+            Self::Aioquic => "aioquic",
+            Self::AioquicV2 => "aioquic_v2",
         }
     }
 }
@@ -71,7 +78,7 @@ pub struct Report {
     pub status: Option<u16>,
     /// Why there is none.
     pub error: Option<String>,
-    /// CLOCK_MONOTONIC seconds before the TCP connection.
+    /// CLOCK_MONOTONIC seconds before the connection.
     pub started: f64,
     /// And after the answer or the error.
     pub ended: f64,

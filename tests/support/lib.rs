@@ -1,15 +1,21 @@
 //! What the suites that need a network share: two network namespaces with a wire between them ([`lab`]), and in them
-//! a web server ([`server`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon ([`daemon`]).
+//! web servers ([`server`], [`datagrams`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon
+//! ([`daemon`]).
 //!
 //! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, the Python of `cargo xtask setup`, and the `detector`
 //! binary. Out: values to assert on. Everything that is started is a [`process::Process`], which ends with its value;
 //! every wait has a deadline ([`deadline`]). A missing program is an error that says how to get it, never a skip.
 //! Memory: what the programs print in one test. [`copies`] needs none of this: it makes large captures of small ones.
+//! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, `chromium`, the Python of `cargo xtask setup`, and the
+//! `detector` binary. Out: values to assert on. Everything that is started is a [`process::Process`], which ends with
+//! its value; every wait has a deadline ([`deadline`]). A missing program is an error that says how to get it, never a
+//! skip. Memory: what the programs print in one test.
 
 pub mod capture;
 pub mod clients;
 pub mod copies;
 pub mod daemon;
+pub mod datagrams;
 pub mod deadline;
 pub mod figures;
 pub mod forge;

@@ -19,7 +19,7 @@ pub fn detector() -> Result<PathBuf> {
         .context("`detector` is not built for this profile: run `cargo build --package detector`, or set DETECTOR_BIN")
 }
 
-/// The Python that has curl_cffi: `DETECTOR_PYTHON`, or what `cargo xtask setup` made.
+/// The Python that has curl_cffi and aioquic: `DETECTOR_PYTHON`, or what `cargo xtask setup` made.
 ///
 /// # Errors
 /// When it isn't set up.
@@ -45,7 +45,13 @@ pub fn search_path() -> Result<OsString> {
 /// The client drivers, in the source tree.
 #[must_use]
 pub fn clients() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/clients.py")
+    script("clients.py")
+}
+
+/// A Python program of `tests/clients`, in the source tree.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
 /// The README, in the source tree.

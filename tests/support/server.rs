@@ -2,7 +2,7 @@
 //! protects. Out: a running server, and the requests it answered.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +15,36 @@ use crate::process::{Process, output};
 pub const SERVER_NAME: &str = "shop.example";
 /// Plain HTTP: not a protected port.
 pub const PLAIN_PORT: u16 = 8080;
+
+/// A key and its self-made certificate for [`SERVER_NAME`], in files.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The private key.
+    pub key: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+}
+
+impl Certificate {
+    /// Makes `key.pem` and `certificate.pem` in a directory.
+    ///
+    /// # Errors
+    /// When openssl is missing.
+    pub fn make(directory: &Path) -> Result<Self> {
+        let made = Self { key: directory.join("key.pem"), certificate: directory.join("certificate.pem") };
+        output(
+            Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+                .args(["-days", "2", "-subj", &format!("/CN={SERVER_NAME}")])
+                .args(["-addext", &format!("subjectAltName=DNS:{SERVER_NAME}")])
+                .arg("-keyout")
+                .arg(&made.key)
+                .arg("-out")
+                .arg(&made.certificate),
+        )?;
+        Ok(made)
+    }
+}
 
 /// A running nginx.
 #[derive(Debug)]
@@ -39,17 +69,7 @@ impl Nginx {
     pub fn start_with(lab: &Lab, listen: &str) -> Result<Self> {
         let directory = lab.file("nginx");
         fs::create_dir(&directory)?;
-        let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
-        output(
-            Command::new("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-                .args(["-days", "2", "-subj", &format!("/CN={SERVER_NAME}")])
-                .args(["-addext", &format!("subjectAltName=DNS:{SERVER_NAME}")])
-                .arg("-keyout")
-                .arg(key)
-                .arg("-out")
-                .arg(certificate),
-        )?;
+        Certificate::make(&directory)?;
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, CONFIGURATION.replace(LISTEN, &format!("backlog=4096 {listen}")))?;
         let errors = directory.join("error.log");

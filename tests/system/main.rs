@@ -13,5 +13,6 @@ mod forged;
 mod lab;
 mod lifecycle;
 mod matrix;
+mod quic;
 mod scene;
 mod signature;

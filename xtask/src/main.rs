@@ -35,7 +35,7 @@ const VERBS: [Verb; 7] = [
         name: "setup",
         usage: "",
         about: "Installs what building, testing and the demo need and is missing: system packages, a Rust toolchain for \
-                eBPF, bpf-linker, a Python with curl_cffi. Takes seconds when all is there.",
+                eBPF, bpf-linker, a Python with curl_cffi and aioquic. Takes seconds when all is there.",
         run: setup::run,
     },
     Verb {

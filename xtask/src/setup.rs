@@ -45,7 +45,11 @@ pub(crate) fn install() -> Result<()> {
             compiler::install,
         ),
         ("bpf-linker", "links the kernel's half, with that toolchain's LLVM", linker::install),
-        ("Python with curl_cffi", "clients that imitate browsers, for tests and demo", python::install),
+        (
+            "Python with curl_cffi and aioquic",
+            "clients that imitate browsers, and HTTP/3, for tests and demo",
+            python::install,
+        ),
         ("kernel", "the programs use what Linux has since 5.18", kernel),
     ];
     let count = STEPS.len();

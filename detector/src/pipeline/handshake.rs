@@ -26,9 +26,9 @@ pub(super) struct Handshake {
     at: Timestamp,
     /// Sequence number of the client's first byte.
     base: u32,
-    /// The same of the connection that the server had accepted on this 4-tuple when this SYN came: until the server
-    /// answers, the SYN may be forged.
-    earlier: Option<u32>,
+    /// Another SYN on the 4-tuple, after the server had answered this one: until it answers the other too, that may be
+    /// forged.
+    next: Option<Box<Handshake>>,
     network: Network,
     /// The SYN's TCP header; empty if only the SYN-ACK was seen.
     header: SmallVec<[u8; 40]>,
@@ -51,7 +51,7 @@ impl Handshake {
         Self {
             at,
             base,
-            earlier: None,
+            next: None,
             network: Network::default(),
             header: SmallVec::new(),
             data: false,
@@ -59,6 +59,33 @@ impl Handshake {
             syn_ack: None,
             proof: None,
         }
+    }
+
+    /// Reads what the SYN says; of the same SYN again, what it hadn't said.
+    fn read(&mut self, segment: &Segment<'_>) {
+        self.data |= segment.payload_len > 0;
+        if !self.header.is_empty() {
+            return;
+        }
+        self.at = segment.at;
+        self.network = segment.network;
+        self.header = segment.header.into();
+        self.partial = match segment.checksum() {
+            Checksum::Valid => Some(false),
+            Checksum::Partial => Some(true),
+            Checksum::Bad | Checksum::Unknown => None,
+        };
+    }
+
+    /// Whether a SYN-ACK that acknowledges `ack` answers this SYN; it takes in the SYN's own data too (TCP Fast Open, RFC
+    /// 7413).
+    fn takes(&self, ack: u32) -> bool {
+        ack == self.base || self.data && self.is_near(ack)
+    }
+
+    /// Whether a byte at `seq` may be one of the connection's first.
+    fn is_near(&self, seq: u32) -> bool {
+        seq.wrapping_sub(self.base) < NEAR
     }
 }
 
@@ -77,31 +104,19 @@ impl Handshakes {
     /// Takes a client's SYN.
     pub(super) fn syn(&mut self, segment: &Segment<'_>) {
         let base = segment.seq.wrapping_add(1);
-        if segment.payload_len > 0
-            && let Some(same) = self.table.get_mut(&segment.flow).filter(|same| same.base == base)
-        {
-            same.data = true;
+        match self.table.get_mut(&segment.flow) {
+            Some(known) if known.base == base => known.read(segment),
+            Some(answered) if answered.syn_ack.is_some() => {
+                let mut next = Box::new(Handshake::new(segment.at, base));
+                next.read(segment);
+                answered.next = Some(next);
+            }
+            _ => {
+                let mut handshake = Handshake::new(segment.at, base);
+                handshake.read(segment);
+                self.insert(segment.flow, handshake);
+            }
         }
-        let before = self.table.get(&segment.flow);
-        let known = |known: &Handshake| known.earlier == Some(base) || known.base == base && !known.header.is_empty();
-        if before.is_some_and(known) {
-            return;
-        }
-        let mut handshake = match before {
-            Some(same) if same.base == base => same.clone(),
-            _ => Handshake::new(segment.at, base),
-        };
-        handshake.earlier =
-            before.filter(|other| other.syn_ack.is_some() && other.base != base).map(|other| other.base);
-        handshake.network = segment.network;
-        handshake.header = segment.header.into();
-        handshake.data = segment.payload_len > 0;
-        handshake.partial = match segment.checksum() {
-            Checksum::Valid => Some(false),
-            Checksum::Partial => Some(true),
-            Checksum::Bad | Checksum::Unknown => None,
-        };
-        self.insert(segment.flow, handshake);
     }
 
     /// Takes a server's SYN-ACK: it names the client's number that the server took.
@@ -109,20 +124,32 @@ impl Handshakes {
         let client = segment.flow.reversed();
         let base = segment.ack;
         let syn_ack = SynAck { seq: segment.seq, timestamps: timestamp(segment.header).is_some() };
-        // It takes in the SYN's own data too (TCP Fast Open, RFC 7413).
-        let same = |handshake: &Handshake| {
-            handshake.base == base || handshake.data && base.wrapping_sub(handshake.base) < NEAR
-        };
-        if let Some(handshake) = self.table.get_mut(&client).filter(|handshake| same(handshake)) {
-            if handshake.syn_ack.is_none_or(|before| before.seq != syn_ack.seq) {
-                handshake.proof = None;
+        if let Some(handshake) = self.table.get_mut(&client) {
+            if let Some(next) = handshake.next.take_if(|next| next.takes(base)) {
+                *handshake = *next;
             }
-            handshake.syn_ack = Some(syn_ack);
-            handshake.earlier = None;
-            return;
+            if handshake.takes(base) {
+                if handshake.syn_ack.is_none_or(|before| before.seq != syn_ack.seq) {
+                    handshake.proof = None;
+                }
+                handshake.syn_ack = Some(syn_ack);
+                return;
+            }
         }
         let handshake = Handshake { syn_ack: Some(syn_ack), ..Handshake::new(segment.at, base) };
         self.insert(client, handshake);
+    }
+
+    /// Whether the server has yet to answer the latest SYN on a 4-tuple on which it had answered another.
+    pub(super) fn is_undecided(&self, flow: &Flow) -> bool {
+        self.table.get(flow).is_some_and(|handshake| handshake.next.is_some())
+    }
+
+    /// The handshake that a segment at `seq` belongs to.
+    fn of(&self, flow: &Flow, seq: u32) -> Option<&Handshake> {
+        let handshake = self.table.get(flow)?;
+        let next = handshake.next.as_deref().filter(|next| !handshake.is_near(seq) && next.is_near(seq));
+        Some(next.unwrap_or(handshake))
     }
 
     fn insert(&mut self, flow: Flow, handshake: Handshake) {
@@ -137,14 +164,12 @@ impl Handshakes {
 
     /// Whether a byte at `seq` is too far from where the connection of `flow` began to be near its hello.
     pub(super) fn is_foreign(&self, flow: &Flow, seq: u32) -> bool {
-        let Some(handshake) = self.table.get(flow) else { return false };
-        let far = |base: u32| seq.wrapping_sub(base) >= NEAR;
-        far(handshake.base) && handshake.earlier.is_none_or(far)
+        self.of(flow, seq).is_some_and(|handshake| !handshake.is_near(seq))
     }
 
     /// Why Linux would discard a data segment, if it would.
     pub(super) fn discarded(&self, segment: &Segment<'_>) -> Option<Ignored> {
-        let handshake = self.table.get(&segment.flow);
+        let handshake = self.of(&segment.flow, segment.seq);
         match segment.checksum() {
             Checksum::Valid | Checksum::Unknown => {}
             Checksum::Partial => {
@@ -176,7 +201,7 @@ impl Handshakes {
         if handshake.proof.is_some() {
             return None;
         }
-        let near = segment.seq.wrapping_sub(handshake.base) < NEAR;
+        let near = handshake.is_near(segment.seq);
         let acknowledges = |syn_ack: SynAck| segment.flags.ack && segment.ack == syn_ack.seq.wrapping_add(1);
         let acknowledged = (near && handshake.syn_ack.is_some_and(acknowledges)).then_some(Proof::Acknowledged);
         handshake.proof = segment.proof.filter(|_| near).or(acknowledged);
@@ -190,7 +215,7 @@ impl Handshakes {
 
     /// The SYN of the connection that begins at `base`.
     pub(super) fn signature(&self, flow: &Flow, base: u32) -> Option<Syn> {
-        let handshake = self.table.get(flow).filter(|handshake| handshake.base == base)?;
+        let handshake = self.of(flow, base).filter(|handshake| handshake.base == base)?;
         let signature = SynSignature::parse(&handshake.network, &handshake.header)?;
         Some(Syn { at: handshake.at, signature: SynSignature { payload: handshake.data, ..signature } })
     }

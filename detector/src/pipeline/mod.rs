@@ -162,12 +162,14 @@ impl Pipeline {
         self.expire(segment.at, out);
         let flags = segment.flags;
         if flags.syn {
-            if flags.ack {
+            let client = if flags.ack {
                 self.handshakes.syn_ack(segment);
+                segment.flow.reversed()
             } else {
                 self.handshakes.syn(segment);
-                self.open(segment, out);
-            }
+                segment.flow
+            };
+            self.open(client, out);
         }
         let proof = self.proof(segment);
         if segment.payload.is_empty() {
@@ -245,11 +247,11 @@ impl Pipeline {
         self.datagrams.finish(out);
     }
 
-    /// A SYN: what is known about its 4-tuple ends, unless it is the SYN of the same connection once more.
-    fn open(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
-        let flow = &segment.flow;
-        // The server may have said already that it stands elsewhere, on an earlier connection than this SYN's.
-        let base = self.handshakes.base(flow).unwrap_or_else(|| segment.seq.wrapping_add(1));
+    /// A SYN or SYN-ACK of the client `flow`: what is known about its 4-tuple ends, unless it is one of the same
+    /// connection once more, or a SYN that nobody but the server can tell from a forged one.
+    fn open(&mut self, flow: Flow, out: &mut impl FnMut(Outcome)) {
+        let flow = &flow;
+        let Some(base) = self.handshakes.base(flow).filter(|_| !self.handshakes.is_undecided(flow)) else { return };
         if self.finished.get(flow).is_some_and(|finished| finished.start == base)
             || self.partials.get(flow).is_some_and(|partial| partial.base == base)
         {

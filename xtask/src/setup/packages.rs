@@ -25,6 +25,7 @@ const NEEDS: [Need; 16] = [
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
     Need { package: "nginx-light", sign: "nginx", why: "the protected web server" },
     Need { package: "curl", sign: "curl", why: "a client" },
+    Need { package: "chromium", sign: "chromium", why: "a browser that speaks QUIC" },
     Need { package: "openssl", sign: "openssl", why: "certificates, and a client" },
     Need { package: "python3", sign: "/usr/bin/python3", why: "clients" },
     Need { package: "python3-venv", sign: "import ensurepip", why: "the clients' own environment" },

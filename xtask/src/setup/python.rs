@@ -1,5 +1,5 @@
-//! A Python environment of this checkout's own, with curl_cffi: curl with the TLS of browsers. In: `requirements.txt`,
-//! every version fixed. Out: `tools/venv` in the target directory.
+//! A Python environment of this checkout's own, with curl_cffi (curl with the TLS of browsers) and aioquic (HTTP/3).
+//! In: `requirements.txt`, every version fixed. Out: `tools/venv` in the target directory.
 
 use std::{fs, path::Path, process::Command};
 
@@ -17,7 +17,7 @@ pub(super) fn install() -> Result<State> {
     if let Some(version) = present(&venv) {
         return Ok(State::Present(version));
     }
-    announce("curl_cffi and what it needs, from PyPI");
+    announce("curl_cffi, aioquic and what they need, from PyPI");
     let log = shell::tools()?.join("setup-python.log");
     shell::run_to_log(Command::new(interpreter()).args(["-m", "venv", "--clear"]).arg(&venv), &log)?;
     let list = venv.join("wanted.txt");
@@ -27,7 +27,7 @@ pub(super) fn install() -> Result<State> {
         .arg(&list);
     shell::run_to_log(&mut pip, &log)?;
     fs::rename(&list, venv.join("installed.txt")).context("can't note what was installed")?;
-    Ok(State::Done(present(&venv).context("curl_cffi was installed, but can't be imported")?))
+    Ok(State::Done(present(&venv).context("curl_cffi and aioquic were installed, but can't be imported")?))
 }
 
 /// The Python to make it with: the system's own, because one of a version manager may go away below the environment.
@@ -38,7 +38,8 @@ pub(super) fn interpreter() -> &'static str {
 /// What is there, if it was made from these requirements and works.
 fn present(venv: &Path) -> Option<String> {
     let installed = fs::read_to_string(venv.join("installed.txt")).ok()?;
-    let program = "import curl_cffi; print('curl_cffi', curl_cffi.__version__)";
+    let program =
+        "import aioquic, curl_cffi; print('curl_cffi', curl_cffi.__version__, 'aioquic', aioquic.__version__)";
     let version = shell::output(Command::new(venv.join("bin/python")).args(["-c", program])).ok()?;
     (installed == REQUIREMENTS).then(|| version.trim().to_owned())
 }

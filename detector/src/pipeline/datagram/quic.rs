@@ -23,6 +23,8 @@ pub(super) struct Known {
     connections: SmallVec<[Connection; 1]>,
     /// What the server wants to be called.
     server_ids: SmallVec<[ConnectionId; 1]>,
+    /// The one of these that it gave in a Retry packet.
+    retry: Option<ConnectionId>,
     /// The client has used one of them.
     proven: bool,
 }
@@ -59,9 +61,14 @@ impl Known {
         self.connections.iter().any(|connection| connection.first.is_some())
     }
 
-    /// The connection of `stream` is the one that the server asked for with a Retry packet.
-    fn is_retried(&self, stream: Stream) -> bool {
+    /// The connection of `stream` has its first ID from the server.
+    fn is_servers(&self, stream: Stream) -> bool {
         matches!(stream.kind, Kind::Quic(id) if self.server_ids.contains(&id))
+    }
+
+    /// Likewise, from a Retry packet: the server has read nothing before.
+    fn is_retried(&self, stream: Stream) -> bool {
+        self.retry.is_some_and(|id| stream.kind == Kind::Quic(id))
     }
 
     /// What datagrams without a part in a hello are.
@@ -69,9 +76,10 @@ impl Known {
         if known.is_some_and(Self::is_told) { Ignored::AfterHello } else { Ignored::NotHello }
     }
 
-    /// The server is called `id`. One that follows from what the client sent is no secret of the server's: some make
-    /// theirs from the client's.
-    fn note_server(&mut self, id: ConnectionId) {
+    /// The server says what it is called. What follows from what the client sent is no secret of the server's: some
+    /// make theirs from the client's.
+    fn note_server(&mut self, header: &LongHeader) {
+        let id = header.source;
         let (name, told) = (id.as_bytes(), |connection: &Connection| connection.keys.id);
         let guessable = self.connections.iter().map(told).any(|sent| {
             let sent = sent.as_bytes();
@@ -82,6 +90,9 @@ impl Known {
                 self.server_ids.remove(0);
             }
             self.server_ids.push(id);
+            if header.kind == quic::Kind::Retry {
+                self.retry = Some(id);
+            }
         }
     }
 }
@@ -98,7 +109,7 @@ impl Datagrams {
         if self.quic.get(&flow).is_none()
             && let Some(known) = self.quic.get_mut(&flow.reversed())
         {
-            known.note_server(header.source);
+            known.note_server(header);
             return tell.ignored(Ignored::NotHello);
         }
         self.prove(&flow, header.destination, tell);
@@ -163,6 +174,7 @@ impl Datagrams {
             if !known.server_ids.contains(&keys.id) {
                 // Not the one before, after a Retry packet: what proved that one's address proves nothing here.
                 known.server_ids.clear();
+                known.retry = None;
                 known.proven = false;
             }
             known.connections.push(connection);
@@ -269,9 +281,10 @@ impl Datagrams {
         let proof = known.filter(|known| known.proven).map(|_| Proof::QuicPath);
         let index = partial.state.index;
         // A hello is sent again, with new keys, after a Retry packet, and must be the same one (RFC 9000 section
-        // 17.2.5.3). The server has forgotten the first.
+        // 17.2.5.3). But aioquic sends another, which counts: the server has forgotten the first, if it has read it.
         let again = known.is_some_and(|known| known.connections.iter().any(|one| one.first == Some(digest)));
-        let changed = known.is_some_and(|known| known.is_told() && known.is_retried(stream));
+        let changed = known.is_some_and(|known| known.is_told() && known.is_servers(stream));
+        let counts = known.is_some_and(|known| known.is_retried(stream));
         self.change(&stream, |connection| {
             connection.next_at = connection.next_at.saturating_add(length as u64);
             connection.index = index.saturating_add(1);
@@ -282,7 +295,11 @@ impl Datagrams {
             tell.all_ignored(partial, Ignored::Duplicate);
         } else if changed && index == 0 {
             (tell.out)(Outcome::Void { flow: stream.flow, why: Void::OverlapConflict });
-            self.lose(stream, partial, Cause::OverlapConflict, tell);
+            if counts {
+                tell.hello(stream, partial, (&hello, length), proof);
+            } else {
+                self.lose(stream, partial, Cause::OverlapConflict, tell);
+            }
         } else {
             tell.hello(stream, partial, (&hello, length), proof);
         }
