@@ -2,14 +2,11 @@
 //! web servers ([`server`], [`datagrams`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon
 //! ([`daemon`]).
 //!
-//! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, the Python of `cargo xtask setup`, and the `detector`
-//! binary. Out: values to assert on. Everything that is started is a [`process::Process`], which ends with its value;
-//! every wait has a deadline ([`deadline`]). A missing program is an error that says how to get it, never a skip.
-//! Memory: what the programs print in one test. [`copies`] needs none of this: it makes large captures of small ones.
 //! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, `chromium`, the Python of `cargo xtask setup`, and the
 //! `detector` binary. Out: values to assert on. Everything that is started is a [`process::Process`], which ends with
 //! its value; every wait has a deadline ([`deadline`]). A missing program is an error that says how to get it, never a
-//! skip. Memory: what the programs print in one test.
+//! skip. Memory: what the programs print in one test. [`copies`] needs none of this: it makes large captures of small
+//! ones.
 
 pub mod capture;
 pub mod clients;
