@@ -12,6 +12,7 @@ mod flood;
 mod forged;
 mod lab;
 mod lifecycle;
+mod live;
 mod matrix;
 mod quic;
 mod scene;

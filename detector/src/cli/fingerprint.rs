@@ -1,6 +1,8 @@
 //! `detector fingerprint FILE|-`: a capture in, its ClientHellos out, as a table, as JSON lines or as CSV. The same
-//! pipeline as live, without root and without configuration. Memory: the pipeline's limits; the table is held until it
+//! pipeline as live, without root and without configuration; or live, from an interface ([`live`]). Memory: the pipeline's limits; the table is held until it
 //! is printed; a line waits for those before it, as long as [`connection::Limits`] lets a hello wait.
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +21,7 @@ use crate::connection::{self, Connections, Event, Settled};
 use crate::pipeline::{Limits, Outcome, Pipeline};
 use crate::report::{self, HelloLine};
 
-/// Fingerprint the TLS clients in a capture file
+/// Fingerprint the TLS clients in a capture file, or on an interface
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,11 +29,22 @@ Examples:
   detector fingerprint --format json --port 443 capture.pcapng | jq -r .ja4 | sort | uniq -c
   detector fingerprint --format csv capture.pcap > hellos.csv
   tcpdump -w - port 443 | detector fingerprint -
+  sudo detector fingerprint --interface eth0 --port 443 --count 10
 
-Exit codes: 0 hellos were found, 1 the capture can't be read, 2 no hello in it, 64 wrong usage")]
+Exit codes: 0 hellos were found, 1 the capture can't be read, 2 no hello in it,
+64 wrong usage, 77 no permission")]
 pub struct FingerprintArgs {
     /// A pcap or pcapng file, or `-` for standard input
-    pub file: PathBuf,
+    #[arg(required_unless_present = "interfaces")]
+    pub file: Option<PathBuf>,
+
+    /// Look at what comes in by this interface instead, until Ctrl-C; drops nothing
+    #[arg(long = "interface", value_name = "NAME", conflicts_with = "file")]
+    pub interfaces: Vec<String>,
+
+    /// With --interface: end after so many hellos
+    #[arg(long, value_name = "N", requires = "interfaces")]
+    pub count: Option<u64>,
 
     /// How to print [default: table on a terminal, else json]
     #[arg(long, value_enum)]
@@ -62,11 +75,12 @@ fn read(args: &FingerprintArgs) -> anyhow::Result<Exit> {
     let out = io::stdout().lock();
     let format = args.format.unwrap_or(if out.is_terminal() { Output::Table } else { Output::Json });
     let notes = io::stderr().lock();
-    if args.file.as_os_str() == "-" {
+    let Some(path) = &args.file else { return live::run(args, format, out, notes) };
+    if path.as_os_str() == "-" {
         return print(io::stdin().lock(), format, &args.ports, out, notes).context("reading standard input");
     }
-    let name = args.file.display();
-    let file = File::open(&args.file).with_context(|| format!("can't open `{name}`"))?;
+    let name = path.display();
+    let file = File::open(path).with_context(|| format!("can't open `{name}`"))?;
     print(file, format, &args.ports, out, notes).with_context(|| format!("reading `{name}`"))
 }
 
@@ -135,6 +149,12 @@ impl<W: Write> Reading<W> {
     fn new(printer: Printer<W>) -> Self {
         let lines = Lines { printer, counts: Counts::default(), waiting: BTreeMap::new(), next: 0 };
         Self { connections: Connections::new(connection::Limits::default()), lines, now: Timestamp::default() }
+    }
+
+    /// Tells what time alone settles.
+    fn expire(&mut self, now: Timestamp) {
+        let Self { connections, lines, .. } = self;
+        connections.expire(now, &mut |event| lines.take(event));
     }
 
     fn take(&mut self, outcome: Outcome) {
@@ -248,6 +268,8 @@ struct Printer<W: Write> {
 
 enum Form<W: Write> {
     Table(Table, BufWriter<W>),
+    /// A table whose lines can't wait for its end.
+    Rows(BufWriter<W>),
     /// With room for one line.
     Json(BufWriter<W>, Vec<u8>),
     Csv(Sheet<BufWriter<W>>),
@@ -267,6 +289,25 @@ impl<W: Write> Printer<W> {
         Self { form, failed: None }
     }
 
+    /// Each line as soon as it is known.
+    fn streaming(format: Output, mut out: BufWriter<W>) -> Self {
+        if format != Output::Table {
+            return Self::new(format, out);
+        }
+        let failed = columns(&mut out, &report::COLUMNS).err();
+        Self { form: Form::Rows(out), failed }
+    }
+
+    /// Lets the reader have what was printed so far.
+    fn flush(&mut self) {
+        let flushed = match &mut self.form {
+            Form::Table(..) => Ok(()),
+            Form::Rows(out) | Form::Json(out, _) => out.flush(),
+            Form::Csv(sheet) => sheet.flush(),
+        };
+        self.failed = self.failed.take().or(flushed.err());
+    }
+
     fn hello(&mut self, settled: &Settled) {
         if self.failed.is_some() {
             return;
@@ -277,6 +318,7 @@ impl<W: Write> Printer<W> {
                 table.add_row(report::row(&settled.hello));
                 Ok(())
             }
+            Form::Rows(out) => columns(out, &report::row(&settled.hello)),
             Form::Json(out, text) => {
                 text.clear();
                 let made = serde_json::to_writer(&mut *text, &line).map_err(io::Error::from);
@@ -299,8 +341,14 @@ impl<W: Write> Printer<W> {
                 }
                 out.flush()
             }
-            Form::Json(mut out, _) => out.flush(),
+            Form::Rows(mut out) | Form::Json(mut out, _) => out.flush(),
             Form::Csv(sheet) => sheet.end(),
         }
     }
+}
+
+/// One line of a table whose widths are fixed: addresses of IPv4 and JA4 values fit, longer ones push the rest.
+fn columns(out: &mut impl Write, cells: &[impl AsRef<str>; 6]) -> io::Result<()> {
+    let [client, server, hello, ja4, name, alpn] = cells.each_ref().map(AsRef::as_ref);
+    writeln!(out, "{client:<21} {server:<21} {hello:<5} {ja4:<36} {name:<24} {alpn}")
 }

@@ -31,6 +31,11 @@ impl<W: Write> Sheet<W> {
         Ok(())
     }
 
+    /// Lets the reader have what was written so far.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
     pub(super) fn end(mut self) -> io::Result<()> {
         self.writer.flush()
     }
