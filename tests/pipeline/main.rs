@@ -11,6 +11,7 @@ mod fixture;
 mod flows;
 mod forged;
 mod formats;
+mod fuzz;
 mod mutations;
 mod offline;
 mod oracle;

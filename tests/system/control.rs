@@ -125,8 +125,11 @@ fn the_metrics_are_wellformed_and_complete() -> Result<()> {
     for (name, kind) in [
         ("detector_kernel_packets_total", "counter"),
         ("detector_kernel_frames_total", "counter"),
-        ("detector_kernel_segments_total", "counter"),
-        ("detector_capture_segments_received_total", "counter"),
+        ("detector_kernel_confirmed_events_total", "counter"),
+        ("detector_kernel_unconfirmed_events_total", "counter"),
+        ("detector_capture_events_received_total", "counter"),
+        ("detector_hello_standings_total", "counter"),
+        ("detector_hello_pending", "gauge"),
         ("detector_hello_outcomes_total", "counter"),
         ("detector_enforce_verdicts", "gauge"),
         ("detector_enforce_latency_seconds", "histogram"),
