@@ -35,10 +35,8 @@ pub fn frame(ctx: &TcContext, counters: Counters) {
     }
     let Some(settings) = SETTINGS.get(0) else { return };
     if packet.protocol != TCP {
-        if settings.udp != 0 && crate::protects(settings, &key.source) {
-            if datagram::answer(ctx, scratch, packet) {
-                submit(ctx, scratch, false, counters);
-            }
+        if settings.udp != 0 && crate::protects(settings, &key.source) && datagram::answer(ctx, scratch, packet) {
+            submit(ctx, scratch, false, counters);
         }
         return;
     }

@@ -3,6 +3,10 @@
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))] // for one instruction, in enforce::hit
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and entries are copied to the stack byte by byte"
+)]
 
 mod capture;
 mod count;

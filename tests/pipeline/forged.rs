@@ -168,7 +168,7 @@ fn t4_segments_forged_into_live_connections_change_no_fingerprint() {
             for _ in 0..34 {
                 // Far from the window with all but a chance of one in 65,536; a SYN now and then.
                 let seq = base.wrapping_add(1 << 20).wrapping_add(number(&mut dice) >> 1);
-                if number(&mut dice) % 8 == 0 {
+                if number(&mut dice).is_multiple_of(8) {
                     take(&syn(flow, seq));
                 } else {
                     take(&Segment { ack: number(&mut dice), ..data(flow, seq, &other.stream) });

@@ -28,7 +28,7 @@ fn an_interface_is_read_like_a_capture_and_left_as_it_was() -> Result<()> {
     let mut live = Process::start("detector fingerprint", &mut command)?;
     until("the program on the interface", PATIENCE, || {
         ensure!(live.ended()?.is_none(), "it ended at once");
-        Ok(xdp(lab.server(), SERVER_INTERFACE)?)
+        xdp(lab.server(), SERVER_INTERFACE)
     })?;
     let reports = batch(&lab, &Target { parallel: 2, ..Target::new(SERVER_V4) }, &Kind::ALL, 6)?;
     ensure!(reports.iter().all(Report::answered), "{reports:?}");

@@ -26,8 +26,7 @@ use crate::report::{self, HelloLine};
 #[command(after_help = "\
 Examples:
   detector fingerprint capture.pcap
-  detector fingerprint --format json --port 443 capture.pcapng | jq -r .ja4 | sort | uniq -c
-  detector fingerprint --format csv capture.pcap > hellos.csv
+  detector fingerprint --format json --port 443 capture.pcapng | jq -r .ja4
   tcpdump -w - port 443 | detector fingerprint -
   sudo detector fingerprint --interface eth0 --port 443 --count 10
 
@@ -38,7 +37,7 @@ pub struct FingerprintArgs {
     #[arg(required_unless_present = "interfaces")]
     pub file: Option<PathBuf>,
 
-    /// Look at what comes in by this interface instead, until Ctrl-C; drops nothing
+    /// Look at this interface instead, until Ctrl-C; drops nothing
     #[arg(long = "interface", value_name = "NAME", conflicts_with = "file")]
     pub interfaces: Vec<String>,
 
@@ -50,7 +49,7 @@ pub struct FingerprintArgs {
     #[arg(long, value_enum)]
     pub format: Option<Output>,
 
-    /// Only connections to this server port; may be given more than once [default: every port]
+    /// Only this server port; may be given more than once [default: every port]
     #[arg(long = "port", value_name = "N")]
     pub ports: Vec<u16>,
 }

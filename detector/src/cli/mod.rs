@@ -44,7 +44,7 @@ pub struct Cli {
 pub enum Command {
     /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
     Run(run::RunArgs),
-    /// Read the ClientHellos of a capture file
+    /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
     /// Drop what an address, a prefix or the clients with a JA4 value send to a protected port
     Block(change::BlockArgs),
