@@ -9,6 +9,7 @@ mod control;
 mod demo;
 mod expiry;
 mod forged;
+mod framing;
 mod lab;
 mod lifecycle;
 mod matrix;

@@ -1,0 +1,173 @@
+//! Framings on a real wire (threats.md T14, T16): tagged frames of real clients, and segments in every order with overlaps
+//! that contradict each other, against what the server's own kernel hands its application.
+//!
+//! 720 orders and 300 overlaps; 1,000 with `DETECTOR_TEST_FULL=1`.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{ChildStdin, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use detector_tests::clients::{Kind, Report, Target, batch};
+use detector_tests::daemon::{Daemon, DaemonOptions, offline};
+use detector_tests::deadline::{PATIENCE, until};
+use detector_tests::figures::show;
+use detector_tests::lab::{CLIENT_INTERFACE, Lab, LabOptions, Namespace, SERVER_INTERFACE, SERVER_V4, SERVER_V6};
+use detector_tests::process::{Process, output};
+use detector_tests::server::Nginx;
+use detector_tests::{programs, sums};
+use etherparse::PacketBuilder;
+use serde_json::Value;
+
+use crate::scene::{LONG, ja4_of};
+
+/// An address of nobody's, behind the client's end of the wire.
+const SENDER: &str = "10.77.0.9";
+
+fn script(namespace: &Namespace, name: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = namespace.command(programs::python()?);
+    command.arg("-B").arg(programs::clients().with_file_name(name)).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Process::start(name, &mut command)
+}
+
+/// Pushes a tag of VLAN ID 0 onto what the client sends, while the pipe is open.
+fn tag(lab: &Lab) -> Result<(Process, ChildStdin)> {
+    output(lab.client().command("ethtool").args(["-K", CLIENT_INTERFACE, "tx-vlan-hw-insert", "off"]))?;
+    let mut process = script(lab.client(), "tags.py", &[CLIENT_INTERFACE])?;
+    let open = process.child().stdin.take().context("no pipe")?;
+    let mut line = String::new();
+    BufReader::new(process.child().stdout.take().context("no pipe")?).read_line(&mut line)?;
+    ensure!(line == "ready\n", "tags.py: `{line}`");
+    Ok((process, open))
+}
+
+#[test]
+fn a_tag_hides_no_hello() -> Result<()> {
+    const KINDS: [Kind; 2] = [Kind::Curl, Kind::Python];
+    let lab = Lab::new(LabOptions::default())?;
+    let _nginx = Nginx::start(&lab)?;
+    let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+    for address in [SERVER_V4, SERVER_V6] {
+        let target = Target { timeout: LONG, parallel: 4, ..Target::new(address) };
+        let mut plain = BTreeMap::new();
+        for report in batch(&lab, &target, &KINDS, 2)? {
+            plain.insert(report.kind, ja4_of(&daemon, &report)?);
+        }
+        let tags = tag(&lab)?;
+        let kinds = [KINDS[0], KINDS[1], Kind::Chrome];
+        let reports = batch(&lab, &target, &kinds, 30)?;
+        drop(tags);
+        ensure!(reports.iter().all(Report::answered), "{reports:?}");
+        for report in reports {
+            let ja4 = ja4_of(&daemon, &report)?;
+            // Every hello of Chrome's is another: that it is told at all, over two segments, is what counts.
+            let same = plain.get(&report.kind).is_none_or(|plain| *plain == ja4);
+            ensure!(same, "{:?}: {ja4}, but untagged {plain:?}", report.kind);
+        }
+    }
+    sums::settled(&lab, &daemon)?;
+    show("60 connections over tagged frames: each hello told, as untagged");
+    Ok(())
+}
+
+/// The bytes of each connection, by its client's port.
+type Heard = Arc<Mutex<BTreeMap<u16, Vec<u8>>>>;
+
+/// A server that only reads.
+fn listen(lab: &Lab) -> Result<(Process, Heard)> {
+    let mut process = script(lab.server(), "overlaps.py", &["serve"])?;
+    let mut lines = BufReader::new(process.child().stdout.take().context("no pipe")?).lines();
+    ensure!(lines.next().context("overlaps.py ended")??.contains("ready"));
+    let heard = Heard::default();
+    let sink = Arc::clone(&heard);
+    thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let Some((port, bytes)) = read(&line) else { continue };
+            sink.lock().unwrap_or_else(PoisonError::into_inner).insert(port, bytes);
+        }
+    });
+    Ok((process, heard))
+}
+
+fn read(line: &str) -> Option<(u16, Vec<u8>)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let hex = line["bytes"].as_str()?;
+    let bytes = (0..hex.len() / 2).map(|place| u8::from_str_radix(hex.get(place * 2..place * 2 + 2)?, 16).ok());
+    Some((u16::try_from(line["port"].as_u64()?).ok()?, bytes.collect::<Option<_>>()?))
+}
+
+/// The JA4 of each connection's bytes, where they are a hello: each in one segment, read by `detector fingerprint`.
+fn ja4s(lab: &Lab, heard: &BTreeMap<u16, Vec<u8>>) -> Result<BTreeMap<u16, String>> {
+    // A pcap file of Ethernet frames, native byte order (https://www.tcpdump.org/manpages/pcap-savefile.5.html).
+    let mut file: Vec<u8> = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_ne_bytes).concat();
+    for (port, bytes) in heard {
+        let packet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let packet = packet.ipv4([10, 77, 0, 9], [10, 77, 0, 1], 64).tcp(*port, 443, 1001, 64_240).ack(1);
+        let mut frame = Vec::new();
+        packet.write(&mut frame, bytes)?;
+        let len = u32::try_from(frame.len())?;
+        file.extend([1, 0, len, len].map(u32::to_ne_bytes).concat());
+        file.extend(frame);
+    }
+    let path = lab.file("heard.pcap");
+    fs::write(&path, file)?;
+    Ok(offline(&path)?.iter().filter_map(by_port).collect())
+}
+
+fn by_port(line: &Value) -> Option<(u16, String)> {
+    Some((u16::try_from(line["src_port"].as_u64()?).ok()?, line["ja4"].as_str()?.to_owned()))
+}
+
+#[test]
+fn what_is_told_is_what_the_server_read() -> Result<()> {
+    const ORDERS: usize = 720;
+    let full = env::var_os("DETECTOR_TEST_FULL").is_some_and(|full| full == "1");
+    let overlaps = if full { 1000 } else { 300 };
+    let lab = Lab::new(LabOptions::default())?;
+    let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+    let (_server, heard) = listen(&lab)?;
+    let address = |namespace: &Namespace, interface| -> Result<String> {
+        let shown: Value = serde_json::from_str(&namespace.ip(&format!("-json link show {interface}"))?)?;
+        Ok(shown[0]["address"].as_str().context("a veth has an address")?.to_owned())
+    };
+    let (server, client) = (address(lab.server(), SERVER_INTERFACE)?, address(lab.client(), CLIENT_INTERFACE)?);
+    lab.server().ip(&format!("neighbour replace {SENDER} lladdr {client} dev {SERVER_INTERFACE}"))?;
+    let count = overlaps.to_string();
+    let macs = format!("{server},{client}");
+    let arguments = ["send", "--interface", CLIENT_INTERFACE, "--macs", &macs, "--source", SENDER];
+    let to = SERVER_V4.to_string();
+    let arguments = [&arguments[..], &["--server", &to, "--overlaps", &count]].concat();
+    let mut sender = script(lab.client(), "overlaps.py", &arguments)?;
+    ensure!(sender.wait(4 * LONG)?.success(), "overlaps.py");
+    let mut said = String::new();
+    sender.child().stdout.take().context("no pipe")?.read_to_string(&mut said)?;
+    ensure!(said.contains(&format!("\"made\": {}", ORDERS + overlaps)), "overlaps.py: {said}");
+
+    let heard = until("the server to have read all", PATIENCE, || {
+        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((heard.len() == ORDERS + overlaps).then_some(heard))
+    })?;
+    let real = ja4s(&lab, &heard)?;
+    // Each of the orders is a line, and more may come of the overlaps until the sums hold.
+    daemon.wait_for("a line of each order", PATIENCE, |lines| (lines.len() >= ORDERS).then_some(()))?;
+    let metrics = sums::settled(&lab, &daemon)?;
+    let lines = daemon.events()?;
+    let told: BTreeMap<u16, String> = lines.iter().filter_map(by_port).collect();
+    ensure!(lines.len() == told.len(), "a connection has two lines");
+    let wrong: Vec<_> = told.iter().filter(|(port, ja4)| real.get(port) != Some(ja4)).collect();
+    ensure!(wrong.is_empty(), "{} told other than what the server read: {wrong:?}", wrong.len());
+    let ordered = told.keys().filter(|port| usize::from(**port) < 20_000 + ORDERS).count();
+    ensure!(ordered == ORDERS, "{ordered} of {ORDERS} orders told");
+    let void = metrics.sum("detector_hello_void_total", &[]);
+    show(&format!(
+        "{ORDERS} orders and {overlaps} overlaps: {} told as the server read them, {} not told ({void} void), 0 wrong",
+        told.len(),
+        heard.len() - told.len()
+    ));
+    Ok(())
+}
