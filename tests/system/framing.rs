@@ -13,10 +13,13 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::clients::{Kind, Report, Target, batch};
-use detector_tests::daemon::{Daemon, DaemonOptions, offline};
+use detector_tests::daemon::{Daemon, DaemonOptions, control_ok, offline};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::figures::show;
-use detector_tests::lab::{CLIENT_INTERFACE, Lab, LabOptions, Namespace, SERVER_INTERFACE, SERVER_V4, SERVER_V6};
+use detector_tests::lab::{
+    CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, Lab, LabOptions, Namespace, OTHER_CLIENT_V4, SERVER_INTERFACE, SERVER_V4,
+    SERVER_V6,
+};
 use detector_tests::process::{Process, output};
 use detector_tests::server::Nginx;
 use detector_tests::{programs, sums};
@@ -82,27 +85,42 @@ fn a_tag_hides_no_hello() -> Result<()> {
     Ok(())
 }
 
-/// The bytes of each connection, by its client's port.
-type Heard = Arc<Mutex<BTreeMap<u16, Vec<u8>>>>;
+/// What a server told so far, a line for each thing it got.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<Value>>>);
 
-/// A server that only reads.
-fn listen(lab: &Lab) -> Result<(Process, Heard)> {
-    let mut process = script(lab.server(), "overlaps.py", &["serve"])?;
+impl Heard {
+    fn all(&self) -> Vec<Value> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Starts a server that only reads.
+fn listen(lab: &Lab, name: &str) -> Result<(Process, Heard)> {
+    let mut process = script(lab.server(), name, &["serve"])?;
     let mut lines = BufReader::new(process.child().stdout.take().context("no pipe")?).lines();
-    ensure!(lines.next().context("overlaps.py ended")??.contains("ready"));
+    ensure!(lines.next().with_context(|| format!("{name} ended"))??.contains("ready"));
     let heard = Heard::default();
-    let sink = Arc::clone(&heard);
+    let sink = heard.clone();
     thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let Some((port, bytes)) = read(&line) else { continue };
-            sink.lock().unwrap_or_else(PoisonError::into_inner).insert(port, bytes);
+        for line in lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()) {
+            sink.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
     Ok((process, heard))
 }
 
-fn read(line: &str) -> Option<(u16, Vec<u8>)> {
-    let line: Value = serde_json::from_str(line).ok()?;
+/// The MAC addresses of the server's and the client's ends of the wire, as the scripts take them.
+fn macs(lab: &Lab) -> Result<[String; 2]> {
+    let address = |namespace: &Namespace, interface| -> Result<String> {
+        let shown: Value = serde_json::from_str(&namespace.ip(&format!("-json link show {interface}"))?)?;
+        Ok(shown[0]["address"].as_str().context("a veth has an address")?.to_owned())
+    };
+    Ok([address(lab.server(), SERVER_INTERFACE)?, address(lab.client(), CLIENT_INTERFACE)?])
+}
+
+/// A connection's port and the bytes the server read of it.
+fn read(line: &Value) -> Option<(u16, Vec<u8>)> {
     let hex = line["bytes"].as_str()?;
     let bytes = (0..hex.len() / 2).map(|place| u8::from_str_radix(hex.get(place * 2..place * 2 + 2)?, 16).ok());
     Some((u16::try_from(line["port"].as_u64()?).ok()?, bytes.collect::<Option<_>>()?))
@@ -137,12 +155,8 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
     let overlaps = if full { 1000 } else { 300 };
     let lab = Lab::new(LabOptions::default())?;
     let daemon = Daemon::start(&lab, DaemonOptions::default())?;
-    let (_server, heard) = listen(&lab)?;
-    let address = |namespace: &Namespace, interface| -> Result<String> {
-        let shown: Value = serde_json::from_str(&namespace.ip(&format!("-json link show {interface}"))?)?;
-        Ok(shown[0]["address"].as_str().context("a veth has an address")?.to_owned())
-    };
-    let (server, client) = (address(lab.server(), SERVER_INTERFACE)?, address(lab.client(), CLIENT_INTERFACE)?);
+    let (_server, heard) = listen(&lab, "overlaps.py")?;
+    let [server, client] = macs(&lab)?;
     lab.server().ip(&format!("neighbour replace {SENDER} lladdr {client} dev {SERVER_INTERFACE}"))?;
     let count = overlaps.to_string();
     let macs = format!("{server},{client}");
@@ -156,7 +170,7 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
     ensure!(said.contains(&format!("\"made\": {}", ORDERS + overlaps)), "overlaps.py: {said}");
 
     let heard = until("the server to have read all", PATIENCE, || {
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard: BTreeMap<u16, Vec<u8>> = heard.all().iter().filter_map(read).collect();
         Ok((heard.len() == ORDERS + overlaps).then_some(heard))
     })?;
     let real = ja4s(&lab, &heard)?;
@@ -186,5 +200,48 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
          conflicts, {void} void), 0 wrong",
         told.len()
     ));
+    Ok(())
+}
+
+#[test]
+fn fragments_of_a_blocked_address_never_complete_at_a_protected_port() -> Result<()> {
+    /// Of a datagram that was sent in fragments, and of the one after them.
+    const FRAGMENTED: u64 = 1400;
+    const WHOLE: u64 = 4;
+    const FREE_V6: &str = "fd77::3";
+    let lab = Lab::new(LabOptions::default())?;
+    let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+    let (_server, heard) = listen(&lab, "fragments.py")?;
+    let (blocked_v4, blocked_v6, free_v4) = (CLIENT_V4.to_string(), CLIENT_V6.to_string(), OTHER_CLIENT_V4.to_string());
+    for address in [&blocked_v4, &blocked_v6] {
+        control_ok(&lab, &["block", address])?;
+    }
+    let macs = macs(&lab)?.join(",");
+    // Those that are free last: when their whole datagrams are there, all else is that will ever be.
+    let sources = [&blocked_v4, &blocked_v6, &free_v4, FREE_V6].join(",");
+    let servers = [SERVER_V4.to_string(), SERVER_V6.to_string()].join(",");
+    let arguments = ["--interface", CLIENT_INTERFACE, "--macs", &macs, "--sources", &sources, "--servers", &servers];
+    let mut sender = script(lab.client(), "fragments.py", &[&["send"], &arguments[..]].concat())?;
+    ensure!(sender.wait(LONG)?.success(), "fragments.py");
+    let count = |port: u64, source: &str, size: u64| {
+        let all = heard.all();
+        all.iter().filter(|line| line["port"] == port && line["from"] == source && line["size"] == size).count()
+    };
+    until("the last datagrams", PATIENCE, || {
+        let last = [443, 444].iter().all(|port| count(*port, &free_v4, WHOLE) + count(*port, FREE_V6, WHOLE) == 2);
+        Ok(last.then_some(()))
+    })?;
+    for (source, protected) in [(&*blocked_v4, 0), (&blocked_v6, 0), (&free_v4, 2), (FREE_V6, 2)] {
+        assert_eq!(count(443, source, FRAGMENTED), protected, "{source} to the protected port");
+        assert_eq!(count(443, source, WHOLE), protected / 2, "{source} to the protected port, whole");
+        assert_eq!(count(444, source, FRAGMENTED), 2, "{source} to another port");
+        assert_eq!(count(444, source, WHOLE), 1, "{source} to another port, whole");
+    }
+    let metrics = sums::settled(&lab, &daemon)?;
+    // The first fragments in two orders and the whole one, of each family.
+    assert_eq!(metrics.sum("detector_kernel_packets_total", &[("verdict", "drop")]), 6.0);
+    show(
+        "fragments of blocked addresses: 0 datagrams at the protected port, none lost at the other, 6 packets dropped",
+    );
     Ok(())
 }
