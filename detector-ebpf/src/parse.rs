@@ -30,6 +30,8 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
+/// A fragment but the last holds a multiple of so many bytes (RFC 791 section 3.1).
+const LEAST_FRAGMENT: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -170,7 +172,7 @@ fn extensions(frame: &impl Frame, scratch: *mut Scratch, next: u8, offset: usize
                     return Err(Counter::PassFragment);
                 }
                 // An atomic fragment (RFC 6946) is a whole datagram.
-                upper.first = header[3] & 1 != 0;
+                upper.first |= header[3] & 1 != 0;
                 8
             }
         };
@@ -275,6 +277,15 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
         _ => return Err(Counter::PassNotIp),
     };
     let (ports, offset, seq, ack, flags, header_len) = match upper.protocol {
+        // Linux puts together what begins with eight bytes of a TCP header: the ports, by which it is dropped or not.
+        TCP if upper.first && ip_payload_end.is_some_and(|end| end < upper.offset + TCP_HEADER) => {
+            let Some(header) = at::<[u8; LEAST_FRAGMENT]>(frame, upper.offset) else {
+                return Err(Counter::PassMalformed);
+            };
+            // SAFETY: `at` checked the bytes.
+            let header = unsafe { &*header };
+            ([header[0], header[1], header[2], header[3]], upper.offset + TCP_HEADER, 0, 0, 0, 0)
+        }
         TCP => {
             let Some(header) = at::<[u8; TCP_HEADER]>(frame, upper.offset) else {
                 return Err(Counter::PassMalformed);
@@ -311,6 +322,8 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
         key.add(9).write(0);
     }
     let len = match ip_payload_end {
+        // The first fragment may end within the header.
+        Some(end) if end < offset && upper.first && end >= upper.offset + LEAST_FRAGMENT => 0,
         Some(end) if end < offset => return Err(Counter::PassMalformed),
         Some(end) => end - offset,
         None => frame.len().saturating_sub(offset),

@@ -32,7 +32,11 @@ pub(crate) struct Row {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) seq: u32,
+    /// The acknowledgement number.
+    pub(crate) ack: u32,
     pub(crate) syn: bool,
+    /// The ACK flag.
+    pub(crate) acks: bool,
     pub(crate) rst: bool,
     pub(crate) payload: Vec<u8>,
 }
@@ -43,7 +47,9 @@ impl Row {
             source: SocketAddr::new(CLIENT, 40_000),
             destination: SocketAddr::new(SERVER, 443),
             seq: 1000,
+            ack: 0,
             syn: false,
+            acks: true,
             rst: false,
             payload: payload.to_vec(),
         }
@@ -61,7 +67,19 @@ impl Row {
     }
 
     pub(crate) fn syn(mut self) -> Self {
-        self.syn = true;
+        (self.syn, self.acks) = (true, false);
+        self
+    }
+
+    /// Acknowledges `ack`.
+    pub(crate) fn ack(mut self, ack: u32) -> Self {
+        (self.ack, self.acks) = (ack, true);
+        self
+    }
+
+    /// From the server to the client.
+    pub(crate) fn back(mut self) -> Self {
+        (self.source, self.destination) = (self.destination, self.source);
         self
     }
 
@@ -88,7 +106,8 @@ impl Row {
             mixed => panic!("a row of two families: {mixed:?}"),
         };
         let mut header = TcpHeader::new(self.source.port(), self.destination.port(), self.seq, 64_240);
-        (header.syn, header.rst, header.ack) = (self.syn, self.rst, !self.syn);
+        (header.syn, header.rst, header.ack) = (self.syn, self.rst, self.acks);
+        header.acknowledgment_number = self.ack;
         let tcp: PacketBuilderStep<TcpHeader> = ip.tcp_header(header);
         let mut frame = Vec::with_capacity(tcp.size(self.payload.len()));
         tcp.write(&mut frame, &self.payload).expect("a frame of bounded size");
@@ -96,6 +115,35 @@ impl Row {
         frame.resize(frame.len().max(60), 0);
         frame
     }
+}
+
+/// A fixed sequence of numbers: a failure can be repeated.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed ^ 0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 8) as usize % bound
+    }
+
+    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// A ClientHello's record of `len` bytes, all told.
+pub(crate) fn hello(len: usize) -> Vec<u8> {
+    let (record, message) = (len - 5, len - 9);
+    let mut bytes = vec![22, 3, 1, (record >> 8) as u8, record as u8, 1, 0, (message >> 8) as u8, message as u8, 3, 3];
+    bytes.extend((bytes.len()..len).map(|place| place as u8));
+    bytes
 }
 
 /// The loaded program.
@@ -162,6 +210,11 @@ impl Bench {
             fate && *value != before.of(*counter)
         });
         (action, counted.map(|(counter, _)| counter.label()).collect())
+    }
+
+    /// Only what it does with a frame: for frames by the thousand.
+    pub(crate) fn act(&mut self, frame: &[u8]) -> u32 {
+        self.kernel.test_run(frame, 1).expect("the kernel takes the frame").0
     }
 
     pub(crate) fn row(&mut self, row: &Row) -> (u32, Vec<&'static str>) {

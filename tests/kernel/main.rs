@@ -3,4 +3,6 @@
 
 mod bench;
 mod capture;
+mod framing;
+mod states;
 mod verdicts;

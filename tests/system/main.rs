@@ -10,6 +10,7 @@ mod demo;
 mod expiry;
 mod flood;
 mod forged;
+mod framing;
 mod lab;
 mod lifecycle;
 mod live;
