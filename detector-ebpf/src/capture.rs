@@ -1,4 +1,5 @@
-//! What has to do with ClientHellos, to userspace. A look at the payload's first bytes decides before anything is copied.
+//! What has to do with ClientHellos, to userspace. A look at the payload's first bytes decides before anything is
+//! copied.
 //!
 //! A hello in one segment leaves no trace here. One that spans several is followed by its 4-tuple until every byte up
 //! to its end was seen in order, userspace ends it, its segments or time run out (threats.md T13, T18), or a SYN starts

@@ -96,8 +96,9 @@ pub fn accepted(frame: &impl Frame, scratch: *mut Scratch, key: &FlowKey, packet
     }
 }
 
-/// Whether this is the first data segment of a connection whose SYN was seen. Told once. A byte in an array says whether it is worth a look into the table of SYNs, for most packets are no first
-/// ones; two flows that share the byte only cost each other this.
+/// Whether this is the first data segment of a connection whose SYN was seen. Told once. A byte in an array says whether
+/// it is worth a look into the table of SYNs, for most packets are no first ones; two flows that share the byte only cost
+/// each other this.
 #[inline(always)]
 pub fn first_data(key: &FlowKey, seq: u32) -> First {
     const NOT: First = First { is: false, base: 0 };

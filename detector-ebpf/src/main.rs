@@ -1,5 +1,6 @@
-//! detector's programs. `detector`, at XDP: captures ClientHellos to the protected ports and applies verdicts; everything
-//! else passes untouched. `detector_egress`, at tcx: sees what servers answer. Any failure here passes the frame too.
+//! detector's programs. `detector`, at XDP: captures ClientHellos to the protected ports and applies verdicts;
+//! everything else passes untouched. `detector_egress`, at tcx: sees what servers answer. Any failure here passes the
+//! frame too.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))] // for one instruction, in enforce::hit

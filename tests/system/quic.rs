@@ -23,6 +23,7 @@ use detector_tests::lab::{CLIENT_INTERFACE, CLIENT_V4, Lab, LabOptions, SERVER_I
 use detector_tests::metrics::Metrics;
 use detector_tests::process::{Process, output};
 use detector_tests::programs;
+use detector_tests::sums;
 use serde_json::Value;
 
 /// Handshakes of each client.
@@ -180,13 +181,14 @@ fn name(flow: &Flow) -> String {
 
 /// Waits until nothing is in flight and the sums hold; returns how many hellos were complete.
 fn ensure_sums(lab: &Lab, daemon: &Daemon) -> Result<f64> {
-    let mut broken = Vec::new();
-    let settled = until("the sums to hold", PATIENCE, || {
+    until("no hello to be held", PATIENCE, || {
         let metrics = daemon.metrics(lab)?;
-        broken = broken_sums(&metrics);
-        Ok(broken.is_empty().then(|| complete(&metrics)))
-    });
-    settled.map_err(|error| error.context(format!("{broken:?}")))
+        Ok((metrics.sum("detector_hello_pending", &[]) == 0.0).then_some(()))
+    })?;
+    let metrics = sums::settled(lab, daemon)?;
+    let lines = metrics.sum("detector_event_lines_total", &[("outcome", "written")]);
+    ensure!(lines == standing(&metrics, "confirmed"), "{lines} lines");
+    Ok(complete(&metrics))
 }
 
 fn complete(metrics: &Metrics) -> f64 {
@@ -200,27 +202,6 @@ fn standing(metrics: &Metrics, standing: &str) -> f64 {
 fn lost(metrics: &Metrics) -> f64 {
     let lost = |class| metrics.sum(&format!("detector_kernel_{class}_events_total"), &[("outcome", "lost")]);
     lost("confirmed") + lost("unconfirmed")
-}
-
-fn broken_sums(metrics: &Metrics) -> Vec<String> {
-    let mut sums = Vec::new();
-    for class in ["confirmed", "unconfirmed"] {
-        let events = format!("detector_kernel_{class}_events_total");
-        let of = |outcome| metrics.sum(&events, &[("outcome", outcome)]);
-        let received = metrics.sum("detector_capture_events_received_total", &[("class", class)]);
-        sums.push(("captured == submitted + lost", of("captured"), of("submitted") + of("lost")));
-        sums.push(("submitted == received", of("submitted"), received));
-    }
-    let pending = metrics.sum("detector_hello_pending", &[]);
-    let standings = metrics.sum("detector_hello_standings_total", &[]);
-    let lines = |outcome| metrics.sum("detector_event_lines_total", &[("outcome", outcome)]);
-    sums.push(("complete == standings + pending", complete(metrics), standings + pending));
-    sums.push(("pending == 0", pending, 0.0));
-    sums.push(("confirmed == lines", standing(metrics, "confirmed"), lines("written")));
-    sums.push(("dropped == 0", lines("dropped"), 0.0));
-    sums.push(("malformed == 0", metrics.sum("detector_capture_events_malformed_total", &[]), 0.0));
-    let wrong = sums.iter().filter(|(_, left, right)| left != right);
-    wrong.map(|(sum, left, right)| format!("{sum}: {left} against {right}")).collect()
 }
 
 /// Real connections amid forged ones.
