@@ -24,9 +24,18 @@ const BUDGET: usize = 256;
 /// thread waits its turn like any other.
 const ROUNDS: usize = 64;
 /// Rounds that empty full rings of the smallest events.
-const ALL_ROUNDS: usize = 4096;
-/// How often time alone is looked at.
+const ALL_ROUNDS: usize = 8192;
+/// The same of clients whose address isn't proven: some 0.5 ms of work.
+const UNCONFIRMED_BUDGET: usize = 64;
+/// Rounds of a full such budget after which they are a flood, and the thread pauses between two.
+const FORGED_ROUNDS: usize = 32;
+/// For so long.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long nothing may happen before time alone is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked at while something happens: under a flood a hundred times as many hellos end in a second as
+/// may wait in one go for a verdict that is due.
+const EXPIRY: Duration = Duration::from_millis(5);
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -71,6 +80,13 @@ impl Handle {
     }
 }
 
+/// Rings of which a whole budget was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Full {
+    confirmed: bool,
+    unconfirmed: bool,
+}
+
 /// What the thread owns.
 pub(super) struct Engine {
     pub(super) rings: Rings,
@@ -98,7 +114,7 @@ impl Engine {
         if allowed != Allowed::RealTime {
             info!(?allowed, "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it");
         }
-        let mut full_rounds = 0;
+        let (mut full_rounds, mut forged_rounds) = (0, 0);
         let mut ticked = monotonic();
         let mut more = false;
         loop {
@@ -106,9 +122,19 @@ impl Engine {
                 error!(%error, "the packet path can't wait for events; ending");
                 return;
             }
-            more = self.drain();
-            full_rounds = if more { full_rounds + 1 } else { 0 };
+            let full = self.drain();
+            more = full != Full::default();
+            full_rounds = if full.confirmed { full_rounds + 1 } else { 0 };
             urgency.set(full_rounds < ROUNDS);
+            forged_rounds = if full.unconfirmed { forged_rounds + 1 } else { 0 };
+            // Half the time of this thread at most, which nothing else can take from it: what doesn't fit into their ring
+            // is lost and counted, and the others' events are waited for meanwhile.
+            if forged_rounds >= FORGED_ROUNDS
+                && let Err(error) = wait([self.rings.confirmed.as_fd(), waker.as_fd()], PAUSE)
+            {
+                error!(%error, "the packet path can't wait for events; ending");
+                return;
+            }
             for command in commands.try_iter() {
                 match command {
                     Command::Request(request, reply) => {
@@ -132,21 +158,21 @@ impl Engine {
         }
     }
 
-    /// Whether there may be more.
-    fn drain(&mut self) -> bool {
+    /// Which rings may hold more.
+    fn drain(&mut self) -> Full {
         let Self { rings, core, .. } = self;
         // Clients whose address is proven come first; of the others a few, so that even under a flood of confirmed
         // ones they are seen, and none while there are many.
         let confirmed = rings.confirmed.drain(BUDGET, &mut |event| core.event(event, Class::Confirmed));
-        let room = if confirmed == BUDGET { BUDGET / 16 } else { BUDGET };
+        let room = if confirmed == BUDGET { UNCONFIRMED_BUDGET / 4 } else { UNCONFIRMED_BUDGET };
         let unconfirmed = rings.unconfirmed.drain(room, &mut |event| core.event(event, Class::Unconfirmed));
-        confirmed == BUDGET || unconfirmed == room
+        Full { confirmed: confirmed == BUDGET, unconfirmed: unconfirmed == room }
     }
 
     fn drain_all(&mut self) {
         // Everything that is in the rings now; what comes meanwhile may go on for ever.
         for _ in 0..ALL_ROUNDS {
-            if !self.drain() {
+            if self.drain() == Full::default() {
                 return;
             }
         }
@@ -182,7 +208,7 @@ impl Engine {
 
     fn tick(&mut self, ticked: &mut Timestamp) {
         let now = monotonic();
-        if now.since(*ticked) >= TICK {
+        if now.since(*ticked) >= EXPIRY {
             *ticked = now;
             self.core.tick();
         }
