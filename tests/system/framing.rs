@@ -127,7 +127,7 @@ fn read(line: &Value) -> Option<(u16, Vec<u8>)> {
 }
 
 /// The JA4 of each connection's bytes, where they are a hello: each in one segment, read by `detector fingerprint`.
-fn ja4s(lab: &Lab, heard: &BTreeMap<u16, Vec<u8>>) -> Result<BTreeMap<u16, String>> {
+fn values(lab: &Lab, heard: &BTreeMap<u16, Vec<u8>>) -> Result<BTreeMap<u16, String>> {
     // A pcap file of Ethernet frames, native byte order (https://www.tcpdump.org/manpages/pcap-savefile.5.html).
     let mut file: Vec<u8> = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_ne_bytes).concat();
     for (port, bytes) in heard {
@@ -173,7 +173,7 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
         let heard: BTreeMap<u16, Vec<u8>> = heard.all().iter().filter_map(read).collect();
         Ok((heard.len() == ORDERS + overlaps).then_some(heard))
     })?;
-    let real = ja4s(&lab, &heard)?;
+    let real = values(&lab, &heard)?;
     until("an outcome of each connection", PATIENCE, || {
         let metrics = daemon.metrics(&lab)?;
         let outcomes = metrics.sum("detector_hello_outcomes_total", &[]) as usize;

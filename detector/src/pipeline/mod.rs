@@ -126,7 +126,7 @@ impl Pipeline {
             finished: Aged::default(),
             digests: Aged::default(),
             digester: Digester::default(),
-            handshakes: Handshakes::new(limits.finished_flows),
+            handshakes: Handshakes::new(recent(limits)),
             early: Aged::default(),
             fingerprinter: Fingerprinter::default(),
             scratch: Vec::new(),
@@ -355,7 +355,7 @@ impl Pipeline {
         if index == 0 {
             let bytes = stream.get(..extent.end).unwrap_or(stream);
             self.digests.insert(flow, self.digester.digest(bytes));
-            trim(&mut self.digests, self.limits.finished_flows);
+            trim(&mut self.digests, recent(self.limits));
         }
         self.remember(flow, Finished { start, end: at(extent.end), index, then });
         out(Outcome::Hello(Box::new(hello)));
@@ -363,6 +363,11 @@ impl Pipeline {
             out(Outcome::Answer(Box::new(answer)));
         }
     }
+}
+
+/// Handshakes and digests matter until shortly after their hello: a quarter of the flows that are remembered.
+fn recent(limits: Limits) -> usize {
+    limits.finished_flows.div_ceil(4)
 }
 
 fn trim<V>(aged: &mut Aged<V>, most: usize) {
