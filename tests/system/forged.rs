@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::scene::{LONG, SHORT, ja4_of};
 
-const BLOCKED: u32 = 100;
+const BLOCKED: u32 = 60;
 
 /// How the server takes its connections.
 #[derive(Clone, Copy, Default)]
@@ -105,8 +105,7 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     ensure!(unconfirmed + waiting + lost >= f64::from(forged), "{unconfirmed} + {waiting} + {lost} of {forged}");
     let answered = blocked.iter().filter(|report| report.answered()).count();
     if !scene.no_egress {
-        // Amid more forged hellos than two cores and a build for tests can take, a verdict may come late.
-        ensure!(answered * 20 <= blocked.len(), "{answered} of {} blocked clients were answered", blocked.len());
+        ensure!(answered * 100 <= blocked.len(), "{answered} of {} blocked clients were answered", blocked.len());
     }
     let proofs: Vec<String> = metrics
         .samples()
