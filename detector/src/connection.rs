@@ -21,15 +21,14 @@
     )
 )]
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use foldhash::{HashMap, HashMapExt as _};
 use smallvec::SmallVec;
 
 use crate::capture::{Flow, Proof};
 use crate::clock::Timestamp;
-use crate::pipeline::{Answer, Hello, Void, fits};
+use crate::flow::Aged;
+use crate::pipeline::{Answer, Hello, SWEEP, Void, fits};
 
 /// Hellos of one 4-tuple held at a time: two connections with two hellos each. Of more, the oldest goes.
 pub const PER_FLOW: usize = 4;
@@ -132,12 +131,12 @@ impl Standing {
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    /// By number.
-    hellos: HashMap<u64, Pending>,
-    /// Their numbers, in the order they came.
-    flows: HashMap<Flow, Numbers>,
-    unproven: Queue,
-    unanswered: Queue,
+    /// Those whose client's address isn't proven, by number.
+    unproven: Aged<Pending, u64>,
+    /// Those whose client's address is, by number, in the order they were confirmed.
+    unanswered: Aged<Pending, u64>,
+    /// The numbers of both, in the order they came.
+    flows: Aged<Numbers>,
     came: u64,
     /// The latest time that was told: that of a file's packets may go back.
     now: Timestamp,
@@ -146,9 +145,18 @@ pub struct Connections {
 /// With a place for the one that makes them too many.
 type Numbers = SmallVec<[u64; PER_FLOW + 1]>;
 
+/// What a hello waits for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Unproven,
+    Unanswered,
+}
+
 #[derive(Debug)]
 struct Pending {
     hello: Box<Hello>,
+    /// When it is settled at the latest.
+    until: Timestamp,
     proof: Option<Proof>,
     answer: Option<Answer>,
     void: Option<Void>,
@@ -158,12 +166,13 @@ impl Connections {
     /// With nothing held.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        // With a place for the one that makes them too many.
+        let most = limits.pending.saturating_add(1);
         Self {
             limits,
-            hellos: HashMap::new(),
-            flows: HashMap::new(),
-            unproven: Queue::default(),
-            unanswered: Queue::default(),
+            unproven: Aged::new(most),
+            unanswered: Aged::new(most),
+            flows: Aged::new(most),
             came: 0,
             now: Timestamp::default(),
         }
@@ -172,21 +181,23 @@ impl Connections {
     /// Hellos held.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.hellos.len()
+        self.unproven.len().saturating_add(self.unanswered.len())
     }
 
     /// A hello is complete.
     pub fn hello(&mut self, hello: Box<Hello>, now: Timestamp, out: &mut impl FnMut(Event<'_>)) {
-        self.expire(now, out);
+        self.expire(now, SWEEP, out);
         let flow = hello.flow;
         let stream = hello.stream_seq;
         let number = self.came;
         self.came = self.came.wrapping_add(1);
         let known = hello.proof.or_else(|| self.of_stream(&flow, stream).find_map(|pending| pending.proof));
-        self.hellos.insert(number, Pending { hello, proof: None, answer: None, void: None });
-        self.flows.entry(flow).or_default().push(number);
-        self.unproven.push(self.now.plus(self.limits.proof_within), number);
-        self.unproven.trim(|number| is_unproven(&self.hellos, number));
+        let until = self.now.plus(self.limits.proof_within);
+        self.unproven.insert(number, Pending { hello, until, proof: None, answer: None, void: None });
+        match self.flows.get_mut(&flow) {
+            Some(numbers) => numbers.push(number),
+            None => drop(self.flows.insert(flow, Numbers::from_slice(&[number]))),
+        }
         if let Some(proof) = known {
             self.confirm(&flow, stream, proof, out);
         }
@@ -202,7 +213,7 @@ impl Connections {
         now: Timestamp,
         out: &mut impl FnMut(Event<'_>),
     ) {
-        self.expire(now, out);
+        self.expire(now, SWEEP, out);
         let first = self.of_flow(&flow).next().map(|pending| pending.hello.stream_seq);
         if let Some(stream) = stream.or(first) {
             self.confirm(&flow, stream, proof, out);
@@ -213,10 +224,10 @@ impl Connections {
     /// of a connection, a ServerHello for its latest. Each waiting hello that it doesn't fit is void: the server has read
     /// another one.
     pub fn answer(&mut self, answer: Answer, now: Timestamp, out: &mut impl FnMut(Event<'_>)) -> bool {
-        self.expire(now, out);
+        self.expire(now, SWEEP, out);
         let waiting: Numbers = self.numbers(&answer.flow).filter(|number| self.is_for(&answer, *number)).collect();
         for number in &waiting {
-            if let Some(pending) = self.hellos.get_mut(number) {
+            if let Some(pending) = self.get_mut(*number) {
                 if !fits(&pending.hello.offer, &answer) {
                     pending.void.get_or_insert(Void::Desync);
                 }
@@ -229,9 +240,9 @@ impl Connections {
 
     /// The hellos of `flow` that are held may not be the server's.
     pub fn void(&mut self, flow: Flow, why: Void, now: Timestamp, out: &mut impl FnMut(Event<'_>)) {
-        self.expire(now, out);
+        self.expire(now, SWEEP, out);
         for number in self.flows.get(&flow).cloned().unwrap_or_default() {
-            if let Some(pending) = self.hellos.get_mut(&number) {
+            if let Some(pending) = self.get_mut(number) {
                 pending.void.get_or_insert(why);
             }
         }
@@ -244,22 +255,27 @@ impl Connections {
         }
     }
 
-    /// Settles the hellos whose time is up.
-    pub fn expire(&mut self, now: Timestamp, out: &mut impl FnMut(Event<'_>)) {
+    /// Settles the hellos whose time is up, `most` of each kind at a time. Whether there may be more.
+    pub fn expire(&mut self, now: Timestamp, most: usize, out: &mut impl FnMut(Event<'_>)) -> bool {
         self.now = self.now.max(now);
-        while let Some(number) = self.unproven.due(self.now) {
-            if is_unproven(&self.hellos, number) {
-                self.settle(number, Standing::PendingExpired, out);
+        let mut more = false;
+        for (kind, standing) in [(Kind::Unproven, Standing::PendingExpired), (Kind::Unanswered, Standing::Unconfirmed)] {
+            let mut left = most;
+            while let Some(number) = self.due(kind) {
+                if left == 0 {
+                    more = true;
+                    break;
+                }
+                left = left.saturating_sub(1);
+                self.settle(number, standing, out);
             }
         }
-        while let Some(number) = self.unanswered.due(self.now) {
-            self.settle(number, Standing::Unconfirmed, out);
-        }
+        more
     }
 
     /// Settles all hellos, in the order they came: nothing more will come.
     pub fn finish(&mut self, out: &mut impl FnMut(Event<'_>)) {
-        let mut numbers: Vec<u64> = self.hellos.keys().copied().collect();
+        let mut numbers: Vec<u64> = self.unproven.keys().chain(self.unanswered.keys()).collect();
         numbers.sort_unstable();
         for number in numbers {
             self.settle(number, Standing::Unconfirmed, out);
@@ -270,15 +286,14 @@ impl Connections {
     fn evict(&mut self, flow: &Flow, out: &mut impl FnMut(Event<'_>)) {
         let numbers = self.flows.get(flow).cloned().unwrap_or_default();
         if numbers.len() > PER_FLOW {
-            let unproven = numbers.iter().find(|number| is_unproven(&self.hellos, **number));
+            let unproven = numbers.iter().find(|number| self.unproven.get(number).is_some());
             if let Some(number) = unproven.or(numbers.first()) {
                 self.settle(*number, Standing::Unconfirmed, out);
             }
         }
-        while self.hellos.len() > self.limits.pending {
-            // What was settled or confirmed meanwhile is skipped, each number once.
-            let unproven = std::iter::from_fn(|| self.unproven.pop()).find(|number| is_unproven(&self.hellos, *number));
-            let Some(number) = unproven.or_else(|| self.unanswered.pop()) else { return };
+        while self.pending() > self.limits.pending {
+            let oldest = self.unproven.oldest().or_else(|| self.unanswered.oldest());
+            let Some((&number, _)) = oldest else { return };
             self.settle(number, Standing::Unconfirmed, out);
         }
     }
@@ -286,35 +301,32 @@ impl Connections {
     /// The address of the client of this connection is sure.
     fn confirm(&mut self, flow: &Flow, stream: u32, proof: Proof, out: &mut impl FnMut(Event<'_>)) {
         for number in self.flows.get(flow).cloned().unwrap_or_default() {
-            let Some(pending) = self.hellos.get_mut(&number) else { continue };
-            if pending.hello.stream_seq != stream || pending.proof.is_some() {
+            if self.unproven.get(&number).is_none_or(|pending| pending.hello.stream_seq != stream) {
                 continue;
             }
+            let Some(mut pending) = self.unproven.remove(&number) else { continue };
             pending.proof = Some(proof);
+            pending.until = self.now.plus(self.limits.answer_within);
             if pending.void.is_none() {
                 out(Event::Confirmed(&pending.hello, proof));
             }
-            if !self.settle_if_known(number, out) {
-                self.unanswered.push(self.now.plus(self.limits.answer_within), number);
-                self.unanswered.trim(|number| self.hellos.contains_key(&number));
-            }
+            self.unanswered.insert(number, pending);
+            self.settle_if_known(number, out);
         }
     }
 
-    /// Whether everything is known about the hello, which then is told.
-    fn settle_if_known(&mut self, number: u64, out: &mut impl FnMut(Event<'_>)) -> bool {
+    /// Tells the hello if everything is known about it.
+    fn settle_if_known(&mut self, number: u64, out: &mut impl FnMut(Event<'_>)) {
         let answers = self.limits.answers;
-        let known = |pending: &Pending| pending.proof.is_some() && (pending.answer.is_some() || !answers);
-        let known = self.hellos.get(&number).is_some_and(known);
-        if known {
+        if self.unanswered.get(&number).is_some_and(|pending| pending.answer.is_some() || !answers) {
             self.settle(number, Standing::Unconfirmed, out);
         }
-        known
     }
 
     /// Tells all about the hello `number`, if it is held; its standing is `otherwise` if nothing proves its address.
     fn settle(&mut self, number: u64, otherwise: Standing, out: &mut impl FnMut(Event<'_>)) {
-        let Some(Pending { hello, proof, answer, void }) = self.hellos.remove(&number) else { return };
+        let pending = self.unproven.remove(&number).or_else(|| self.unanswered.remove(&number));
+        let Some(Pending { hello, proof, answer, void, .. }) = pending else { return };
         if let Some(numbers) = self.flows.get_mut(&hello.flow) {
             numbers.retain(|other| *other != number);
             if numbers.is_empty() {
@@ -327,11 +339,28 @@ impl Connections {
 
     /// Whether `answer`, which came on its 4-tuple, is for the hello `number`.
     fn is_for(&self, answer: &Answer, number: u64) -> bool {
-        let Some(Pending { hello, answer: None, .. }) = self.hellos.get(&number) else { return false };
+        let Some(Pending { hello, answer: None, .. }) = self.get(number) else { return false };
         if answer.retry {
             return hello.index == 0;
         }
         self.of_stream(&answer.flow, hello.stream_seq).all(|other| other.hello.index <= hello.index)
+    }
+
+    /// The oldest of a kind, if its time is up.
+    fn due(&self, kind: Kind) -> Option<u64> {
+        let held = match kind {
+            Kind::Unproven => &self.unproven,
+            Kind::Unanswered => &self.unanswered,
+        };
+        held.oldest().filter(|(_, pending)| pending.until <= self.now).map(|(number, _)| *number)
+    }
+
+    fn get(&self, number: u64) -> Option<&Pending> {
+        self.unproven.get(&number).or_else(|| self.unanswered.get(&number))
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
+        self.unproven.get_mut(&number).or_else(|| self.unanswered.get_mut(&number))
     }
 
     fn numbers(&self, flow: &Flow) -> impl Iterator<Item = u64> {
@@ -339,49 +368,10 @@ impl Connections {
     }
 
     fn of_flow(&self, flow: &Flow) -> impl Iterator<Item = &Pending> {
-        self.numbers(flow).filter_map(|number| self.hellos.get(&number))
+        self.numbers(flow).filter_map(|number| self.get(number))
     }
 
     fn of_stream(&self, flow: &Flow, stream: u32) -> impl Iterator<Item = &Pending> {
         self.of_flow(flow).filter(move |pending| pending.hello.stream_seq == stream)
-    }
-}
-
-/// Whether the hello `number` is among `hellos` and waits for a proof.
-fn is_unproven(hellos: &HashMap<u64, Pending>, number: u64) -> bool {
-    hellos.get(&number).is_some_and(|pending| pending.proof.is_none())
-}
-
-/// Numbers of hellos by the time they are due, in the order they were put in. Holds numbers that wait no more, until
-/// they are due or there are as many of them as of others.
-#[derive(Debug, Default)]
-struct Queue {
-    items: VecDeque<(Timestamp, u64)>,
-    /// Entries that `trim` lets pass before it looks again.
-    allowed: usize,
-}
-
-impl Queue {
-    /// `at` isn't before that of the entry before it.
-    fn push(&mut self, at: Timestamp, number: u64) {
-        self.items.push_back((at, number));
-    }
-
-    /// Drops what doesn't `wait` any more, when it may be half of the entries.
-    fn trim(&mut self, waits: impl Fn(u64) -> bool) {
-        if self.items.len() > self.allowed {
-            self.items.retain(|(_, number)| waits(*number));
-            self.allowed = self.items.len().saturating_mul(2).saturating_add(64);
-        }
-    }
-
-    /// Takes the oldest entry out.
-    fn pop(&mut self) -> Option<u64> {
-        self.items.pop_front().map(|(_, number)| number)
-    }
-
-    /// Takes the oldest entry out if it is due at `now`.
-    fn due(&mut self, now: Timestamp) -> Option<u64> {
-        self.items.pop_front_if(|(at, _)| *at <= now).map(|(_, number)| number)
     }
 }

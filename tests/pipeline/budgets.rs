@@ -98,7 +98,7 @@ fn partial_hellos_of_a_thousand_sources() {
     assert!(most <= limits.partial_bytes + 4096, "{most} bytes");
     assert!(said.causes().iter().all(|cause| *cause == Cause::Evicted));
     let end = Timestamp::from_nanos(millis * 1_000_000);
-    pipeline.expire(end.plus(Duration::from_secs(12)), &mut |outcome| said.note(outcome));
+    pipeline.expire(end.plus(Duration::from_secs(12)), usize::MAX, &mut |outcome| said.note(outcome));
     assert_eq!((pipeline.partial_hellos(), pipeline.partial_bytes()), (0, 0));
     assert_eq!(said.lost.len(), 100_000);
     assert_eq!(said.segments(), 100_000 + 200);

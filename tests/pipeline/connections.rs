@@ -67,6 +67,24 @@ macro_rules! tell {
 }
 
 #[test]
+fn no_packet_waits_for_the_end_of_a_flood() {
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    for number in 0..10_000 {
+        tell!(connections.hello(Box::new(hello(flow(2, number), 9, 0, 1)), at(0)) => said);
+    }
+    // All of them are due, and none goes at the cost of this one.
+    let client = hello(flow(1, 1), 9, 0, 2);
+    tell!(connections.hello(Box::new(Hello { proof: Some(ACK), ..client }), at(2000)) => said);
+    assert_eq!(said.confirmed, [2]);
+    assert!((1..100).contains(&said.settled.len()), "{} settled by one packet", said.settled.len());
+    let before = said.settled.len();
+    assert!(tell!(connections.expire(at(2000), 64) => said));
+    assert_eq!(said.settled.len() - before, 64);
+    while tell!(connections.expire(at(2000), 64) => said) {}
+    assert_eq!((said.settled.len(), connections.pending()), (10_000, 1));
+}
+
+#[test]
 fn a_hello_is_confirmed_at_once_and_settled_when_answered() {
     let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
     let (waiting, known) = (hello(flow(1, 1), 9, 0, 1), hello(flow(1, 2), 9, 0, 2));
@@ -80,9 +98,9 @@ fn a_hello_is_confirmed_at_once_and_settled_when_answered() {
     assert_eq!(said.settled(), [(1, Standing::Confirmed(Proof::SynCookie), None)]);
     assert_eq!(said.settled[0].answer, Some(answer_to(&waiting)));
     // The other's answer never comes.
-    tell!(connections.expire(at(1000)) => said);
+    tell!(connections.expire(at(1000), usize::MAX) => said);
     assert_eq!(connections.pending(), 1);
-    tell!(connections.expire(at(1001)) => said);
+    tell!(connections.expire(at(1001), usize::MAX) => said);
     assert_eq!(said.settled()[1..], [(2, Standing::Confirmed(ACK), None)]);
     assert_eq!((said.settled[1].answer.as_ref(), said.settled[1].number), (None, 1));
 }
@@ -153,7 +171,7 @@ fn another_stream_on_the_same_4_tuple_is_not_confirmed() {
     tell!(connections.proven(flow(1, 1), None, ACK, at(2)) => said);
     assert_eq!(said.confirmed, [1]);
     assert!(tell!(connections.answer(answer_to(&real), at(3)) => said));
-    tell!(connections.expire(at(2000)) => said);
+    tell!(connections.expire(at(2000), usize::MAX) => said);
     let wanted = [(1, Standing::Confirmed(ACK), None), (2, Standing::PendingExpired, Some(Void::Desync))];
     assert_eq!(said.settled(), wanted);
     // A proof that tells its stream may come for the later one.
@@ -324,14 +342,14 @@ proptest! {
                 Happening::Release { port } => tell!(connections.release(flow(1, port)) => said),
                 Happening::Time { millis } => {
                     now += millis;
-                    tell!(connections.expire(at(now)) => said);
+                    tell!(connections.expire(at(now), usize::MAX) => said);
                 }
             }
             prop_assert_eq!(came.len(), said.settled.len() + connections.pending());
             prop_assert!(connections.pending() <= pending);
         }
         // Both times are up.
-        tell!(connections.expire(at(now + 2000)) => said);
+        tell!(connections.expire(at(now + 2000), usize::MAX) => said);
         prop_assert_eq!(connections.pending(), 0);
 
         let mut numbers: Vec<u32> = said.settled.iter().map(|settled| settled.hello.first_seq).collect();

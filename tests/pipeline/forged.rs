@@ -58,7 +58,7 @@ impl Host {
             Event::Settled(last) => settled[last.standing.index()] += 1,
         };
         let now = segment.at;
-        connections.expire(now, &mut note);
+        connections.expire(now, usize::MAX, &mut note);
         pipeline.push(segment, &mut |outcome| match outcome {
             Outcome::Hello(hello) => {
                 *hellos += 1;

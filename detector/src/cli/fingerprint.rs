@@ -153,7 +153,7 @@ impl<W: Write> Reading<W> {
     /// Tells what time alone settles.
     fn expire(&mut self, now: Timestamp) {
         let Self { connections, lines, .. } = self;
-        connections.expire(now, &mut |event| lines.take(event));
+        connections.expire(now, usize::MAX, &mut |event| lines.take(event));
     }
 
     fn take(&mut self, outcome: Outcome) {

@@ -40,6 +40,9 @@ use crate::{
 /// Failures of the kernel's maps: each hello could meet one.
 static FAILURES: Limited = Limited::per_minute(6);
 
+/// Hellos, and verdicts, whose time is up that are dealt with before anything else gets its turn: some 0.1 ms of work.
+const SWEEP: usize = 64;
+
 /// Fingerprints in a status.
 const TOP: usize = 8;
 
@@ -129,17 +132,19 @@ impl<M: VerdictMaps> Core<M> {
         }
     }
 
-    /// What time alone brings about.
-    pub(super) fn tick(&mut self) {
+    /// What time alone brings about, or some of it. Whether there may be more.
+    pub(super) fn tick(&mut self) -> bool {
         let now = monotonic();
         let Self { pipeline, connections, verdicts } = self;
-        pipeline.expire(now, &mut |outcome| verdicts.outcome(connections, outcome, now));
-        connections.expire(now, &mut |event| verdicts.connection(event));
-        if let Err(error) = verdicts.enforcer.expire(now)
-            && let Some(left_out) = FAILURES.admit(now)
-        {
-            error!(%error, left_out, "can't clear ended verdicts; they no longer apply all the same");
-        }
+        let hellos = pipeline.expire(now, SWEEP, &mut |outcome| verdicts.outcome(connections, outcome, now));
+        let settled = connections.expire(now, SWEEP, &mut |event| verdicts.connection(event));
+        let ended = verdicts.enforcer.expire(now, SWEEP).unwrap_or_else(|error| {
+            if let Some(left_out) = FAILURES.admit(now) {
+                error!(%error, left_out, "can't clear ended verdicts; they no longer apply all the same");
+            }
+            false
+        });
+        hellos || settled || ended
     }
 
     pub(super) fn maps(&mut self) -> &mut M {

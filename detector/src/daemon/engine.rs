@@ -33,8 +33,7 @@ const FORGED_ROUNDS: usize = 32;
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long nothing may happen before time alone is looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// How often it is looked at while something happens: under a flood a hundred times as many hellos end in a second as
-/// may wait in one go for a verdict that is due.
+/// How often it is looked at while something happens.
 const EXPIRY: Duration = Duration::from_millis(5);
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -154,7 +153,7 @@ impl Engine {
                     }
                 }
             }
-            self.tick(&mut ticked);
+            more |= self.tick(&mut ticked);
         }
     }
 
@@ -206,11 +205,16 @@ impl Engine {
         }
     }
 
-    fn tick(&mut self, ticked: &mut Timestamp) {
+    /// Whether time has brought about more than was done now.
+    fn tick(&mut self, ticked: &mut Timestamp) -> bool {
         let now = monotonic();
-        if now.since(*ticked) >= EXPIRY {
-            *ticked = now;
-            self.core.tick();
+        if now.since(*ticked) < EXPIRY {
+            return false;
         }
+        let more = self.core.tick();
+        if !more {
+            *ticked = now;
+        }
+        more
     }
 }

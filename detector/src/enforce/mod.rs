@@ -230,21 +230,20 @@ impl<M: VerdictMaps> Enforcer<M> {
         Ok(decision)
     }
 
-    /// Clears away what has ended.
+    /// Clears away what has ended, `most` connections and `most` others at a time. Whether there may be more.
     ///
     /// # Errors
     /// The maps'.
-    pub fn expire(&mut self, now: Timestamp) -> Result<(), Error> {
+    pub fn expire(&mut self, now: Timestamp, most: usize) -> Result<bool, Error> {
         self.rules.expire(now);
-        let mut slots = Vec::new();
         let ended = (now.as_nanos(), u64::MAX);
-        for expiry in [&self.expiry, &self.connection_expiry] {
-            slots.extend(expiry.range(..=ended).map(|(_, slot)| *slot));
-        }
-        for slot in slots {
+        let slots = |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
+        let (others, connections) = (slots(&self.expiry), slots(&self.connection_expiry));
+        let more = others.len() == most || connections.len() == most;
+        for slot in others.into_iter().chain(connections) {
             self.remove(&slot)?;
         }
-        Ok(())
+        Ok(more)
     }
 
     /// When a verdict ends: `None` if there is none, `Some(None)` never.

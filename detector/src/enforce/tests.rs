@@ -28,9 +28,9 @@ fn a_block_is_in_the_maps_until_it_ends_or_is_taken_back() {
     let verdict = enforcer.maps().verdicts[&Slot::Address(address)];
     assert_eq!((verdict.expires_at, verdict.action), (at(10).as_nanos(), Action::Block as u8));
 
-    enforcer.expire(at(9)).unwrap();
+    enforcer.expire(at(9), 64).unwrap();
     assert_eq!(enforcer.counts().address, 1);
-    enforcer.expire(at(10)).unwrap();
+    enforcer.expire(at(10), 64).unwrap();
     assert_eq!(enforcer.counts().address, 0);
     assert!(enforcer.maps().verdicts.is_empty());
     assert_eq!(enforcer.maps().settings.addresses, 0, "an empty table costs no look-up");
@@ -46,7 +46,7 @@ fn a_repeated_block_has_the_latest_ttl() {
     let address: IpAddr = "2001:db8::7".parse().unwrap();
     enforcer.block_address(address, Some(at(10))).unwrap();
     enforcer.block_address(address, Some(at(100))).unwrap();
-    enforcer.expire(at(50)).unwrap();
+    enforcer.expire(at(50), 64).unwrap();
     assert_eq!(enforcer.counts().address, 1);
 }
 
@@ -78,7 +78,7 @@ fn a_rule_that_lasts_forever_makes_verdicts_that_end() {
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     let end = at(5).plus(CONNECTION_VERDICT_MAX);
     assert_eq!(enforcer.maps().verdicts[&slot].expires_at, end.as_nanos());
-    enforcer.expire(end.plus(Duration::from_secs(1))).unwrap();
+    enforcer.expire(end.plus(Duration::from_secs(1)), 64).unwrap();
     assert_eq!(enforcer.counts(), Counts { ja4: 1, ..Counts::default() });
 }
 

@@ -1,87 +1,76 @@
-//! A map from flows, or from other keys, that knows which entry is the oldest. Each operation is O(1) on average.
-//! Memory: the entries, and a queue of at most twice as many keys plus 64.
+//! A map from flows, or from other keys, that knows which entry is the oldest and lets it go when there are too many.
+//!
+//! Each operation is O(1), not only on average over many: the table of hashes is as large from the beginning as it may
+//! ever become, so that no insertion moves it, and nothing is swept. A hello that waits for its verdict never waits for
+//! the housekeeping of a flood. Memory: 34 bytes for each entry there may be, and those that there are.
 
-use std::collections::VecDeque;
 use std::hash::Hash;
+use std::num::NonZeroUsize;
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::fast::RandomState;
+use lru::LruCache;
 
 use crate::capture::Flow;
 
 /// Values by key, in the order of their insertion.
+// `peek` and its like leave the order of use as it is: that of the insertions.
 #[derive(Debug)]
-pub struct Aged<V, K = Flow> {
-    entries: HashMap<K, (u64, V)>,
-    /// Insertions, oldest first. One whose serial is no longer that of its key's entry is stale and skipped.
-    queue: VecDeque<(u64, K)>,
-    serial: u64,
-}
-
-impl<V, K> Default for Aged<V, K> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), queue: VecDeque::new(), serial: 0 }
-    }
-}
+pub struct Aged<V, K: Eq + Hash = Flow>(LruCache<K, V, RandomState>);
 
 impl<V, K: Copy + Eq + Hash> Aged<V, K> {
+    /// Empty, with room for `most` entries, 1 at least.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self(LruCache::with_hasher(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN), RandomState::default()))
+    }
+
     /// Entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.0.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.0.is_empty()
     }
 
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|(_, value)| value)
+        self.0.peek(key)
     }
 
     /// The value of `key`, to be changed. Its age stays.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|(_, value)| value)
+        self.0.peek_mut(key)
     }
 
-    /// Makes `value` the youngest, in place of what `key` had.
-    pub fn insert(&mut self, key: K, value: V) {
-        self.serial = self.serial.wrapping_add(1);
-        self.entries.insert(key, (self.serial, value));
-        self.queue.push_back((self.serial, key));
-        if self.queue.len() > self.entries.len().saturating_mul(2).saturating_add(64) {
-            let entries = &self.entries;
-            self.queue.retain(|(serial, key)| entries.get(key).is_some_and(|(current, _)| current == serial));
-        }
+    /// Makes `value` the youngest, in place of what `key` had. If there is no room for it, the oldest comes out.
+    pub fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
+        self.0.push(key, value).filter(|(out, _)| *out != key)
     }
 
     /// Takes the value of `key` out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|(_, value)| value)
+        self.0.pop(key)
     }
 
     /// The oldest entry.
-    pub fn oldest(&mut self) -> Option<(&K, &V)> {
-        // Stale keys at the front are dropped here, each once.
-        while let Some((serial, key)) = self.queue.front() {
-            if self.entries.get(key).is_some_and(|(current, _)| current == serial) {
-                break;
-            }
-            self.queue.pop_front();
-        }
-        let (_, key) = self.queue.front()?;
-        let (_, value) = self.entries.get(key)?;
-        Some((key, value))
+    #[must_use]
+    pub fn oldest(&self) -> Option<(&K, &V)> {
+        self.0.peek_lru()
     }
 
     /// Takes the oldest entry out.
     pub fn pop_oldest(&mut self) -> Option<(K, V)> {
-        let key = *self.oldest()?.0;
-        self.queue.pop_front();
-        self.remove(&key).map(|value| (key, value))
+        self.0.pop_lru()
+    }
+
+    /// All keys, the youngest first.
+    pub fn keys(&self) -> impl Iterator<Item = K> {
+        self.0.iter().map(|(key, _)| *key)
     }
 }
 
@@ -98,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_replaced_ones_are_young() {
-        let mut aged = Aged::default();
+        let mut aged = Aged::new(9);
         for port in 0..4 {
             aged.insert(flow(port), port);
         }
@@ -109,14 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_stays_small_however_often_one_flow_returns() {
-        let mut aged = Aged::default();
-        aged.insert(flow(9), 0);
-        for round in 0..10_000 {
-            aged.insert(flow(1), round);
-            aged.remove(&flow(1));
+    fn beyond_the_bound_the_oldest_goes() {
+        let mut aged = Aged::new(2);
+        for port in 0..4 {
+            assert_eq!(aged.get_mut(&flow(1)).is_some(), port == 2 || port == 3, "being looked at keeps nobody young");
+            aged.insert(flow(port), port);
         }
-        assert!(aged.queue.len() <= 70);
-        assert_eq!(aged.pop_oldest().map(|(flow, _)| flow), Some(flow(9)));
+        assert_eq!(aged.len(), 2);
+        assert_eq!(aged.oldest(), Some((&flow(2), &2)));
     }
 }

@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 
-use foldhash::{HashMap, HashMapExt as _};
-
 use super::{Aged, Limits, Source};
 use crate::capture::Flow;
 use crate::clock::Timestamp;
@@ -37,12 +35,12 @@ impl<S> Partial<S> {
 
 /// All streams in progress.
 #[derive(Debug)]
-pub struct Partials<S, K = Flow> {
+pub struct Partials<S, K: Eq + Hash = Flow> {
     partials: Aged<Partial<S>, K>,
-    /// The streams of each source with a stream in progress, oldest first; stale ones as in [`Aged`].
-    sources: HashMap<Source, OneSource<K>>,
-    /// Those that weren't proven when they were added, oldest first; stale ones as in [`Aged`].
-    unproven: VecDeque<(u64, K)>,
+    /// The streams of each source with a stream in progress.
+    sources: Aged<OneSource<K>, Source>,
+    /// Those that aren't proven.
+    unproven: Aged<(), K>,
     allocated: usize,
     serial: u64,
     limits: Limits,
@@ -51,6 +49,7 @@ pub struct Partials<S, K = Flow> {
 #[derive(Debug)]
 struct OneSource<K> {
     count: usize,
+    /// Oldest first. One whose serial is no longer that of its key's stream is stale and skipped.
     queue: VecDeque<(u64, K)>,
 }
 
@@ -67,16 +66,22 @@ impl Key for Flow {
 }
 
 impl<S, K: Key> Partials<S, K> {
-    /// What one stream costs beside its bytes: its entry and its places in three queues of keys that may be half stale.
-    const OVERHEAD: usize = size_of::<(K, Partial<S>)>() + 6 * size_of::<(u64, K)>();
+    /// What one stream costs beside its bytes: its entries in three tables, each with the links of its neighbours, and its
+    /// place in a queue of keys that may be half stale.
+    const OVERHEAD: usize = size_of::<(K, Partial<S>)>()
+        + size_of::<(Source, OneSource<K>)>()
+        + size_of::<K>()
+        + 6 * size_of::<usize>()
+        + 2 * size_of::<(u64, K)>();
 
     /// An empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            partials: Aged::default(),
-            sources: HashMap::new(),
-            unproven: VecDeque::new(),
+            // With a place for the one that makes them too many.
+            partials: Aged::new(limits.partial_hellos.saturating_add(1)),
+            sources: Aged::new(limits.partial_hellos.saturating_add(1)),
+            unproven: Aged::new(limits.partial_hellos.saturating_add(1)),
             allocated: 0,
             serial: 0,
             limits,
@@ -112,6 +117,9 @@ impl<S, K: Key> Partials<S, K> {
         let partial = self.partials.get_mut(key)?;
         let before = partial.assembler.allocated();
         let result = change(partial);
+        if partial.proven {
+            self.unproven.remove(key);
+        }
         self.allocated = self.allocated.saturating_sub(before).saturating_add(partial.assembler.allocated());
         Some(result)
     }
@@ -122,26 +130,28 @@ impl<S, K: Key> Partials<S, K> {
         self.serial = self.serial.wrapping_add(1);
         partial.serial = self.serial;
         self.allocated = self.allocated.saturating_add(Self::OVERHEAD).saturating_add(partial.assembler.allocated());
-        let source = self.sources.entry(key.source()).or_insert_with(|| OneSource { count: 0, queue: VecDeque::new() });
-        source.count = source.count.saturating_add(1);
-        source.queue.push_back((partial.serial, key));
+        let (source, place) = (key.source(), (partial.serial, key));
         if !partial.proven {
-            self.unproven.push_back((partial.serial, key));
+            self.unproven.insert(key, ());
         }
         self.partials.insert(key, partial);
-        if self.unproven.len() > self.partials.len().saturating_mul(2).saturating_add(64) {
+        let Some(known) = self.sources.get_mut(&source) else {
+            self.sources.insert(source, OneSource { count: 1, queue: VecDeque::from([place]) });
+            return;
+        };
+        known.count = known.count.saturating_add(1);
+        known.queue.push_back(place);
+        // A source has few streams: one sweep is short.
+        if known.queue.len() > known.count.saturating_mul(2).saturating_add(4) {
             let partials = &self.partials;
-            self.unproven.retain(|(serial, key)| is_unproven(partials.get(key), *serial));
-        }
-        if source.queue.len() > source.count.saturating_mul(2).saturating_add(4) {
-            let partials = &self.partials;
-            source.queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
+            known.queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
         }
     }
 
     /// Takes the stream of `key` out.
     pub fn remove(&mut self, key: &K) -> Option<Partial<S>> {
         let partial = self.partials.remove(key)?;
+        self.unproven.remove(key);
         self.allocated = self.allocated.saturating_sub(Self::OVERHEAD).saturating_sub(partial.assembler.allocated());
         let source = key.source();
         if let Some(one) = self.sources.get_mut(&source) {
@@ -168,12 +178,8 @@ impl<S, K: Key> Partials<S, K> {
 
     /// Takes out the oldest stream whose client's address isn't proven.
     fn pop_unproven(&mut self) -> Option<(K, Partial<S>)> {
-        while let Some((serial, key)) = self.unproven.pop_front() {
-            if is_unproven(self.partials.get(&key), serial) {
-                return self.remove(&key).map(|partial| (key, partial));
-            }
-        }
-        None
+        let (key, ()) = self.unproven.pop_oldest()?;
+        self.remove(&key).map(|partial| (key, partial))
     }
 
     /// Takes out the oldest stream if it began more than the limit's age before `now`.
@@ -195,11 +201,7 @@ impl<S, K: Key> Partials<S, K> {
         let queue = &mut self.sources.get_mut(&source)?.queue;
         let partials = &self.partials;
         queue.retain(|(serial, key)| partials.get(key).is_some_and(|partial| partial.serial == *serial));
-        let unproven = queue.iter().position(|(serial, key)| is_unproven(partials.get(key), *serial));
+        let unproven = queue.iter().position(|(_, key)| self.unproven.get(key).is_some());
         queue.remove(unproven.unwrap_or(0)).map(|(_, key)| key)
     }
-}
-
-fn is_unproven<S>(partial: Option<&Partial<S>>, serial: u64) -> bool {
-    partial.is_some_and(|partial| partial.serial == serial && !partial.proven)
 }

@@ -115,8 +115,8 @@ impl Datagrams {
         Self {
             limits,
             partials: Partials::new(limits),
-            quic: Aged::default(),
-            dtls: Aged::default(),
+            quic: Aged::new(limits.finished_flows),
+            dtls: Aged::new(limits.finished_flows),
             opener: Opener::default(),
             hasher: RandomState::new(),
         }
@@ -157,12 +157,14 @@ impl Datagrams {
         }
     }
 
-    /// Ends the hellos that began too long before `now`.
-    pub(super) fn expire(&mut self, now: Timestamp, out: &mut impl FnMut(Outcome)) {
-        while let Some((stream, partial)) = self.partials.expire(now) {
+    /// Ends the hellos that began too long before `now`, `most` at a time. Whether there may be more.
+    pub(super) fn expire(&mut self, now: Timestamp, most: usize, out: &mut impl FnMut(Outcome)) -> bool {
+        for _ in 0..most {
+            let Some((stream, partial)) = self.partials.expire(now) else { return false };
             let cause = if partial.state.cut { Cause::Truncated } else { Cause::Timeout };
             lost(stream, &partial, cause, out);
         }
+        true
     }
 
     /// Ends all hellos in progress.

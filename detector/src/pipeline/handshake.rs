@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Ignored, NEAR, Syn, trim};
+use super::{Ignored, NEAR, Syn};
 use crate::capture::{Checksum, Flow, Network, Proof, Segment};
 use crate::clock::Timestamp;
 use crate::flow::Aged;
@@ -93,12 +93,11 @@ impl Handshake {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     table: Aged<Handshake>,
-    most: usize,
 }
 
 impl Handshakes {
     pub(super) fn new(most: usize) -> Self {
-        Self { table: Aged::default(), most }
+        Self { table: Aged::new(most) }
     }
 
     /// Takes a client's SYN.
@@ -114,7 +113,7 @@ impl Handshakes {
             _ => {
                 let mut handshake = Handshake::new(segment.at, base);
                 handshake.read(segment);
-                self.insert(segment.flow, handshake);
+                self.table.insert(segment.flow, handshake);
             }
         }
     }
@@ -137,7 +136,7 @@ impl Handshakes {
             }
         }
         let handshake = Handshake { syn_ack: Some(syn_ack), ..Handshake::new(segment.at, base) };
-        self.insert(client, handshake);
+        self.table.insert(client, handshake);
     }
 
     /// Whether the server has yet to answer the latest SYN on a 4-tuple on which it had answered another.
@@ -150,11 +149,6 @@ impl Handshakes {
         let handshake = self.table.get(flow)?;
         let next = handshake.next.as_deref().filter(|next| !handshake.is_near(seq) && next.is_near(seq));
         Some(next.unwrap_or(handshake))
-    }
-
-    fn insert(&mut self, flow: Flow, handshake: Handshake) {
-        self.table.insert(flow, handshake);
-        trim(&mut self.table, self.most);
     }
 
     /// Where the stream of `flow` begins.

@@ -42,6 +42,10 @@ use handshake::Handshakes;
 /// early data between two hellos, and too little for another connection's initial sequence number to hit by chance.
 const NEAR: u32 = 64 * 1024;
 
+/// Hellos that a packet may end beside its own: more than one begins with each, so that they go as fast as they come, and
+/// few, so that no packet waits long.
+pub(crate) const SWEEP: usize = 4;
+
 /// Answers that wait for their hello.
 const EARLY_ANSWERS: usize = 1024;
 
@@ -122,12 +126,12 @@ impl Pipeline {
         Self {
             limits,
             partials: Partials::new(limits),
-            opened: Aged::default(),
-            finished: Aged::default(),
-            digests: Aged::default(),
+            opened: Aged::new(limits.finished_flows),
+            finished: Aged::new(limits.finished_flows),
+            digests: Aged::new(recent(limits)),
             digester: Digester::default(),
             handshakes: Handshakes::new(recent(limits)),
-            early: Aged::default(),
+            early: Aged::new(EARLY_ANSWERS),
             fingerprinter: Fingerprinter::default(),
             scratch: Vec::new(),
             datagrams: datagram::Datagrams::new(limits),
@@ -151,7 +155,7 @@ impl Pipeline {
         match packet {
             Packet::Segment(segment) => self.push(segment, out),
             Packet::Datagram(datagram) => {
-                self.expire(datagram.at, out);
+                self.expire(datagram.at, SWEEP, out);
                 self.datagrams.take(datagram, &mut self.fingerprinter, out);
             }
         }
@@ -159,7 +163,7 @@ impl Pipeline {
 
     /// Takes one segment.
     pub fn push(&mut self, segment: &Segment<'_>, out: &mut impl FnMut(Outcome)) {
-        self.expire(segment.at, out);
+        self.expire(segment.at, SWEEP, out);
         let flags = segment.flags;
         if flags.syn {
             let client = if flags.ack {
@@ -208,7 +212,7 @@ impl Pipeline {
         let Some(answer) = answer(segment.flow, segment.at, segment.payload) else { return };
         let Some(finished) = self.finished.get(&answer.flow) else {
             self.early.insert(answer.flow, answer);
-            return trim(&mut self.early, EARLY_ANSWERS);
+            return;
         };
         // A server that answers a hello has received all of it.
         if segment.ack.wrapping_sub(finished.end) >= 1 << 31 {
@@ -230,13 +234,15 @@ impl Pipeline {
         Some((proof, stream))
     }
 
-    /// Ends the hellos that began too long before `now`.
-    pub fn expire(&mut self, now: Timestamp, out: &mut impl FnMut(Outcome)) {
-        while let Some((flow, partial)) = self.partials.expire(now) {
+    /// Ends the hellos that began too long before `now`, `most` of each kind at a time. Whether there may be more.
+    pub fn expire(&mut self, now: Timestamp, most: usize, out: &mut impl FnMut(Outcome)) -> bool {
+        for _ in 0..most {
+            let Some((flow, partial)) = self.partials.expire(now) else { return self.datagrams.expire(now, most, out) };
             let cause = if partial.state.cut { Cause::Truncated } else { Cause::Timeout };
             self.lose(flow, &partial, cause, out);
         }
-        self.datagrams.expire(now, out);
+        self.datagrams.expire(now, most, out);
+        true
     }
 
     /// Ends all hellos in progress: no segment will come any more.
@@ -263,7 +269,6 @@ impl Pipeline {
         self.finished.remove(flow);
         if self.opened.get(flow) != Some(&base) {
             self.opened.insert(*flow, base);
-            trim(&mut self.opened, self.limits.finished_flows);
         }
     }
 
@@ -314,7 +319,6 @@ impl Pipeline {
     fn remember(&mut self, flow: Flow, finished: Finished) {
         self.opened.remove(&flow);
         self.finished.insert(flow, finished);
-        trim(&mut self.finished, self.limits.finished_flows);
     }
 
     /// The message at `extent` of `stream` is whole: reads it.
@@ -355,7 +359,6 @@ impl Pipeline {
         if index == 0 {
             let bytes = stream.get(..extent.end).unwrap_or(stream);
             self.digests.insert(flow, self.digester.digest(bytes));
-            trim(&mut self.digests, recent(self.limits));
         }
         self.remember(flow, Finished { start, end: at(extent.end), index, then });
         out(Outcome::Hello(Box::new(hello)));
@@ -368,12 +371,6 @@ impl Pipeline {
 /// Handshakes and digests matter until shortly after their hello: a quarter of the flows that are remembered.
 fn recent(limits: Limits) -> usize {
     limits.finished_flows.div_ceil(4)
-}
-
-fn trim<V>(aged: &mut Aged<V>, most: usize) {
-    while aged.len() > most {
-        aged.pop_oldest();
-    }
 }
 
 fn offer(hello: &ClientHello<'_>) -> Offer {

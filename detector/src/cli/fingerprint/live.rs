@@ -86,7 +86,7 @@ fn watch(
         unconfirmed.drain(BUDGET, &mut take);
         let now = monotonic();
         reading.now = now;
-        pipeline.expire(now, &mut |outcome| reading.take(outcome));
+        pipeline.expire(now, usize::MAX, &mut |outcome| reading.take(outcome));
         reading.expire(now);
         reading.lines.printer.flush();
         if signalled || reading.lines.next >= enough || reading.lines.printer.failed.is_some() {

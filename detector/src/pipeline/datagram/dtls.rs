@@ -160,9 +160,7 @@ impl Datagrams {
             *place = known;
             return;
         }
-        self.dtls.insert(stream.flow, known);
-        while self.dtls.len() > self.limits.finished_flows {
-            let Some((flow, _)) = self.dtls.pop_oldest() else { break };
+        if let Some((flow, _)) = self.dtls.insert(stream.flow, known) {
             for message in [0, 1] {
                 self.abandon(&Stream { flow, kind: Kind::Dtls(message) }, Cause::Evicted, tell.out);
             }

@@ -186,9 +186,7 @@ impl Datagrams {
             return connection;
         }
         let connections = SmallVec::from_slice(&[connection]);
-        self.quic.insert(flow, Known { connections, ..Known::default() });
-        while self.quic.len() > self.limits.finished_flows {
-            let Some((flow, known)) = self.quic.pop_oldest() else { break };
+        if let Some((flow, known)) = self.quic.insert(flow, Known { connections, ..Known::default() }) {
             for connection in known.connections {
                 self.abandon(&Stream { flow, kind: Kind::Quic(connection.keys.id) }, Cause::Evicted, tell.out);
             }
