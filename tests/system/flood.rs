@@ -36,6 +36,11 @@ fn quiet_lab() -> Result<(Lab, Nginx)> {
     Ok((lab, nginx))
 }
 
+/// As long, and as many, as threats.md says.
+fn full() -> bool {
+    std::env::var_os("DETECTOR_TEST_FULL").is_some_and(|full| full == "1")
+}
+
 fn resident_bytes(daemon: &Daemon) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -50,7 +55,8 @@ fn a_stopped_reader_loses_nothing_of_confirmed_clients() -> Result<()> {
         Ok(daemon.metrics(&lab)?.sum("detector_kernel_unconfirmed_events_total", &[("outcome", "captured")]))
     };
     let seconds = (STOPPED + 6.0).to_string();
-    let forger = Forger::start(&lab, &["--no-syns", "--count", "1", "--seconds", &seconds])?;
+    let least = if full() { "5000000" } else { "1" };
+    let forger = Forger::start(&lab, &["--no-syns", "--count", least, "--seconds", &seconds])?;
     until("the flood", PATIENCE, || Ok((captured(&daemon)? > 100_000.0).then_some(())))?;
     let (before, memory) = (captured(&daemon)?, resident_bytes(&daemon)?);
     daemon.signal(Signal::SIGSTOP)?;
@@ -66,7 +72,7 @@ fn a_stopped_reader_loses_nothing_of_confirmed_clients() -> Result<()> {
     let fresh = batch(&lab, &target, &[Kind::Python], 1)?;
     daemon.hello_from(fresh[0].port.context("no port")?)?;
     let normal = monotonic_seconds()? - resumed;
-    let sent = forger.finish(LONG)?;
+    let sent = forger.finish(4 * LONG)?;
     let lines = daemon.wait_for("a line of every real client", PATIENCE, |lines| {
         let told = |port: Option<u16>| port.is_some_and(|port| lines.iter().any(|line| line["src_port"] == port));
         reports.iter().all(|report| told(report.port)).then(|| lines.to_vec())
@@ -79,8 +85,9 @@ fn a_stopped_reader_loses_nothing_of_confirmed_clients() -> Result<()> {
     let grown = resident_bytes(&daemon)? - memory;
     ensure!(grown < 64.0 * 1024.0 * 1024.0, "the daemon grew by {grown} bytes");
     show(&format!(
-        "reader stopped {STOPPED} s under {rate:.0} events/s: {} of confirmed clients lost, {} of others; {REAL} real \
-         clients told; grown by {:.1} MiB; a new client's line {normal:.2} s after it went on",
+        "reader stopped {STOPPED} s under {rate:.0} events/s, {} in all: {} of confirmed clients lost, {} of others; \
+         {REAL} real clients told; grown by {:.1} MiB; a new client's line {normal:.2} s after it went on",
+        sent.hellos,
         lost("confirmed"),
         lost("unconfirmed"),
         grown / 1024.0 / 1024.0
@@ -94,9 +101,8 @@ fn verdicts_come_in_time_under_a_flood() -> Result<()> {
     let daemon = Daemon::start(&lab, DaemonOptions::default())?;
     let bot = batch(&lab, &Target::new(SERVER_V4), &[Kind::Python], 1)?;
     control_ok(&lab, &["block", "--ja4", &ja4_of(&daemon, &bot[0])?])?;
-    let full = std::env::var_os("DETECTOR_TEST_FULL").is_some_and(|full| full == "1");
     let memory = resident_bytes(&daemon)?;
-    let forger = Forger::start(&lab, &["--no-syns", "--count", "1", "--seconds", if full { "60" } else { "10" }])?;
+    let forger = Forger::start(&lab, &["--no-syns", "--count", "1", "--seconds", if full() { "60" } else { "10" }])?;
     let blocked = Target { timeout: SHORT, parallel: 4, ..Target::new(SERVER_V4) };
     let reports = batch(&lab, &blocked, &[Kind::Python], 40)?;
     let neighbours = batch(&lab, &Target { timeout: LONG, ..Target::new(SERVER_V4) }, &[Kind::Chrome], 40)?;

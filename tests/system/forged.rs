@@ -162,6 +162,26 @@ fn by_the_hosts_own_sockets() -> Result<()> {
     play("without egress, SYN cookies", Scene { no_egress: true, sysctl, forged: 5_000, ..Scene::default() })
 }
 
+/// threats.md T2: 10,000 connections, here 500.
+#[test]
+fn every_real_connection_is_confirmed() -> Result<()> {
+    let connections = if full() { 10_000 } else { 500 };
+    for listen in ["", "deferred"] {
+        let lab = Lab::new(LabOptions::default())?;
+        let _nginx = Nginx::start_with(&lab, listen)?;
+        let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+        let target = Target { timeout: LONG, parallel: 8, ..Target::new(SERVER_V4) };
+        let reports = batch(&lab, &target, &[Kind::Python, Kind::Chrome], connections)?;
+        ensure!(reports.iter().all(Report::answered), "not all got their page");
+        let metrics = sums::settled(&lab, &daemon)?;
+        let standing = |standing| metrics.sum("detector_hello_standings_total", &[("standing", standing)]);
+        let (confirmed, expired) = (standing("confirmed"), standing("pending_expired") + standing("unconfirmed"));
+        assert_eq!((confirmed, expired), (f64::from(connections), 0.0), "{listen}");
+        show(&format!("{connections} real connections, nginx listens {listen:?}: {confirmed} confirmed"));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_decoy_is_never_taken_for_its_client() -> Result<()> {
     let lab = Lab::new(LabOptions::default())?;
