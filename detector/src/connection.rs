@@ -9,6 +9,10 @@
 //! proves that of the others, also of those to come while it is held. Hellos of another `stream_seq` on the same
 //! 4-tuple are another connection, or forged, and are not confirmed by it. A proof that comes without a `stream_seq` is
 //! of the connection whose hello came first: Linux keeps the connection it has (RFC 5961 section 4).
+//!
+//! **Whose socket is looked up.** A hello that waits long is named by [`Connections::overdue`], for its socket to be
+//! asked for. Somebody may have forged it before the address' owner connected from that very port, so only a hello is
+//! named whose own SYN was seen, and none of a 4-tuple on which another connection showed up since.
 
 #![cfg_attr(
     not(test),
@@ -29,10 +33,16 @@ use smallvec::SmallVec;
 
 use crate::capture::{Flow, Proof};
 use crate::clock::Timestamp;
+use crate::fingerprint::Transport;
 use crate::pipeline::{Answer, Hello, Void, fits};
 
 /// Hellos of one 4-tuple held at a time: two connections with two hellos each. Of more, the oldest goes.
 pub const PER_FLOW: usize = 4;
+
+/// How long a hello waits for the proofs that come by themselves before its socket is looked up.
+pub const ASK_AFTER: Duration = Duration::from_millis(300);
+/// The time between two calls in which [`Connections::overdue`] names some.
+pub const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// The bounds of everything that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +55,8 @@ pub struct Limits {
     pub answer_within: Duration,
     /// Answers are expected. If not, a hello is settled when it is confirmed.
     pub answers: bool,
+    /// Hellos that one call of [`Connections::overdue`] names; 0 where nobody asks.
+    pub asks: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +66,7 @@ impl Default for Limits {
             proof_within: Duration::from_secs(1),
             answer_within: Duration::from_secs(1),
             answers: true,
+            asks: 64,
         }
     }
 }
@@ -138,6 +151,10 @@ pub struct Connections {
     flows: HashMap<Flow, Numbers>,
     unproven: Queue,
     unanswered: Queue,
+    /// Unproven ones whose socket was not asked for yet.
+    unasked: Queue,
+    /// When some were last named.
+    asked: Timestamp,
     came: u64,
     /// The latest time that was told: that of a file's packets may go back.
     now: Timestamp,
@@ -152,6 +169,8 @@ struct Pending {
     proof: Option<Proof>,
     answer: Option<Answer>,
     void: Option<Void>,
+    /// Another connection on the 4-tuple was proven: a socket there is that one's.
+    displaced: bool,
 }
 
 impl Connections {
@@ -164,6 +183,8 @@ impl Connections {
             flows: HashMap::new(),
             unproven: Queue::default(),
             unanswered: Queue::default(),
+            unasked: Queue::default(),
+            asked: Timestamp::default(),
             came: 0,
             now: Timestamp::default(),
         }
@@ -182,13 +203,17 @@ impl Connections {
         let stream = hello.stream_seq;
         let number = self.came;
         self.came = self.came.wrapping_add(1);
+        let askable = self.limits.asks > 0 && hello.transport == Transport::Tcp && hello.syn.is_some();
         let known = hello.proof.or_else(|| self.of_stream(&flow, stream).find_map(|pending| pending.proof));
-        self.hellos.insert(number, Pending { hello, proof: None, answer: None, void: None });
+        self.hellos.insert(number, Pending { hello, proof: None, answer: None, void: None, displaced: false });
         self.flows.entry(flow).or_default().push(number);
         self.unproven.push(self.now.plus(self.limits.proof_within), number);
         self.unproven.trim(|number| is_unproven(&self.hellos, number));
         if let Some(proof) = known {
             self.confirm(&flow, stream, proof, out);
+        } else if askable {
+            self.unasked.push(self.now.plus(ASK_AFTER), number);
+            self.unasked.trim(|number| is_unproven(&self.hellos, number));
         }
         self.evict(&flow, out);
     }
@@ -207,6 +232,26 @@ impl Connections {
         if let Some(stream) = stream.or(first) {
             self.confirm(&flow, stream, proof, out);
         }
+    }
+
+    /// TCP connections, by 4-tuple and `stream_seq`, whose hellos have waited for [`ASK_AFTER`] without proof, those that
+    /// have waited longest first; each hello is named once. At most [`Limits::asks`] at once, and none before
+    /// [`ASK_EVERY`] is over, so that forged hellos cost a bounded number of look-ups. Of more than that an even share is
+    /// named and the rest is not: no flood, however long, takes the turns of hellos that came before or after it, and
+    /// those amid it have the same chance as each forged one.
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<(Flow, u32)> {
+        self.now = self.now.max(now);
+        if self.now.since(self.asked) < ASK_EVERY {
+            return Vec::new();
+        }
+        self.asked = self.now;
+        let mut waiting = Vec::new();
+        while let Some(number) = self.unasked.due(self.now) {
+            waiting.extend(self.asks_for(number));
+        }
+        let turns = self.limits.asks.min(waiting.len());
+        let place = |turn: usize| turn.saturating_mul(waiting.len()).checked_div(turns);
+        (0..turns).filter_map(|turn| waiting.get(place(turn)?).copied()).collect()
     }
 
     /// The server answered on a 4-tuple. Whether a hello was waiting for that: a HelloRetryRequest is for the first hello
@@ -287,7 +332,11 @@ impl Connections {
     fn confirm(&mut self, flow: &Flow, stream: u32, proof: Proof, out: &mut impl FnMut(Event<'_>)) {
         for number in self.flows.get(flow).cloned().unwrap_or_default() {
             let Some(pending) = self.hellos.get_mut(&number) else { continue };
-            if pending.hello.stream_seq != stream || pending.proof.is_some() {
+            if pending.hello.stream_seq != stream {
+                pending.displaced = true;
+                continue;
+            }
+            if pending.proof.is_some() {
                 continue;
             }
             pending.proof = Some(proof);
@@ -314,7 +363,7 @@ impl Connections {
 
     /// Tells all about the hello `number`, if it is held; its standing is `otherwise` if nothing proves its address.
     fn settle(&mut self, number: u64, otherwise: Standing, out: &mut impl FnMut(Event<'_>)) {
-        let Some(Pending { hello, proof, answer, void }) = self.hellos.remove(&number) else { return };
+        let Some(Pending { hello, proof, answer, void, .. }) = self.hellos.remove(&number) else { return };
         if let Some(numbers) = self.flows.get_mut(&hello.flow) {
             numbers.retain(|other| *other != number);
             if numbers.is_empty() {
@@ -332,6 +381,13 @@ impl Connections {
             return hello.index == 0;
         }
         self.of_stream(&answer.flow, hello.stream_seq).all(|other| other.hello.index <= hello.index)
+    }
+
+    /// The connection of the hello `number`, if it is unproven and a socket of its 4-tuple can only be its own.
+    fn asks_for(&self, number: u64) -> Option<(Flow, u32)> {
+        let pending = self.hellos.get(&number).filter(|pending| pending.proof.is_none() && !pending.displaced)?;
+        let (flow, stream) = (pending.hello.flow, pending.hello.stream_seq);
+        self.of_flow(&flow).all(|other| other.hello.stream_seq == stream).then_some((flow, stream))
     }
 
     fn numbers(&self, flow: &Flow) -> impl Iterator<Item = u64> {

@@ -27,7 +27,7 @@ use crate::{
     connection::{Connections, Event, Settled, Standing},
     enforce::Enforcer,
     fingerprint::{Ja4, Transport},
-    kernel::{Error, Slot, VerdictMaps},
+    kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, Outcome, Pipeline, Void},
     policy::{
         rules::{Decision, Origin},
@@ -73,6 +73,7 @@ struct Tally {
     standings: [u64; Standing::LABELS.len()],
     proofs: [u64; Proof::ALL.len()],
     void: [u64; Void::ALL.len()],
+    lookups: [u64; Lookup::ALL.len()],
     answers: u64,
     lines_queued: u64,
     lines_dropped: u64,
@@ -142,6 +143,22 @@ impl<M: VerdictMaps> Core<M> {
         }
     }
 
+    /// Asks for the sockets of hellos that have waited long for a proof.
+    pub(super) fn ask(&mut self, sockets: &mut impl Sockets) {
+        let now = monotonic();
+        let Self { connections, verdicts, .. } = self;
+        for (flow, stream) in connections.overdue(now) {
+            let found = sockets.look_up(flow.source, flow.destination);
+            if let Some(count) = verdicts.tally.lookups.get_mut(found as usize) {
+                *count += 1;
+            }
+            if found == Lookup::Established {
+                let proof = Proof::SockDiag;
+                verdicts.outcome(connections, Outcome::Proven { flow, stream: Some(stream), proof }, now);
+            }
+        }
+    }
+
     pub(super) fn maps(&mut self) -> &mut M {
         self.verdicts.enforcer.maps()
     }
@@ -158,6 +175,9 @@ impl<M: VerdictMaps> Core<M> {
         }
         for (why, count) in Void::ALL.iter().zip(tally.void) {
             metrics.void.set(why.label(), count);
+        }
+        for (found, count) in Lookup::ALL.iter().zip(tally.lookups) {
+            metrics.lookups.set(found.label(), count);
         }
         metrics.answers.set("", tally.answers);
         metrics.event_lines.set("queued", tally.lines_queued);
