@@ -93,14 +93,8 @@ pub enum Proof {
 
 impl Proof {
     /// All of them.
-    pub const ALL: &[Self] = &[
-        Self::Established,
-        Self::Acknowledged,
-        Self::SynCookie,
-        Self::SockDiag,
-        Self::QuicPath,
-        Self::DtlsCookie,
-    ];
+    pub const ALL: &[Self] =
+        &[Self::Established, Self::Acknowledged, Self::SynCookie, Self::SockDiag, Self::QuicPath, Self::DtlsCookie];
 
     /// The metric label.
     #[must_use]

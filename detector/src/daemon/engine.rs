@@ -14,7 +14,8 @@ use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
     kernel::{
-        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker, own_addresses, wait,
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
+        own_addresses, wait,
     },
 };
 

@@ -40,7 +40,9 @@ use crate::{
     connection::{self, Connections, Standing},
     enforce::Enforcer,
     flow,
-    kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses},
+    kernel::{
+        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
+    },
     pipeline::{Cause, Ignored, Pipeline, Void},
     policy::rules::Rules,
     telemetry::{Metrics, metrics::Labels},
