@@ -9,6 +9,10 @@
 //! proves that of the others, also of those to come while it is held. Hellos of another `stream_seq` on the same
 //! 4-tuple are another connection, or forged, and are not confirmed by it. A proof that comes without a `stream_seq` is
 //! of the connection whose hello came first: Linux keeps the connection it has (RFC 5961 section 4).
+//!
+//! **Whose socket is looked up.** A hello that waits long is named by [`Connections::overdue`], for its socket to be
+//! asked for. Somebody may have forged it before the address' owner connected from that very port, so only a hello is
+//! named whose own SYN was seen, and none of a 4-tuple on which another connection showed up since.
 
 #![cfg_attr(
     not(test),
@@ -21,17 +25,29 @@
     )
 )]
 
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::capture::{Flow, Proof};
 use crate::clock::Timestamp;
+use crate::fingerprint::Transport;
 use crate::flow::Aged;
 use crate::pipeline::{Answer, Hello, SWEEP, Void, fits};
 
 /// Hellos of one 4-tuple held at a time: two connections with two hellos each. Of more, the oldest goes.
 pub const PER_FLOW: usize = 4;
+
+/// How long a hello waits for the proofs that come by themselves before its socket is looked up.
+pub const ASK_AFTER: Duration = Duration::from_millis(300);
+/// Of the hellos that came within so long, [`Connections::overdue`] names a bounded number.
+pub const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Such stretches that are remembered, if [`Connections::overdue`] is called too seldom for all of them.
+const TURNS: usize = 32;
 
 /// The bounds of everything that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +60,8 @@ pub struct Limits {
     pub answer_within: Duration,
     /// Answers are expected. If not, a hello is settled when it is confirmed.
     pub answers: bool,
+    /// Hellos that one call of [`Connections::overdue`] names at most; 0 where nobody asks.
+    pub asks: usize,
 }
 
 impl Default for Limits {
@@ -53,6 +71,7 @@ impl Default for Limits {
             proof_within: Duration::from_secs(1),
             answer_within: Duration::from_secs(1),
             answers: true,
+            asks: 64,
         }
     }
 }
@@ -137,6 +156,9 @@ pub struct Connections {
     unanswered: Aged<Pending, u64>,
     /// The numbers of both, in the order they came.
     flows: Aged<Numbers>,
+    /// Those whose socket may be asked for, by the stretch of time they came in.
+    unasked: VecDeque<Turns>,
+    random: RandomState,
     came: u64,
     /// The latest time that was told: that of a file's packets may go back.
     now: Timestamp,
@@ -144,6 +166,16 @@ pub struct Connections {
 
 /// With a place for the one that makes them too many.
 type Numbers = SmallVec<[u64; PER_FLOW + 1]>;
+
+/// Hellos that came within one stretch of time.
+#[derive(Debug)]
+struct Turns {
+    until: Timestamp,
+    /// How many.
+    came: u64,
+    /// Those of them that are named.
+    numbers: Vec<u64>,
+}
 
 /// What a hello waits for.
 #[derive(Clone, Copy)]
@@ -160,6 +192,8 @@ struct Pending {
     proof: Option<Proof>,
     answer: Option<Answer>,
     void: Option<Void>,
+    /// Another connection on the 4-tuple was proven: a socket there is that one's.
+    displaced: bool,
 }
 
 impl Connections {
@@ -173,6 +207,8 @@ impl Connections {
             unproven: Aged::new(most),
             unanswered: Aged::new(most),
             flows: Aged::new(most),
+            unasked: VecDeque::new(),
+            random: RandomState::default(),
             came: 0,
             now: Timestamp::default(),
         }
@@ -191,15 +227,18 @@ impl Connections {
         let stream = hello.stream_seq;
         let number = self.came;
         self.came = self.came.wrapping_add(1);
+        let askable = self.limits.asks > 0 && hello.transport == Transport::Tcp && hello.syn.is_some();
         let known = hello.proof.or_else(|| self.of_stream(&flow, stream).find_map(|pending| pending.proof));
         let until = self.now.plus(self.limits.proof_within);
-        self.unproven.insert(number, Pending { hello, until, proof: None, answer: None, void: None });
+        self.unproven.insert(number, Pending { hello, until, proof: None, answer: None, void: None, displaced: false });
         match self.flows.get_mut(&flow) {
             Some(numbers) => numbers.push(number),
             None => drop(self.flows.insert(flow, Numbers::from_slice(&[number]))),
         }
         if let Some(proof) = known {
             self.confirm(&flow, stream, proof, out);
+        } else if askable {
+            self.take_turn(number);
         }
         self.evict(&flow, out);
     }
@@ -217,6 +256,39 @@ impl Connections {
         let first = self.of_flow(&flow).next().map(|pending| pending.hello.stream_seq);
         if let Some(stream) = stream.or(first) {
             self.confirm(&flow, stream, proof, out);
+        }
+    }
+
+    /// TCP connections, by 4-tuple and `stream_seq`, whose hellos have waited for [`ASK_AFTER`] without proof, those that
+    /// have waited longest first; each hello is named once. At most [`Limits::asks`] of those that came within
+    /// [`ASK_EVERY`], so that forged hellos cost a bounded number of look-ups. Of more than that each has the same chance:
+    /// no flood, however long, takes the turns of hellos that came before or after it.
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<(Flow, u32)> {
+        self.now = self.now.max(now);
+        let due = self.now;
+        let turns = self.unasked.pop_front_if(|turns| turns.until.plus(ASK_AFTER) <= due);
+        let numbers = turns.map(|turns| turns.numbers).unwrap_or_default();
+        numbers.into_iter().filter_map(|number| self.asks_for(number)).collect()
+    }
+
+    /// Gives the hello `number` a turn to be named, or the chance of one.
+    fn take_turn(&mut self, number: u64) {
+        if self.unasked.back().is_none_or(|turns| turns.until <= self.now) {
+            if self.unasked.len() == TURNS {
+                self.unasked.pop_front();
+            }
+            self.unasked.push_back(Turns { until: self.now.plus(ASK_EVERY), came: 0, numbers: Vec::new() });
+        }
+        let Some(turns) = self.unasked.back_mut() else { return };
+        turns.came = turns.came.saturating_add(1);
+        if turns.numbers.len() < self.limits.asks {
+            return turns.numbers.push(number);
+        }
+        // The n-th that comes takes the place of one of m with a chance of m/n: in the end all had the same.
+        let place = self.random.hash_one(number).checked_rem(turns.came);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        if let Some(taken) = place.and_then(|place| turns.numbers.get_mut(place)) {
+            *taken = number;
         }
     }
 
@@ -301,7 +373,9 @@ impl Connections {
     /// The address of the client of this connection is sure.
     fn confirm(&mut self, flow: &Flow, stream: u32, proof: Proof, out: &mut impl FnMut(Event<'_>)) {
         for number in self.flows.get(flow).cloned().unwrap_or_default() {
-            if self.unproven.get(&number).is_none_or(|pending| pending.hello.stream_seq != stream) {
+            let Some(pending) = self.unproven.get_mut(&number) else { continue };
+            if pending.hello.stream_seq != stream {
+                pending.displaced = true;
                 continue;
             }
             let Some(mut pending) = self.unproven.remove(&number) else { continue };
@@ -361,6 +435,13 @@ impl Connections {
 
     fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
         self.unproven.get_mut(&number).or_else(|| self.unanswered.get_mut(&number))
+    }
+
+    /// The connection of the hello `number`, if it is unproven and a socket of its 4-tuple can only be its own.
+    fn asks_for(&self, number: u64) -> Option<(Flow, u32)> {
+        let pending = self.unproven.get(&number).filter(|pending| !pending.displaced)?;
+        let (flow, stream) = (pending.hello.flow, pending.hello.stream_seq);
+        self.of_flow(&flow).all(|other| other.hello.stream_seq == stream).then_some((flow, stream))
     }
 
     fn numbers(&self, flow: &Flow) -> impl Iterator<Item = u64> {

@@ -1,8 +1,10 @@
 //! Rows for the XDP program: a frame in; the action, the counters and the event's bytes out. By BPF_PROG_TEST_RUN, so
 //! without any interface; each test has the program and its maps to itself.
+//! And what the host's sockets say (`sockets`), in a namespace of their own.
 
 mod bench;
 mod capture;
 mod framing;
+mod sockets;
 mod states;
 mod verdicts;

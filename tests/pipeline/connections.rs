@@ -1,10 +1,12 @@
 //! Hellos are held until they are proven and answered, and none is lost or told twice, whatever comes in between.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use detector::capture::{Flow, Network, Packet, Proof, frame, pcap};
 use detector::clock::Timestamp;
-use detector::connection::{Connections, Event, Limits, PER_FLOW, Settled, Standing};
+use detector::connection::{ASK_AFTER, ASK_EVERY, Connections, Event, Limits, PER_FLOW, Settled, Standing};
+use detector::fingerprint::Transport;
 use detector::pipeline::{Answer, Hello, Limits as PipelineLimits, Outcome, Pipeline, Syn, Void, answer};
 use detector::report::HelloLine;
 use detector::signature::SynSignature;
@@ -19,7 +21,7 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_nanos(millis * 1_000_000)
 }
 
-/// A hello without a proof. `first_seq` tells it from others.
+/// A hello without a proof, whose SYN was seen. `first_seq` tells it from others.
 fn hello(flow: Flow, stream_seq: u32, index: u32, first_seq: u32) -> Hello {
     Hello { flow, stream_seq, index, first_seq, proof: None, ..few()[0].hello.clone() }
 }
@@ -198,6 +200,96 @@ fn a_void_hello_is_never_confirmed() {
     tell!(connections.release(flow(1, 1)) => said);
     assert_eq!(said.settled()[1..], [(1, Standing::Confirmed(ACK), Some(Void::OverlapConflict))]);
     assert_eq!(said.confirmed, [0; 0]);
+}
+
+#[test]
+fn a_hello_that_waits_long_is_asked_for_once() {
+    assert_eq!((ASK_AFTER, ASK_EVERY), (Duration::from_millis(300), Duration::from_millis(50)));
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    for (port, millis) in [(1, 1000), (2, 1010), (3, 1100)] {
+        tell!(connections.hello(Box::new(hello(flow(1, port), 9, 0, port.into())), at(millis)) => said);
+    }
+    assert_eq!(connections.overdue(at(1349)), [], "they haven't waited long");
+    assert_eq!(connections.overdue(at(1350)), [(flow(1, 1), 9), (flow(1, 2), 9)], "the longest first");
+    assert_eq!(connections.overdue(at(1399)), [], "each once");
+    tell!(connections.proven(flow(1, 2), Some(9), Proof::SockDiag, at(1399)) => said);
+    assert_eq!(said.confirmed, [2]);
+    assert_eq!(connections.overdue(at(1450)), [(flow(1, 3), 9)]);
+    tell!(connections.expire(at(5000), usize::MAX) => said);
+    let wanted = [
+        (1, Standing::PendingExpired, None),
+        (3, Standing::PendingExpired, None),
+        (2, Standing::Confirmed(Proof::SockDiag), None),
+    ];
+    assert_eq!(said.settled(), wanted);
+}
+
+/// What a socket can't prove: that of another connection, of one nobody saw begin, of none at all.
+#[test]
+fn only_a_socket_of_the_hellos_own_connection_is_asked_for() {
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    let proven = Hello { proof: Some(ACK), ..hello(flow(1, 1), 9, 0, 1) };
+    let quic = Hello { transport: Transport::Quic, ..hello(flow(1, 3), 9, 0, 3) };
+    let unbegun = Hello { syn: None, ..hello(flow(1, 2), 9, 0, 2) };
+    for hello in [proven, unbegun, quic, hello(flow(1, 9), 9, 0, 9)] {
+        tell!(connections.hello(Box::new(hello), at(0)) => said);
+    }
+    // Two connections on one 4-tuple, neither of them proven.
+    tell!(connections.hello(Box::new(hello(flow(1, 4), 9, 0, 4)), at(0)) => said);
+    tell!(connections.hello(Box::new(hello(flow(1, 4), 5_000_000, 0, 4)), at(0)) => said);
+    // A forged one, then that of the address' owner, which is proven, answered and gone.
+    let owner = hello(flow(1, 5), 5_000_000, 0, 5);
+    tell!(connections.hello(Box::new(hello(flow(1, 5), 9, 0, 5)), at(0)) => said);
+    tell!(connections.hello(Box::new(Hello { proof: Some(ACK), ..owner.clone() }), at(1)) => said);
+    assert!(tell!(connections.answer(answer_to(&owner), at(2)) => said));
+    // The same, and the owner's own hello was not seen.
+    tell!(connections.hello(Box::new(hello(flow(1, 6), 9, 0, 6)), at(0)) => said);
+    tell!(connections.proven(flow(1, 6), Some(5_000_000), ACK, at(2)) => said);
+    // One that was proven and one that was released while they waited.
+    for port in [7, 8] {
+        tell!(connections.hello(Box::new(hello(flow(1, port), 9, 0, port.into())), at(2)) => said);
+    }
+    tell!(connections.proven(flow(1, 7), Some(9), ACK, at(2)) => said);
+    tell!(connections.release(flow(1, 8)) => said);
+    assert_eq!(connections.overdue(at(900)), [(flow(1, 9), 9)]);
+    // Where nobody asks, none is named.
+    let mut connections = Connections::new(Limits { asks: 0, ..Limits::default() });
+    tell!(connections.hello(Box::new(hello(flow(1, 9), 9, 0, 9)), at(0)) => said);
+    assert_eq!(connections.overdue(at(900)), []);
+}
+
+/// A second of a flood, 100 hellos in each millisecond, then quiet; a real hello before it and one after it.
+#[test]
+fn a_flood_of_waiting_hellos_costs_a_bounded_number_of_look_ups() {
+    let (mut connections, mut said) =
+        (Connections::new(Limits { pending: 1 << 20, ..Limits::default() }), Said::default());
+    let (before, after) = (flow(1 << 20, 1), flow(1 << 20, 2));
+    let mut asked = Vec::new();
+    for millis in 0..3000_u64 {
+        if [0, 1200].contains(&millis) {
+            let flow = if millis == 0 { before } else { after };
+            tell!(connections.hello(Box::new(hello(flow, 9, 0, 1)), at(1000 + millis)) => said);
+        }
+        if (100..1100).contains(&millis) {
+            for number in 0..100 {
+                let source = flow(u32::try_from(millis).expect("small"), number);
+                tell!(connections.hello(Box::new(hello(source, 9, 0, 2)), at(1000 + millis)) => said);
+            }
+        }
+        let named = connections.overdue(at(1000 + millis));
+        assert!(named.len() <= 64);
+        asked.extend(named.into_iter().map(|(flow, _)| (millis, flow)));
+        tell!(connections.expire(at(1000 + millis), usize::MAX) => said);
+    }
+    let when = |flow: Flow| asked.iter().find(|(_, asked)| *asked == flow).map(|(millis, _)| *millis);
+    assert!(when(before).is_some_and(|millis| millis <= 350), "{:?}", when(before));
+    assert!(when(after).is_some_and(|millis| (1500..=1550).contains(&millis)), "{:?}", when(after));
+    assert!((19 * 64..=21 * 64 + 2).contains(&asked.len()), "{} asked of 100,002", asked.len());
+    // All parts of the flood have had their turns.
+    for part in (400..1400).step_by(100) {
+        let turns = asked.iter().filter(|(millis, _)| (part..part + 100).contains(millis)).count();
+        assert!((64..=192).contains(&turns), "{turns} in the 100 ms from {part}");
+    }
 }
 
 /// Forged hellos push out forged ones: those that are confirmed stay.

@@ -22,21 +22,14 @@ use detector_tests::lab::{
 };
 use detector_tests::process::{Process, output};
 use detector_tests::server::Nginx;
-use detector_tests::{programs, sums};
+use detector_tests::sums;
 use etherparse::PacketBuilder;
 use serde_json::Value;
 
-use crate::scene::{LONG, ja4_of};
+use crate::scene::{LONG, ja4_of, script};
 
 /// An address of nobody's, behind the client's end of the wire.
 const SENDER: &str = "10.77.0.9";
-
-fn script(namespace: &Namespace, name: &str, arguments: &[&str]) -> Result<Process> {
-    let mut command = namespace.command(programs::python()?);
-    command.arg("-B").arg(programs::clients().with_file_name(name)).args(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    Process::start(name, &mut command)
-}
 
 /// Pushes a tag of VLAN ID 0 onto what the client sends, while the pipe is open.
 fn tag(lab: &Lab) -> Result<(Process, ChildStdin)> {

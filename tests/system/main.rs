@@ -18,3 +18,4 @@ mod matrix;
 mod quic;
 mod scene;
 mod signature;
+mod silent;

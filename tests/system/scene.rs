@@ -2,12 +2,15 @@
 //! what it means to be answered or refused.
 
 use std::net::IpAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::clients::{Kind, Report, Target, batch};
 use detector_tests::daemon::{Daemon, DaemonOptions};
-use detector_tests::lab::{CLIENT_V6, Lab, LabOptions, SERVER_V4, SERVER_V6};
+use detector_tests::lab::{CLIENT_V6, Lab, LabOptions, Namespace, SERVER_V4, SERVER_V6};
+use detector_tests::process::Process;
+use detector_tests::programs;
 use detector_tests::server::Nginx;
 
 /// What a client waits that is to be refused.
@@ -29,6 +32,14 @@ pub(crate) fn from(source: IpAddr) -> Target {
 
 pub(crate) fn over_ipv6() -> Target {
     Target { source: Some(CLIENT_V6), ..Target::new(SERVER_V6) }
+}
+
+/// Starts a program of `tests/clients`, with pipes for what it reads and prints.
+pub(crate) fn script(namespace: &Namespace, name: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = namespace.command(programs::python()?);
+    command.arg("-B").arg(programs::clients().with_file_name(name)).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Process::start(name, &mut command)
 }
 
 /// The JA4 that the daemon told for this connection.

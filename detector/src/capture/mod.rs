@@ -83,6 +83,8 @@ pub enum Proof {
     Acknowledged,
     /// The client acknowledged a number that is this host's SYN cookie.
     SynCookie,
+    /// The host had an established socket for the 4-tuple when it was asked later (sock_diag).
+    SockDiag,
     /// QUIC: the client used the connection ID that the server chose (RFC 9000 section 8.1).
     QuicPath,
     /// DTLS: the client sent back the server's cookie (RFC 6347 section 4.2.1).
@@ -92,7 +94,7 @@ pub enum Proof {
 impl Proof {
     /// All of them.
     pub const ALL: &[Self] =
-        &[Self::Established, Self::Acknowledged, Self::SynCookie, Self::QuicPath, Self::DtlsCookie];
+        &[Self::Established, Self::Acknowledged, Self::SynCookie, Self::SockDiag, Self::QuicPath, Self::DtlsCookie];
 
     /// The metric label.
     #[must_use]
@@ -101,6 +103,7 @@ impl Proof {
             Self::Established => "established",
             Self::Acknowledged => "acknowledged",
             Self::SynCookie => "syn_cookie",
+            Self::SockDiag => "sock_diag",
             Self::QuicPath => "quic_path",
             Self::DtlsCookie => "dtls_cookie",
         }

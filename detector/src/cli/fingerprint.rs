@@ -147,7 +147,9 @@ struct Reading<W: Write> {
 impl<W: Write> Reading<W> {
     fn new(printer: Printer<W>) -> Self {
         let lines = Lines { printer, counts: Counts::default(), waiting: BTreeMap::new(), next: 0 };
-        Self { connections: Connections::new(connection::Limits::default()), lines, now: Timestamp::default() }
+        // What is said of packets doesn't depend on this host's sockets.
+        let connections = Connections::new(connection::Limits { asks: 0, ..connection::Limits::default() });
+        Self { connections, lines, now: Timestamp::default() }
     }
 
     /// Tells what time alone settles.

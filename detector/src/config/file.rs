@@ -33,6 +33,7 @@ pub(super) struct Capture {
     pub(super) syns: Option<bool>,
     pub(super) egress: Option<bool>,
     pub(super) answers: Option<bool>,
+    pub(super) sock_diag: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +70,8 @@ pub(super) struct Limits {
     pub(super) unconfirmed_ring_bytes: Option<RingBytes>,
     pub(super) handshakes: Option<Count<1, ENTRIES>>,
     pub(super) pending_hellos: Option<Count<1, ENTRIES>>,
+    /// One in each of the 20 rounds a second at least; a look-up takes some microseconds of the packet path's time.
+    pub(super) sock_diag_per_second: Option<Count<20, 20_000>>,
     pub(super) partial_hellos: Option<Count<1, ENTRIES>>,
     pub(super) partials_per_source: Option<Count<1, ENTRIES>>,
     pub(super) partial_bytes: Option<Size<MIB, { 64 * GIB }>>,

@@ -62,6 +62,8 @@ pub struct Capture {
     pub egress: bool,
     /// Whether that program captures servers' answers: JA3S, and the check that they fit the hello.
     pub answers: bool,
+    /// Whether this host's sockets are looked up for hellos without another proof of address.
+    pub sock_diag: bool,
 }
 
 /// Control socket and metrics.
@@ -86,6 +88,8 @@ pub struct Limits {
     pub handshakes: u32,
     /// Complete hellos that wait for the proof of their client's address or for the server's answer.
     pub pending_hellos: u32,
+    /// Look-ups of this host's sockets in a second.
+    pub sock_diag_per_second: u32,
     /// Incomplete hellos, in the kernel and in userspace.
     pub partial_hellos: u32,
     /// Incomplete hellos of one IPv4 address or IPv6 /64.
@@ -171,6 +175,7 @@ impl Default for Config {
                 syns: true,
                 egress: true,
                 answers: true,
+                sock_diag: true,
             },
             mode: Mode::Observe,
             deny_ja4: Vec::new(),
@@ -191,6 +196,7 @@ impl Default for Limits {
             unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
             handshakes: maps::HANDSHAKES_MAX,
             pending_hellos: 65_536,
+            sock_diag_per_second: 1280,
             partial_hellos: maps::FOLLOW_MAX,
             partials_per_source: 64,
             partial_bytes: 64 << 20,
@@ -251,6 +257,7 @@ impl Config {
                 syns: file.capture.syns.unwrap_or(base.capture.syns),
                 egress: file.capture.egress.unwrap_or(base.capture.egress),
                 answers: file.capture.answers.unwrap_or(base.capture.answers),
+                sock_diag: file.capture.sock_diag.unwrap_or(base.capture.sock_diag),
             },
             mode: file.enforce.mode.unwrap_or(base.mode),
             deny_ja4,
@@ -297,6 +304,7 @@ impl Limits {
             unconfirmed_ring_bytes: pick!(unconfirmed_ring_bytes),
             handshakes: pick!(handshakes),
             pending_hellos: pick!(pending_hellos),
+            sock_diag_per_second: pick!(sock_diag_per_second),
             partial_hellos: pick!(partial_hellos),
             partials_per_source: pick!(partials_per_source),
             partial_bytes: file.partial_bytes.map_or(base.partial_bytes, |value| value.0),

@@ -27,7 +27,7 @@ use crate::{
     connection::{Connections, Event, Settled, Standing},
     enforce::Enforcer,
     fingerprint::{Ja4, Transport},
-    kernel::{Error, Slot, VerdictMaps},
+    kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, Outcome, Pipeline, Void},
     policy::{
         rules::{Decision, Origin},
@@ -76,6 +76,7 @@ struct Tally {
     standings: [u64; Standing::LABELS.len()],
     proofs: [u64; Proof::ALL.len()],
     void: [u64; Void::ALL.len()],
+    lookups: [u64; Lookup::ALL.len()],
     answers: u64,
     lines_queued: u64,
     lines_dropped: u64,
@@ -147,6 +148,22 @@ impl<M: VerdictMaps> Core<M> {
         hellos || settled || ended
     }
 
+    /// Asks for the sockets of hellos that have waited long for a proof.
+    pub(super) fn ask(&mut self, sockets: &mut impl Sockets) {
+        let now = monotonic();
+        let Self { connections, verdicts, .. } = self;
+        for (flow, stream) in connections.overdue(now) {
+            let found = sockets.look_up(flow.source, flow.destination);
+            if let Some(count) = verdicts.tally.lookups.get_mut(found as usize) {
+                *count += 1;
+            }
+            if found == Lookup::Established {
+                let proof = Proof::SockDiag;
+                verdicts.outcome(connections, Outcome::Proven { flow, stream: Some(stream), proof }, now);
+            }
+        }
+    }
+
     pub(super) fn maps(&mut self) -> &mut M {
         self.verdicts.enforcer.maps()
     }
@@ -163,6 +180,9 @@ impl<M: VerdictMaps> Core<M> {
         }
         for (why, count) in Void::ALL.iter().zip(tally.void) {
             metrics.void.set(why.label(), count);
+        }
+        for (found, count) in Lookup::ALL.iter().zip(tally.lookups) {
+            metrics.lookups.set(found.label(), count);
         }
         metrics.answers.set("", tally.answers);
         metrics.event_lines.set("queued", tally.lines_queued);
@@ -458,5 +478,71 @@ pub(super) fn action(decision: Decision, enforcing: bool) -> &'static str {
         Decision::Pass => "pass",
         Decision::Block { origin: Origin::Rule, .. } if !enforcing => "observe",
         Decision::Block { .. } => "block",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::mpsc::sync_channel};
+
+    use detector_common::settings::Settings;
+
+    use super::*;
+    use crate::{
+        capture::{frame, pcap},
+        config::Mode,
+        connection,
+        daemon::labels,
+        flow,
+        kernel::memory::{MemoryMaps, MemorySockets},
+        policy::rules::Rules,
+    };
+
+    const CAPTURE: &[u8] = include_bytes!("../../../tests/fixtures/captures/pcaps/curl-openssl.pcap");
+
+    /// A hello of the capture, without its proof.
+    fn hello() -> Hello {
+        let (mut pipeline, mut found) = (Pipeline::new(flow::Limits::default()), None);
+        pcap::read(CAPTURE, |frame| {
+            if let Ok(packet) = frame::packet(frame) {
+                pipeline.take(&packet, &mut |outcome| {
+                    if let Outcome::Hello(hello) = outcome {
+                        found = Some(Hello { proof: None, ..*hello });
+                    }
+                });
+            }
+        })
+        .unwrap();
+        found.unwrap()
+    }
+
+    #[test]
+    fn of_the_hellos_that_wait_those_with_an_established_socket_are_confirmed() {
+        let enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), Rules::default(), 4).unwrap();
+        let connections = Connections::new(connection::Limits { answers: false, ..connection::Limits::default() });
+        let metrics = Arc::new(Metrics::new(Mode::Observe, labels()).unwrap());
+        let (lines, written) = sync_channel(8);
+        let (pipeline, fingerprints) = (Pipeline::new(flow::Limits::default()), NonZeroUsize::MIN);
+        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, false);
+
+        let mut sockets = MemorySockets::default();
+        let long_ago = Timestamp::from_nanos(monotonic().as_nanos() - connection::ASK_AFTER.as_nanos() as u64);
+        let hello = hello();
+        for (port, found) in (1..).zip(Lookup::ALL) {
+            let flow = Flow { source: SocketAddr::new(hello.flow.source.ip(), port), ..hello.flow };
+            sockets.0.insert((flow.source, flow.destination), *found);
+            let came = Outcome::Hello(Box::new(Hello { flow, ..hello.clone() }));
+            core.verdicts.outcome(&mut core.connections, came, long_ago);
+        }
+        core.ask(&mut sockets);
+        core.publish();
+        for found in Lookup::ALL {
+            assert_eq!(metrics.lookups.value(found.label()), 1, "{}", found.label());
+        }
+        assert_eq!(metrics.proofs.value(Proof::SockDiag.label()), 1);
+        let line = written.try_recv().unwrap();
+        assert_eq!(line.settled.hello.flow.source.port(), 1);
+        assert_eq!(line.settled.standing, Standing::Confirmed(Proof::SockDiag));
+        assert!(written.try_recv().is_err(), "a line of a hello without a socket");
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
     kernel::{
-        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, Urgency, Waker, own_addresses, wait,
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
+        own_addresses, wait,
     },
 };
 
@@ -93,6 +94,8 @@ pub(super) struct Engine {
     pub(super) core: Core<Maps>,
     /// Watches this host's addresses; absent if the configuration names the protected ones.
     pub(super) addresses: Option<AddressWatch>,
+    /// Absent if it is turned off, or the kernel has none.
+    pub(super) sockets: Option<SockDiag>,
 }
 
 impl Engine {
@@ -212,6 +215,9 @@ impl Engine {
             return false;
         }
         let more = self.core.tick();
+        if let Some(sockets) = &mut self.sockets {
+            self.core.ask(sockets);
+        }
         if !more {
             *ticked = now;
         }

@@ -40,7 +40,9 @@ use crate::{
     connection::{self, Connections, Standing},
     enforce::Enforcer,
     flow,
-    kernel::{self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Maps, interface, own_addresses},
+    kernel::{
+        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
+    },
     pipeline::{Cause, Ignored, Pipeline, Void},
     policy::rules::Rules,
     telemetry::{Metrics, metrics::Labels},
@@ -159,6 +161,11 @@ fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
     true
 }
 
+/// Where this host's sockets are asked for. `None`, and a line in the log, if the kernel doesn't answer.
+fn open_sockets() -> Option<SockDiag> {
+    SockDiag::open().map_err(|error| warn!(%error, "no proof of address by sock_diag; the others remain")).ok()
+}
+
 /// The label sets of the metrics.
 fn labels() -> Labels {
     Labels {
@@ -167,6 +174,7 @@ fn labels() -> Labels {
         standings: Standing::LABELS.to_vec(),
         proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
         void: Void::ALL.iter().map(|why| why.label()).collect(),
+        lookups: Lookup::ALL.iter().map(|found| found.label()).collect(),
     }
 }
 
@@ -200,6 +208,11 @@ fn flow_limits(limits: &Limits) -> flow::Limits {
         partial_age: limits.partial_age,
         finished_flows: limits.finished_flows as usize,
     }
+}
+
+/// How many hellos [`Connections::overdue`] may name at once.
+fn asks(per_second: u32) -> usize {
+    (connection::ASK_EVERY * per_second).as_secs() as usize
 }
 
 /// Makes the configured addresses, or this host's own, the protected ones.
@@ -266,15 +279,17 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         .map_err(system("starting a thread"))?;
     // Before the XDP program, so that no hello is seen whose SYN-ACK wasn't.
     let egress = config.capture.egress && attach_egress(&mut kernel, &interfaces);
+    let sockets = if config.capture.sock_diag { open_sockets() } else { None };
     let connections = Connections::new(connection::Limits {
         pending: limits.pending_hellos as usize,
         answers: egress && config.capture.answers,
+        asks: if sockets.is_some() { asks(limits.sock_diag_per_second) } else { 0 },
         ..connection::Limits::default()
     });
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::new(flow_limits(limits));
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
-    let (engine, packet_path) = Engine { rings, log, core, addresses }.start()?;
+    let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
 
     let mut attached = Vec::new();
     for name in &interfaces {

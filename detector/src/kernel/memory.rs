@@ -1,4 +1,4 @@
-//! The verdict maps and the ring in plain memory: what the real ones do, without a kernel.
+//! The verdict maps, the ring and the sockets in plain memory: what the real ones do, without a kernel.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,7 +7,7 @@ use std::{
 
 use detector_common::{settings::Settings, verdict::Verdict};
 
-use super::{Error, EventSource, Slot, VerdictMaps};
+use super::{Error, EventSource, Lookup, Slot, Sockets, VerdictMaps};
 
 /// Verdicts in memory.
 #[derive(Debug)]
@@ -67,5 +67,15 @@ impl EventSource for MemoryRing {
             each(&event);
         }
         count
+    }
+}
+
+/// Sockets in memory, by client and server.
+#[derive(Debug, Default)]
+pub struct MemorySockets(pub HashMap<(SocketAddr, SocketAddr), Lookup>);
+
+impl Sockets for MemorySockets {
+    fn look_up(&mut self, client: SocketAddr, server: SocketAddr) -> Lookup {
+        self.0.get(&(client, server)).copied().unwrap_or(Lookup::Absent)
     }
 }

@@ -1,6 +1,6 @@
 //! Room 1: the kernel, and the only user of aya. Object bytes and settings in; ring events, counters and verdict maps
-//! out. The rest of the program sees it through [`EventSource`] and [`VerdictMaps`], which [`memory`] implements too, so
-//! that everything behind them runs without root.
+//! out. The rest of the program sees it through [`EventSource`], [`VerdictMaps`] and [`Sockets`], which [`memory`]
+//! implements too, so that everything behind them runs without root.
 //!
 //! Memory: the sizes of the maps, fixed at load.
 
@@ -13,9 +13,10 @@ mod addresses;
 mod maps;
 mod program;
 mod ring;
+mod sockets;
 mod urgency;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use detector_common::{counter::Counter, settings::Settings, verdict::Verdict};
 use ipnet::IpNet;
@@ -25,6 +26,7 @@ pub use self::{
     maps::{CounterMap, Maps},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
+    sockets::SockDiag,
     urgency::{Allowed, Urgency},
 };
 
@@ -94,9 +96,9 @@ pub enum Slot {
     /// A TCP connection.
     Connection {
         /// Client first.
-        source: std::net::SocketAddr,
+        source: SocketAddr,
         /// The server.
-        destination: std::net::SocketAddr,
+        destination: SocketAddr,
         /// The client's initial sequence number.
         initial_seq: u32,
     },
@@ -135,13 +137,49 @@ pub trait VerdictMaps {
     /// The kernel's, which has none for this map.
     fn set(&mut self, settings: Settings) -> Result<(), Error>;
     /// Tells the program that a connection's hello is over: nothing more of it need come.
-    fn end_follow(&mut self, source: std::net::SocketAddr, destination: std::net::SocketAddr);
+    fn end_follow(&mut self, source: SocketAddr, destination: SocketAddr);
 }
 
 /// Where events come from.
 pub trait EventSource {
     /// Hands over up to `budget` events, oldest first, and returns how many there were.
     fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&[u8])) -> usize;
+}
+
+/// What the host has for a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lookup {
+    /// A socket on which the connection is, or was and isn't over: its client has the address it sends from.
+    Established,
+    /// A listening or half-open socket, or the rest of a connection that is over.
+    Other,
+    /// Nothing.
+    Absent,
+    /// The kernel didn't say.
+    Failed,
+}
+
+impl Lookup {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Established, Self::Other, Self::Absent, Self::Failed];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Other => "other",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where this host's sockets are asked for.
+pub trait Sockets {
+    /// What the host has for the connection between `client` and `server`, IPv4 addresses in their plain form. Never
+    /// waits.
+    fn look_up(&mut self, client: SocketAddr, server: SocketAddr) -> Lookup;
 }
 
 /// The program's counters, summed over the CPUs.

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub proofs: Counters,
     /// Complete hellos whose fingerprint is void, by why.
     pub void: Counters,
+    /// Look-ups of this host's sockets, by what was found.
+    pub lookups: Counters,
     /// Servers' answers to hellos.
     pub answers: Counters,
     /// Lines of hellos: `queued`, `written` or `dropped`.
@@ -153,6 +155,8 @@ pub struct Labels {
     pub proofs: Vec<&'static str>,
     /// Of why a fingerprint is void.
     pub void: Vec<&'static str>,
+    /// Of what a look-up of a socket finds.
+    pub lookups: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -268,6 +272,12 @@ impl Metrics {
                 "Complete hellos whose fingerprint says nothing about the client, by why.",
                 "reason",
                 labels.void,
+            ))?,
+            lookups: keep(Counters::by_label(
+                "detector_kernel_socket_lookups_total",
+                "Look-ups of this host's sockets for hellos without proof, by what was found.",
+                "outcome",
+                labels.lookups,
             ))?,
             answers: keep(Counters::single("detector_hello_answers_total", "Servers' answers to hellos."))?,
             event_lines: keep(Counters::by_label(
@@ -426,6 +436,7 @@ mod tests {
             standings: vec!["confirmed"],
             proofs: vec!["established"],
             void: vec!["desync"],
+            lookups: vec!["absent"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }
