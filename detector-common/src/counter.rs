@@ -66,6 +66,8 @@ counters! {
     LostUnconfirmed => "lost_unconfirmed",
     /// SYNs to protected ports.
     Syns => "syns",
+    /// SYNs, not among those, on 4-tuples on which the host has a connection: forged, and ignored as Linux does.
+    SynsTaken => "syns_taken",
     /// First data segments of connections whose SYN was seen.
     FirstData => "first_data",
     /// Of those: a whole hello.

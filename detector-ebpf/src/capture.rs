@@ -343,6 +343,10 @@ pub fn segment(
         if !crate::protects(settings, &key.destination) {
             return Look::NotOurs;
         }
+        if handshake::is_taken(ctx, key, packet) {
+            counters.add(Counter::SynsTaken);
+            return Look::Nothing;
+        }
         counters.add(Counter::Syns);
         // A stale entry must not blind the new connection's hello.
         if FOLLOW.get_ptr(key).is_some() {
@@ -369,7 +373,7 @@ pub fn segment(
         return Look::Nothing;
     }
     if state.proof == PROOF_NONE as u32 {
-        handshake::proof(ctx, scratch, key, packet);
+        handshake::proof(ctx, settings, scratch, key, packet);
     }
     // SAFETY: as above.
     let state = unsafe { &mut (*black_box(scratch)).state };

@@ -14,14 +14,15 @@ use aya_ebpf::{
 use detector_common::{
     event::{PROOF_ACKNOWLEDGED, PROOF_ESTABLISHED, PROOF_SYN_COOKIE},
     flow::FlowKey,
+    settings::Settings,
 };
 
 use crate::{
-    capture::{self, State, WINDOW},
+    capture::{self, WINDOW},
     enforce::now,
     frame::{Frame, at},
     maps::{PENDING, PENDING_UNTIL, RECENT, RECENT_LEN, SYN_ACKS, SYNS, Scratch},
-    parse::{ACK, Packet},
+    parse::{ACK, Packet, SYN},
 };
 
 /// States of include/net/tcp_states.h.
@@ -118,9 +119,21 @@ pub fn first_data(key: &FlowKey, seq: u32) -> First {
     }
 }
 
+/// Whether the segment may be of the connection whose SYN was seen. Without a look at SYNs every one may be.
+#[inline(always)]
+fn follows_syn(settings: &Settings, key: &FlowKey, packet: &Packet) -> bool {
+    if settings.syns == 0 {
+        return true;
+    }
+    let Some(syn) = SYNS.get_ptr(key) else { return false };
+    // SAFETY: a value of a map, valid until the program ends.
+    let base = unsafe { number(&(*syn).image.tcp, 4) }.wrapping_add(1);
+    packet.seq.wrapping_sub(base) < WINDOW
+}
+
 /// Looks for the proof that the sender of a segment has its address, and says so in `scratch.state`.
 #[inline(always)]
-pub fn proof(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
+pub fn proof(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let state = unsafe { &mut (*scratch).state };
     if packet.flags & ACK != 0
@@ -133,7 +146,22 @@ pub fn proof(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Pa
             return;
         }
     }
-    socket(ctx, state, key, packet);
+    // An established socket says nothing about a hello that isn't near the beginning of its connection: to somebody
+    // who forged it, any 4-tuple in use will do.
+    let near = follows_syn(settings, key, packet);
+    match socket(ctx, key, packet) {
+        ESTABLISHED if near => state.proof = PROOF_ESTABLISHED as u32,
+        SYN_RECEIVED => state.request = 1,
+        COOKIE => state.proof = PROOF_SYN_COOKIE as u32,
+        _ => {}
+    }
+}
+
+/// Whether the host has a connection on the 4-tuple of a SYN already, which that SYN can't end: Linux answers it with a
+/// challenge ACK (RFC 5961 section 4). It is forged, or its client has forgotten the connection and will reset it.
+#[inline(always)]
+pub fn is_taken(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> bool {
+    socket(ctx, key, packet) == ESTABLISHED
 }
 
 #[inline(always)]
@@ -152,25 +180,33 @@ fn tuple(key: &FlowKey, version: u8) -> (bpf_sock_tuple, u32) {
     }
 }
 
+/// What the host has for a segment: none of the following.
+const OTHER: u32 = 0;
+/// A connection that is established, or was.
+const ESTABLISHED: u32 = 1;
+/// A connection whose SYN-ACK isn't acknowledged yet.
+const SYN_RECEIVED: u32 = 2;
+/// A listening socket whose SYN cookie the segment acknowledges.
+const COOKIE: u32 = 3;
+
 /// Asks the host's own sockets.
 #[inline(always)]
-fn socket(ctx: &XdpContext, state: &mut State, key: &FlowKey, packet: &Packet) {
+fn socket(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> u32 {
     let (mut tuple, size) = tuple(key, packet.network.version);
     // SAFETY: the tuple is whole for its size; the socket is released below, on every path.
     unsafe {
         let socket = bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0);
         if socket.is_null() {
-            return;
+            return OTHER;
         }
-        match (*socket).state {
-            TCP_ESTABLISHED | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING => {
-                state.proof = PROOF_ESTABLISHED as u32;
-            }
-            TCP_SYN_RECV | TCP_NEW_SYN_RECV => state.request = 1,
-            TCP_LISTEN if cookie(ctx, socket.cast(), packet) => state.proof = PROOF_SYN_COOKIE as u32,
-            _ => {}
-        }
+        let found = match (*socket).state {
+            TCP_ESTABLISHED | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING => ESTABLISHED,
+            TCP_SYN_RECV | TCP_NEW_SYN_RECV => SYN_RECEIVED,
+            TCP_LISTEN if packet.flags & SYN == 0 && cookie(ctx, socket.cast(), packet) => COOKIE,
+            _ => OTHER,
+        };
         bpf_sk_release(socket.cast());
+        found
     }
 }
 

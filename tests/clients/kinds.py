@@ -85,13 +85,10 @@ def openssl(target):
 
 def python(target):
     """Python's own ssl module."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     source = (target.source, 0) if target.source else None
     with socket.create_connection((target.address, target.port), target.timeout, source) as plain:
         port = plain.getsockname()[1]
-        with context.wrap_socket(plain, server_hostname=target.name) as stream:
+        with _without_alpn().wrap_socket(plain, server_hostname=target.name) as stream:
             stream.sendall(target.request)
             return port, _status(stream.makefile("rb").read(), "closed without an answer")
 
@@ -118,10 +115,15 @@ def _browser(family):
     return connect
 
 
-def _alpn_context():
+def _without_alpn():
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _alpn_context():
+    context = _without_alpn()
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -215,6 +217,34 @@ def _decoy(fault):
     return connect
 
 
+def takeover(target):
+    """Asks twice over one connection; between, somebody forges hellos of `python` on its 4-tuple."""
+    context = _alpn_context()
+    context.set_ciphers("ECDHE+AESGCM")
+    with socket.create_connection((target.address, target.port), target.timeout) as plain:
+        (source, sport), (destination, dport) = plain.getsockname()[:2], plain.getpeername()[:2]
+        with context.wrap_socket(plain, server_hostname=target.name) as stream:
+            stream.sendall(target.request.replace(b"Connection: close", b"Connection: keep-alive"))
+            answer = stream.recv(65536)
+            if (first := _status(answer, "closed without an answer")) != 200:
+                raise Failed(f"{first} before anything was forged")
+            while b"\r\n\r\n" not in answer:
+                answer += stream.recv(65536)
+            hello = first_flight(_without_alpn(), "decoy.example")
+            pseudo = socket.inet_aton(source) + socket.inet_aton(destination)
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+                raw.bind((source, 0))
+                other = random.getrandbits(32)
+                # A hello out of nowhere; one after a SYN with a number of its own.
+                for seq, flags, payload in ((other ^ 1 << 31, 0x18, hello), (other, 2, b""), (other + 1, 0x18, hello)):
+                    header = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 1, 0x50, flags, 500, 0, 0)
+                    length = struct.pack("!HH", socket.IPPROTO_TCP, len(header) + len(payload))
+                    right = struct.pack("!H", checksum(pseudo + length + header + payload))
+                    raw.sendto(header[:16] + right + header[18:] + payload, (destination, 0))
+            stream.sendall(target.request)
+            return sport, _status(stream.makefile("rb").read(), "closed after hellos were forged")
+
+
 def _send_decoy(plain, fault):
     (source, sport), (destination, dport) = plain.getsockname(), plain.getpeername()
     tcp = socket.IPPROTO_TCP
@@ -306,6 +336,7 @@ KINDS = {
     "fastopen": fastopen,
     "decoychecksum": _decoy("checksum"),
     "decoytimestamp": _decoy("timestamp"),
+    "takeover": takeover,
     "aioquic": _http3(1),
     "aioquic_v2": _http3(2),
 }

@@ -39,6 +39,9 @@ pub enum Kind {
     DecoyChecksum,
     /// The same, with a timestamp long past.
     DecoyTimestamp,
+    /// Python's ssl module with few cipher suites, asking twice over one connection on whose 4-tuple hellos like
+    /// [`Kind::Python`]'s are forged meanwhile.
+    Takeover,
     /// aioquic: HTTP/3 over QUIC.
     Aioquic,
     /// The same over version 2 of QUIC.
@@ -61,6 +64,7 @@ impl Kind {
             Self::Fastopen => "fastopen",
             Self::DecoyChecksum => "decoychecksum",
             Self::DecoyTimestamp => "decoytimestamp",
+            Self::Takeover => "takeover",
             Self::Aioquic => "aioquic",
             Self::AioquicV2 => "aioquic_v2",
         }

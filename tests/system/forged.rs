@@ -182,6 +182,30 @@ fn every_real_connection_is_confirmed() -> Result<()> {
     Ok(())
 }
 
+/// Whoever knows an address and a port in use has a 4-tuple whose socket is established. It proves nothing.
+#[test]
+fn a_connection_in_use_proves_no_forged_hello() -> Result<()> {
+    for config in ["", "[capture]\negress = false\n"] {
+        let lab = Lab::new(LabOptions::default())?;
+        let _nginx = Nginx::start(&lab)?;
+        let daemon = Daemon::start(&lab, DaemonOptions { config, ..DaemonOptions::default() })?;
+        let bot = batch(&lab, &Target::new(SERVER_V4), &[Kind::Python], 1)?;
+        control_ok(&lab, &["block", "--ja4", &ja4_of(&daemon, &bot[0])?])?;
+        let target = Target { timeout: LONG, parallel: 6, ..Target::new(SERVER_V4) };
+        let reports = batch(&lab, &target, &[Kind::Takeover], 60)?;
+        let hurt: Vec<&Report> = reports.iter().filter(|report| !report.answered()).collect();
+        ensure!(hurt.is_empty(), "{config:?}: {} connections were hurt: {hurt:?}", hurt.len());
+        let metrics = sums::settled(&lab, &daemon)?;
+        let events = daemon.events()?;
+        assert_eq!(events.iter().filter(|line| line["server_name"] == "decoy.example").count(), 0, "{config:?}");
+        assert_eq!(metrics.sum("detector_enforce_latency_seconds_count", &[]), 0.0, "{config:?}");
+        let taken = metrics.sum("detector_kernel_handshakes_total", &[("kind", "syn_taken")]);
+        ensure!(taken >= 60.0, "{config:?}: {taken} of 60 forged SYNs arrived");
+    }
+    show("hellos forged on 120 connections in use, with the JA4 blocked: 0 verdicts, 0 lines, all 120 went on");
+    Ok(())
+}
+
 #[test]
 fn a_decoy_is_never_taken_for_its_client() -> Result<()> {
     let lab = Lab::new(LabOptions::default())?;

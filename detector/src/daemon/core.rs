@@ -148,11 +148,13 @@ impl<M: VerdictMaps> Core<M> {
         hellos || settled || ended
     }
 
-    /// Asks for the sockets of hellos that have waited long for a proof.
-    pub(super) fn ask(&mut self, sockets: &mut impl Sockets) {
+    /// Asks for the sockets of hellos that have waited long for a proof. Whether there may be more of them.
+    pub(super) fn ask(&mut self, sockets: &mut impl Sockets) -> bool {
         let now = monotonic();
         let Self { connections, verdicts, .. } = self;
-        for (flow, stream) in connections.overdue(now) {
+        let overdue = connections.overdue(now);
+        let more = !overdue.is_empty();
+        for (flow, stream) in overdue {
             let found = sockets.look_up(flow.source, flow.destination);
             if let Some(count) = verdicts.tally.lookups.get_mut(found as usize) {
                 *count += 1;
@@ -162,6 +164,7 @@ impl<M: VerdictMaps> Core<M> {
                 verdicts.outcome(connections, Outcome::Proven { flow, stream: Some(stream), proof }, now);
             }
         }
+        more
     }
 
     pub(super) fn maps(&mut self) -> &mut M {

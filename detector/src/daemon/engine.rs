@@ -214,9 +214,9 @@ impl Engine {
         if now.since(*ticked) < EXPIRY {
             return false;
         }
-        let more = self.core.tick();
+        let mut more = self.core.tick();
         if let Some(sockets) = &mut self.sockets {
-            self.core.ask(sockets);
+            more |= self.core.ask(sockets);
         }
         if !more {
             *ticked = now;

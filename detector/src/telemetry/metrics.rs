@@ -79,6 +79,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::SubmittedUnconfirmed
         | Counter::LostUnconfirmed
         | Counter::Syns
+        | Counter::SynsTaken
         | Counter::FirstData
         | Counter::FirstHello
         | Counter::FirstPartial
@@ -210,7 +211,7 @@ impl Metrics {
                 "detector_kernel_handshakes_total",
                 "SYNs to protected ports, and SYN-ACKs from them.",
                 "kind",
-                ["syn", "syn_ack"],
+                ["syn", "syn_taken", "syn_ack"],
             ))?,
             kernel_first_segments: keep(Counters::single(
                 "detector_kernel_first_segments_total",
@@ -333,6 +334,7 @@ impl Metrics {
                 Counter::SubmittedUnconfirmed => (&self.kernel_unconfirmed, "submitted"),
                 Counter::LostUnconfirmed => (&self.kernel_unconfirmed, "lost"),
                 Counter::Syns => (&self.kernel_handshakes, "syn"),
+                Counter::SynsTaken => (&self.kernel_handshakes, "syn_taken"),
                 Counter::SynAcks => (&self.kernel_handshakes, "syn_ack"),
                 Counter::FirstData => (&self.kernel_first_segments, ""),
                 Counter::FirstHello => (&self.kernel_first_data, "hello"),
