@@ -200,7 +200,9 @@ fn socket(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> u32 {
             return OTHER;
         }
         let found = match (*socket).state {
-            TCP_ESTABLISHED | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING => ESTABLISHED,
+            TCP_ESTABLISHED | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING => {
+                ESTABLISHED
+            }
             TCP_SYN_RECV | TCP_NEW_SYN_RECV => SYN_RECEIVED,
             TCP_LISTEN if packet.flags & SYN == 0 && cookie(ctx, socket.cast(), packet) => COOKIE,
             _ => OTHER,

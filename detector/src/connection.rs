@@ -331,7 +331,8 @@ impl Connections {
     pub fn expire(&mut self, now: Timestamp, most: usize, out: &mut impl FnMut(Event<'_>)) -> bool {
         self.now = self.now.max(now);
         let mut more = false;
-        for (kind, standing) in [(Kind::Unproven, Standing::PendingExpired), (Kind::Unanswered, Standing::Unconfirmed)] {
+        for (kind, standing) in [(Kind::Unproven, Standing::PendingExpired), (Kind::Unanswered, Standing::Unconfirmed)]
+        {
             let mut left = most;
             while let Some(number) = self.due(kind) {
                 if left == 0 {

@@ -237,7 +237,8 @@ impl<M: VerdictMaps> Enforcer<M> {
     pub fn expire(&mut self, now: Timestamp, most: usize) -> Result<bool, Error> {
         self.rules.expire(now);
         let ended = (now.as_nanos(), u64::MAX);
-        let slots = |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
+        let slots =
+            |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
         let (others, connections) = (slots(&self.expiry), slots(&self.connection_expiry));
         let more = others.len() == most || connections.len() == most;
         for slot in others.into_iter().chain(connections) {
