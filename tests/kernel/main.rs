@@ -4,5 +4,6 @@
 mod bench;
 mod capture;
 mod framing;
+mod keys;
 mod states;
 mod verdicts;

@@ -150,11 +150,14 @@ mod tests {
             interface: 1,
             kind: EVENT_SEGMENT,
             proof: PROOF_NONE,
-            reserved: 0,
+            reserved: [0; 3],
+            hello_seq: 0,
             segment: image(9, 0x18),
             syn: image(8, 0x02),
             syn_ack: image(70, 0x12),
             syn_ack_at: 6,
+            key: 0,
+            key_stable: 0,
         }
     }
 

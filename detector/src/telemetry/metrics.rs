@@ -89,6 +89,10 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::HellosStarted
         | Counter::FollowsExpired
         | Counter::FollowsRefused
+        | Counter::KeysComputed
+        | Counter::KeysDisordered
+        | Counter::KeysBeyond
+        | Counter::KeysMalformed
         | Counter::ConnectionsReplaced
         | Counter::EgressPackets
         | Counter::SynAcks => None,
@@ -111,6 +115,7 @@ pub struct Metrics {
     kernel_uncaptured: Counters,
     kernel_hellos: Counters,
     kernel_follows: Counters,
+    kernel_keys: Counters,
     kernel_connections: Counters,
     log_suppressed: Counters,
     /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
@@ -234,6 +239,12 @@ impl Metrics {
                 "reason",
                 ["expired", "refused"],
             ))?,
+            kernel_keys: keep(Counters::by_label(
+                "detector_kernel_keys_total",
+                "Hellos over TCP by whether the XDP program computed their keys, or why not.",
+                "outcome",
+                ["computed", "disordered", "beyond", "malformed"],
+            ))?,
             kernel_connections: keep(Counters::single(
                 "detector_kernel_connections_replaced_total",
                 "Connection verdicts ended by a SYN with another initial sequence number.",
@@ -315,6 +326,10 @@ impl Metrics {
                 Counter::ConnectionsReplaced => (&self.kernel_connections, ""),
                 Counter::FollowsExpired => (&self.kernel_follows, "expired"),
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
+                Counter::KeysComputed => (&self.kernel_keys, "computed"),
+                Counter::KeysDisordered => (&self.kernel_keys, "disordered"),
+                Counter::KeysBeyond => (&self.kernel_keys, "beyond"),
+                Counter::KeysMalformed => (&self.kernel_keys, "malformed"),
                 Counter::EgressPackets => (&self.kernel_egress, ""),
                 Counter::CapturedConfirmed => (&self.kernel_confirmed, "captured"),
                 Counter::SubmittedConfirmed => (&self.kernel_confirmed, "submitted"),
