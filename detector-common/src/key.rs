@@ -35,7 +35,7 @@ pub mod extension {
 }
 
 /// JA4 counts no further (rule 6).
-pub const COUNT_MAX: u32 = 99;
+pub const COUNT_MAX: u8 = 99;
 
 /// ALPN's characters where no protocol is offered (rule 10).
 pub const NO_ALPN: [u8; 2] = *b"00";
@@ -200,31 +200,30 @@ impl Sums {
     pub const fn keys(&self, seeds: &Seeds, letter: u8, version: u16, alpn: [u8; 2]) -> Keys {
         let head = named(version) as u64
             | (self.server_name as u64) << 16
-            | (letter as u64) << 24
-            | (alpn[0] as u64) << 32
-            | (alpn[1] as u64) << 40
-            | (capped(self.cipher_count) as u64) << 48;
-        let common = mix(seeds.rest.wrapping_add(self.ciphers));
-        let common = mix(mix(common ^ self.signatures).wrapping_add(head));
+            | (letter as u64) << 17
+            | (alpn[0] as u64) << 25
+            | (alpn[1] as u64) << 33
+            | capped(self.cipher_count) << 41;
+        let rest = head.wrapping_add(seeds.rest);
+        let lists = self.ciphers.wrapping_add(self.signatures);
+        let stable_count = self.extension_count.wrapping_sub(self.unstable_count);
         Keys {
-            key: finish(common, self.extensions, self.extension_count),
-            stable: finish(
-                common,
-                self.extensions.wrapping_sub(self.unstable),
-                self.extension_count.wrapping_sub(self.unstable_count),
-            ),
+            key: finish(rest, self.extension_count, lists.wrapping_add(self.extensions)),
+            stable: finish(rest, stable_count, lists.wrapping_add(self.extensions.wrapping_sub(self.unstable))),
         }
     }
 }
 
 #[inline(always)]
-const fn capped(count: u32) -> u32 {
-    if count < COUNT_MAX { count } else { COUNT_MAX }
+const fn capped(count: u32) -> u64 {
+    if count < COUNT_MAX as u32 { count as u64 } else { COUNT_MAX as u64 }
 }
 
+/// All that is added up here are hashes under seeds of their own.
 #[inline(always)]
-const fn finish(common: u64, extensions: u64, count: u32) -> u64 {
-    let key = mix(mix(common ^ extensions).wrapping_add(capped(count) as u64));
+const fn finish(rest: u64, extension_count: u32, lists: u64) -> u64 {
+    let rest = rest.wrapping_add(capped(extension_count) << 48);
+    let key = mix(mix(rest).wrapping_add(lists));
     // 0 stands for none.
     if key == 0 { 1 } else { key }
 }

@@ -391,9 +391,13 @@ pub fn segment(
             return Look::NotOurs;
         }
         counters.add(Counter::Syns);
-        // A stale entry must not blind the new connection's hello.
-        if FOLLOW.get_ptr(key).is_some() {
-            let _ = FOLLOW.remove(key);
+        // A stale entry must not blind the new connection's hello; the same SYN once more ends nothing.
+        if let Some(follow) = FOLLOW.get_ptr(key) {
+            // SAFETY: a value of a map, valid until the program ends.
+            let base = unsafe { (*follow).base };
+            if base != packet.seq.wrapping_add(1) {
+                let _ = FOLLOW.remove(key);
+            }
         }
         if settings.syns != 0 {
             handshake::opened(ctx, scratch, key, packet);

@@ -15,7 +15,7 @@ use super::{Keys, NO_ALPN, Seeds, Sums, alpn, extension, is_grease, newness};
 pub const KEPT: u32 = 16;
 
 /// Elements of a list that one step reads, at most.
-const RUN: u32 = 16;
+const RUN: u32 = 4;
 
 /// TLS over TCP (rule 1).
 const LETTER: u8 = b't';
@@ -175,7 +175,7 @@ impl Parser {
             token::CIPHER => self.codes(window, end, |parser, code| parser.sums.cipher(seeds, code)),
             token::SIGNATURE => self.codes(window, end, |parser, code| parser.sums.signature(code)),
             token::VERSION => self.codes(window, end, Self::version),
-            token::EXTENSION => return self.extension(window, end, seeds),
+            token::EXTENSION => return self.extension(window, at, end, seeds),
             token::HEAD => return self.head(window.bytes(at)),
             token::SESSION_ID => return self.session_id(byte(window, at)),
             token::CIPHERS => return self.ciphers(pair(window, at)),
@@ -278,18 +278,22 @@ impl Parser {
         self.token = if self.block == 0 { token::END } else { token::EXTENSION };
     }
 
-    /// Extensions one after another, the first one's head before `self.at`.
+    /// Extensions, the first one at `at`, up to one whose body is to be read.
     #[inline(always)]
-    fn extension(&mut self, window: &impl Window, end: u32, seeds: &Seeds) -> Step {
-        let (mut at, mut block, mut sums) = (self.at, self.block, self.sums);
+    fn extension(&mut self, window: &impl Window, mut at: u32, end: u32, seeds: &Seeds) -> Step {
+        let (mut block, mut sums) = (self.block, self.sums);
         let mut step = Step::On;
         for _ in 0..RUN {
-            let [c0, c1, l0, l1] = window.bytes(at - EXTENSION_HEADER);
-            let (code, length) = (u16::from_be_bytes([c0, c1]), u16::from_be_bytes([l0, l1]) as u32);
+            if at + EXTENSION_HEADER > end {
+                break;
+            }
+            let [c0, c1, l0, l1] = window.bytes(at);
+            let (code, length) = (u16::from_be_bytes([c0, c1]), (l0 as u32) << 8 | l1 as u32);
             if length + EXTENSION_HEADER > block {
                 step = Step::Malformed;
                 break;
             }
+            at += EXTENSION_HEADER;
             block -= length + EXTENSION_HEADER;
             sums.extension(seeds, code);
             let list = self.wanted(code);
@@ -304,10 +308,6 @@ impl Parser {
                 self.token = token::END;
                 break;
             }
-            if at + EXTENSION_HEADER > end {
-                break;
-            }
-            at += EXTENSION_HEADER;
         }
         (self.at, self.block, self.sums) = (at, block, sums);
         step

@@ -122,6 +122,8 @@ pub struct Metrics {
     pub events_received: Counters,
     /// Hellos by outcome: `complete`, or the label of the cause for which one was lost.
     pub hellos: Counters,
+    /// Complete hellos over TCP by whether the kernel had their keys too.
+    pub keys: Counters,
     /// Segments that belong to no hello, by reason.
     pub ignored: Counters,
     /// Complete hellos by what is known of their client's address.
@@ -150,6 +152,8 @@ pub struct Metrics {
 pub struct Labels {
     /// For which a hello is lost.
     pub causes: Vec<&'static str>,
+    /// Of what the kernel made of a hello's keys.
+    pub keys: Vec<&'static str>,
     /// For which a packet belongs to no hello.
     pub ignored: Vec<&'static str>,
     /// Of what is known of a client's address.
@@ -256,6 +260,12 @@ impl Metrics {
                 ["confirmed", "unconfirmed"],
             ))?,
             hellos: keep(hellos)?,
+            keys: keep(Counters::by_label(
+                "detector_hello_kernel_keys_total",
+                "Complete hellos over TCP by whether the kernel has computed the same keys; mismatch stays 0.",
+                "outcome",
+                labels.keys,
+            ))?,
             ignored: keep(Counters::by_label(
                 "detector_hello_segments_ignored_total",
                 "Segments that belong to no hello, by reason.",
@@ -441,6 +451,7 @@ mod tests {
             standings: vec!["confirmed"],
             proofs: vec!["established"],
             void: vec!["desync"],
+            keys: vec!["equal"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }
