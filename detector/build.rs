@@ -33,6 +33,10 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// need 5.18 anyway.
 const CPU: &str = "-Ctarget-cpu=v3";
 
+/// bpf-linker by default leaves every memset and memmove to a function that goes byte by byte. Without it LLVM makes
+/// loads and stores of those of known size: a hello costs a fifth less.
+const COPIES: &str = "-Clink-arg=--disable-expand-memcpy-in-order";
+
 fn main() -> Result<()> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if let [rustc, arguments @ ..] = arguments.as_slice() {
@@ -127,14 +131,14 @@ fn build(rustup: &str) -> Result<()> {
     aya_build::build_ebpf([package], toolchain)
 }
 
-/// Cargo runs `RUSTC_WRAPPER rustc arguments…`: becomes that rustc, with [`CPU`] added for the BPF target. What is built
+/// Cargo runs `RUSTC_WRAPPER rustc arguments…`: becomes that rustc, with [`CPU`] and [`COPIES`] added for the BPF target. What is built
 /// for the host on the way (procedural macros, build scripts) stays as it is.
 fn wrap(rustc: &OsString, arguments: &[OsString]) -> Result<()> {
     if arguments == ["-vV"] {
-        println!("{CPU}"); // cargo builds anew when this answer changes, so another CPU isn't lost in its cache
+        println!("{CPU} {COPIES}"); // cargo builds anew when this answer changes, so no change is lost in its cache
     }
     let for_bpf = arguments.iter().any(|argument| argument.to_string_lossy().starts_with("bpfe"));
     let mut command = Command::new(rustc);
-    command.args(arguments).args(for_bpf.then_some(CPU));
+    command.args(arguments).args(for_bpf.then_some([CPU, COPIES]).into_iter().flatten());
     Err(command.exec()).with_context(|| format!("can't run `{}`", rustc.display()))
 }

@@ -88,6 +88,14 @@ counters! {
     FollowsExpired => "follow_expired",
     /// Flows that could not be followed: the map took no entry.
     FollowsRefused => "follow_refused",
+    /// Hellos whose keys the program computed.
+    KeysComputed => "keys_computed",
+    /// Hellos whose keys it didn't: their segments came out of order, or overlapped.
+    KeysDisordered => "keys_disordered",
+    /// The same: over several records, or too much for one look.
+    KeysBeyond => "keys_beyond",
+    /// The same: their lengths contradict each other.
+    KeysMalformed => "keys_malformed",
     /// Connection verdicts ended by a SYN with another initial sequence number.
     ConnectionsReplaced => "connections_replaced",
     /// Frames the egress program saw.

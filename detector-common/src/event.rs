@@ -94,11 +94,14 @@ const _: () = assert!(size_of::<SegmentImage>() == 72);
 /// | 64..68 | `interface` | host |
 /// | 68 | `kind` | |
 /// | 69 | `proof` | |
-/// | 70..72 | `reserved` | zero |
-/// | 72..144 | `segment` | see [`SegmentImage`] |
-/// | 144..216 | `syn` | see [`SegmentImage`] |
-/// | 216..288 | `syn_ack` | see [`SegmentImage`] |
-/// | 288..296 | `syn_ack_at` | host |
+/// | 70..76 | `reserved` | zero |
+/// | 76..80 | `hello_seq` | host |
+/// | 80..152 | `segment` | see [`SegmentImage`] |
+/// | 152..224 | `syn` | see [`SegmentImage`] |
+/// | 224..296 | `syn_ack` | see [`SegmentImage`] |
+/// | 296..304 | `syn_ack_at` | host |
+/// | 304..312 | `key` | host |
+/// | 312..320 | `key_stable` | host |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct EventHeader {
@@ -119,7 +122,9 @@ pub struct EventHeader {
     /// `PROOF_*`.
     pub proof: u8,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
+    /// TCP sequence number of the first byte of the hello that `key` is of, host byte order.
+    pub hello_seq: u32,
     /// The segment's own headers; for a datagram nothing.
     pub segment: SegmentImage,
     /// The headers of the connection's SYN.
@@ -128,6 +133,10 @@ pub struct EventHeader {
     pub syn_ack: SegmentImage,
     /// CLOCK_MONOTONIC nanoseconds when the SYN-ACK was seen; 0: it wasn't, and `syn_ack` says nothing.
     pub syn_ack_at: u64,
+    /// [`crate::key::Keys::key`] of the hello that ends in this segment; 0: none does, or the program couldn't read it.
+    pub key: u64,
+    /// [`crate::key::Keys::stable`] of it; 0 like `key`.
+    pub key_stable: u64,
 }
 
-const _: () = assert!(size_of::<EventHeader>() == 296);
+const _: () = assert!(size_of::<EventHeader>() == 320);

@@ -10,6 +10,7 @@
 pub mod counter;
 pub mod event;
 pub mod flow;
+pub mod key;
 pub mod maps;
 pub mod settings;
 pub mod verdict;

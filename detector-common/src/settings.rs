@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::key::Seeds;
+
 /// The one entry of the `SETTINGS` array.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -24,10 +26,12 @@ pub struct Settings {
     pub answers: u32,
     /// 1: UDP to protected ports is looked into; 0: not.
     pub udp: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: the program computes the keys of hellos; 0: not.
+    pub keys: u32,
     /// Nanoseconds from a hello's first segment after which the flow is no longer followed (threats.md T18).
     pub follow_ns: u64,
+    /// Of the keys.
+    pub seeds: Seeds,
 }
 
-const _: () = assert!(size_of::<Settings>() == 48);
+const _: () = assert!(size_of::<Settings>() == 80);

@@ -8,7 +8,7 @@
 //! Each packet goes into one of two rings, by whether its client's address is proven: a flood of forged hellos loses
 //! nothing of real ones (threats.md T11).
 
-use core::{hint::black_box, mem::MaybeUninit};
+use core::hint::black_box;
 
 use aya_ebpf::programs::XdpContext;
 use detector_common::{
@@ -23,6 +23,7 @@ use crate::{
     enforce::now,
     frame::Frame,
     handshake,
+    key::{PARSE_NOTHING, PARSE_ON, PARSE_START},
     maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED},
     parse::{ACK, Packet, RST, SYN, TCP},
 };
@@ -94,23 +95,30 @@ pub struct Event {
 /// Sends the packet at hand to userspace, as `scratch.event` says.
 #[inline(always)]
 pub fn submit(frame: &impl Frame, scratch: *mut Scratch, confirmed: bool, counters: Counters) {
+    assemble(frame, scratch);
+    send(scratch, confirmed, counters);
+}
+
+/// Sends the event that was put together in `scratch`.
+#[inline(always)]
+pub fn send(scratch: *mut Scratch, confirmed: bool, counters: Counters) {
     let scratch = black_box(scratch);
     if confirmed {
         counters.add(Counter::CapturedConfirmed);
     } else {
         counters.add(Counter::CapturedUnconfirmed);
     }
-    let sent = match assemble(frame, scratch) {
-        // SAFETY: this CPU's map value; the bytes were written just now.
-        Some(len) => unsafe {
-            let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<EventHeader>() + len);
+    // SAFETY: this CPU's map value; so many bytes of it were written just now.
+    let sent = unsafe {
+        let len = black_box((*scratch).len as usize);
+        len <= size_of::<EventHeader>() + EVENT_PAYLOAD_MAX && len >= size_of::<EventHeader>() && {
+            let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), len);
             if confirmed {
                 EVENTS.output::<[u8]>(bytes, 0).is_ok()
             } else {
                 UNCONFIRMED.output::<[u8]>(bytes, 0).is_ok()
             }
-        },
-        None => false,
+        }
     };
     match (confirmed, sent) {
         (true, true) => counters.add(Counter::SubmittedConfirmed),
@@ -138,9 +146,22 @@ pub unsafe fn image(frame: &impl Frame, packet: &Packet, image: *mut SegmentImag
     }
 }
 
-/// Puts an event together in `scratch`, and returns how much payload it has.
+/// Puts an event together in `scratch`; `scratch.len` is its length, or 0 if the frame's bytes can't be read.
 #[inline(always)]
-fn assemble(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
+pub fn assemble(frame: &impl Frame, scratch: *mut Scratch) {
+    let scratch = black_box(scratch);
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    unsafe {
+        (*scratch).len = 0;
+        if let Some(payload) = payload(frame, scratch) {
+            (*scratch).len = (size_of::<EventHeader>() + payload) as u32;
+        }
+    }
+}
+
+/// Writes the event's header and copies its payload: so many bytes of it.
+#[inline(always)]
+fn payload(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile; every header field is written.
     unsafe {
         let (event, packet, key) = (&(*scratch).event, &(*scratch).packet, &(*scratch).key);
@@ -162,7 +183,10 @@ fn assemble(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
         (*header).interface = frame.interface();
         (*header).kind = event.kind;
         (*header).proof = event.proof;
-        (*header).reserved = 0;
+        (*header).reserved = [0; 3];
+        (*header).hello_seq = 0;
+        (*header).key = 0;
+        (*header).key_stable = 0;
         (*header).segment.network = packet.network;
         if packet.protocol == TCP {
             image(frame, packet, &raw mut (*header).segment)?;
@@ -202,12 +226,11 @@ pub struct State {
     pub proof: u32,
     /// 1: the proof may come with the client's next packet.
     pub request: u32,
-    /// Of a hello that begins: sequence number of its first byte, the one up to which all bytes were seen, its length.
-    base: u32,
-    next: u32,
-    need: u32,
-    /// 1: it is whole.
-    whole: u32,
+    /// 1: the hello is followed after this segment.
+    unfinished: u32,
+    /// `PARSE_*`: what the payload is to the hello's keys.
+    pub parse: u32,
+    reserved: u32,
 }
 
 /// A later segment of a flow that is followed. `false`: it has nothing to do with that hello.
@@ -235,12 +258,24 @@ fn followed(
     }
     follow.segments += 1;
     // SAFETY: this CPU's map value.
-    unsafe { (*scratch).state.proof = follow.proof };
+    let scratch = unsafe { &mut *scratch };
+    scratch.state.proof = follow.proof;
+    scratch.state.unfinished = 1;
     if packet.seq == follow.next {
         follow.next = follow.next.wrapping_add(packet.len() as u32);
+        if follow.parsing != 0 {
+            scratch.state.parse = PARSE_ON;
+            scratch.follow.base = follow.base;
+            scratch.follow.parser = follow.parser;
+        }
         if follow.need != 0 && follow.next.wrapping_sub(follow.base) >= follow.need {
+            scratch.state.unfinished = 0;
             let _ = FOLLOW.remove(key);
         }
+    } else if follow.parsing != 0 {
+        // Which of two bytes the server takes for one place is for userspace to find out.
+        follow.parsing = 0;
+        counters.add(Counter::KeysDisordered);
     }
     true
 }
@@ -301,11 +336,21 @@ fn classify(
         }
     }
     // SAFETY: this CPU's map value.
-    let state = unsafe { &mut (*scratch).state };
-    state.base = if first.is { first.base } else { seq };
-    state.next = if overtook { first.base } else { seq.wrapping_add(len as u32) };
-    state.need = need;
-    state.whole = whole as u32;
+    let scratch = unsafe { &mut *scratch };
+    scratch.state.unfinished = !whole as u32;
+    scratch.follow.base = if first.is { first.base } else { seq };
+    scratch.follow.next = if overtook { first.base } else { seq.wrapping_add(len as u32) };
+    scratch.follow.need = need;
+    if settings.keys == 0 {
+        return BEGINS;
+    }
+    if overtook {
+        counters.add(Counter::KeysDisordered);
+    } else if head[0] != HANDSHAKE {
+        counters.add(Counter::KeysBeyond);
+    } else {
+        scratch.state.parse = PARSE_START;
+    }
     BEGINS
 }
 
@@ -338,6 +383,8 @@ pub fn segment(
         (*state).pending = 0;
         (*state).proof = PROOF_NONE as u32;
         (*state).request = 0;
+        (*state).unfinished = 0;
+        (*state).parse = PARSE_NOTHING;
     }
     if syn {
         if !crate::protects(settings, &key.destination) {
@@ -348,9 +395,13 @@ pub fn segment(
             return Look::Nothing;
         }
         counters.add(Counter::Syns);
-        // A stale entry must not blind the new connection's hello.
-        if FOLLOW.get_ptr(key).is_some() {
-            let _ = FOLLOW.remove(key);
+        // A stale entry must not blind the new connection's hello; the same SYN once more ends nothing.
+        if let Some(follow) = FOLLOW.get_ptr(key) {
+            // SAFETY: a value of a map, valid until the program ends.
+            let base = unsafe { (*follow).base };
+            if base != packet.seq.wrapping_add(1) {
+                let _ = FOLLOW.remove(key);
+            }
         }
         if settings.syns != 0 {
             handshake::opened(ctx, scratch, key, packet);
@@ -396,9 +447,6 @@ pub fn segment(
         }
     } else if state.what == BEGINS {
         counters.add(Counter::HellosStarted);
-        if state.whole == 0 {
-            follow(key, state, at, counters);
-        }
         if !proven && (state.request != 0 || syn) {
             handshake::await_proof(key, at);
         }
@@ -412,24 +460,29 @@ pub fn segment(
     Look::Submit
 }
 
-/// The hello that begins isn't whole: what follows on its connection is captured too.
+/// While a hello isn't whole, what follows on its connection is captured too.
 #[inline(always)]
-fn follow(key: &FlowKey, state: &State, at: u64, counters: Counters) {
-    let mut follow = MaybeUninit::<Follow>::uninit();
-    let entry = follow.as_mut_ptr();
-    // SAFETY: every field is written before the value is used.
-    let follow = unsafe {
-        (*entry).started_at = at;
-        (*entry).base = state.base;
-        (*entry).next = state.next;
-        (*entry).need = state.need;
-        (*entry).segments = 1;
-        (*entry).proof = state.proof;
-        (*entry).reserved = 0;
-        follow.assume_init_ref()
-    };
-    if FOLLOW.insert(key, follow, 0).is_err() {
-        counters.add(Counter::FollowsRefused);
+pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    let scratch = unsafe { &mut *black_box(scratch) };
+    if scratch.state.unfinished == 0 {
+        return;
+    }
+    if scratch.state.what == BEGINS {
+        scratch.follow.started_at = scratch.event.at;
+        scratch.follow.segments = 1;
+        scratch.follow.proof = scratch.state.proof;
+        if FOLLOW.insert(key, &scratch.follow, 0).is_err() {
+            counters.add(Counter::FollowsRefused);
+        }
+    } else if scratch.state.parse == PARSE_ON
+        && let Some(follow) = FOLLOW.get_ptr_mut(key)
+    {
+        // SAFETY: a value of a map, valid until the program ends.
+        unsafe {
+            (*follow).parsing = scratch.follow.parsing;
+            (*follow).parser = scratch.follow.parser;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod egress;
 mod enforce;
 mod frame;
 mod handshake;
+mod key;
 mod maps;
 mod parse;
 
@@ -86,9 +87,14 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         datagram::request(ctx, settings, scratch, key, packet, counters)
     };
     if look == Look::Submit {
+        capture::assemble(ctx, scratch);
+        if packet.protocol == parse::TCP {
+            key::read(settings, scratch, counters);
+            capture::follow(scratch, key, counters);
+        }
         // SAFETY: as above.
         let proof = unsafe { (*black_box(scratch)).event.proof };
-        capture::submit(ctx, scratch, proof != PROOF_NONE, counters);
+        capture::send(scratch, proof != PROOF_NONE, counters);
     }
     Decision::Pass(if plain && look == Look::NotOurs { Counter::PassOtherAddress as u32 } else { reason })
 }

@@ -9,6 +9,7 @@ use detector_common::{
     counter::COUNTERS_LEN,
     event::{EVENT_PAYLOAD_MAX, EventHeader, SegmentImage},
     flow::{Address, FlowKey},
+    key::parser::Parser,
     maps::{
         ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX, PENDING_MAX,
         PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES,
@@ -40,7 +41,9 @@ pub struct Follow {
     pub segments: u32,
     /// `PROOF_*` of the client's address.
     pub proof: u32,
-    pub reserved: u32,
+    /// 1: `parser` has read every byte up to `next`.
+    pub parsing: u32,
+    pub parser: Parser,
 }
 
 /// A SYN or a SYN-ACK.
@@ -62,6 +65,8 @@ pub struct Scratch {
     pub payload: [u8; EVENT_PAYLOAD_MAX],
     /// Where an entry of the handshake tables is put together.
     pub handshake: Handshake,
+    /// The same of the followed flows; and what is known of the hello at hand.
+    pub follow: Follow,
     /// The packet at hand.
     pub key: FlowKey,
     pub packet: Packet,
@@ -74,6 +79,9 @@ pub struct Scratch {
     pub reserved: u32,
     /// See `parse::launder`.
     pub offset: u64,
+    /// Bytes of the event.
+    pub len: u32,
+    pub reserved_len: u32,
 }
 
 #[map]

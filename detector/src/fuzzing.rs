@@ -91,6 +91,7 @@ pub fn reassembly(script: &[u8]) {
             payload,
             payload_len: payload.len() + usize::from(bit(3)),
             proof: None,
+            keys: None,
         };
         let segment = Segment { flags: TcpFlags { ack: !segment.flags.syn, ..segment.flags }, ..segment };
         pipeline.push(&segment, &mut out);

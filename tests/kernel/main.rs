@@ -5,6 +5,7 @@
 mod bench;
 mod capture;
 mod framing;
+mod keys;
 mod sockets;
 mod states;
 mod verdicts;

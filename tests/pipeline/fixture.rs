@@ -9,6 +9,7 @@ use detector::capture::{Flow, Network, Packet, Segment, TcpFlags, frame, pcap};
 use detector::clock::Timestamp;
 use detector::fingerprint::Transport;
 use detector::pipeline::{Cause, Hello, Ignored, Limits, Outcome, Pipeline};
+use detector_common::key::Seeds;
 use serde::Deserialize;
 
 /// Where a fixture lies.
@@ -87,10 +88,13 @@ impl Said {
     }
 }
 
+/// The same in all pipelines, so that what they say can be compared.
+pub(crate) const SEEDS: Seeds = Seeds { cipher: 1, extension: 1 << 16, signature: 1 << 32, rest: 1 << 48 };
+
 /// Runs a capture file's bytes through a new pipeline.
 pub(crate) fn run_capture(capture: &[u8]) -> Said {
     let mut said = Said::default();
-    let mut pipeline = Pipeline::new(Limits::default());
+    let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
     let mut pushed = 0;
     pcap::read(capture, |frame| {
         if let Ok(packet) = frame::packet(frame) {
@@ -127,6 +131,7 @@ pub(crate) fn data(flow: Flow, seq: u32, payload: &[u8]) -> Segment<'_> {
         payload,
         payload_len: payload.len(),
         proof: None,
+        keys: None,
     }
 }
 
@@ -144,7 +149,7 @@ pub(crate) fn run<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> Said {
 /// The same within `limits`.
 pub(crate) fn run_with<'a>(limits: Limits, segments: impl IntoIterator<Item = Segment<'a>>) -> Said {
     let mut said = Said::default();
-    let mut pipeline = Pipeline::new(limits);
+    let mut pipeline = Pipeline::seeded(limits, SEEDS);
     let mut pushed = 0;
     for segment in segments {
         pipeline.push(&segment, &mut |outcome| said.note(outcome));

@@ -9,9 +9,10 @@ use detector_common::event::{
     NETWORK_FLOW_LABEL, NETWORK_RESERVED, PROOF_ACKNOWLEDGED, PROOF_ESTABLISHED, PROOF_SYN_COOKIE, SegmentImage,
 };
 use detector_common::flow::{Address, FlowKey};
+use detector_common::key::Keys;
 use zerocopy::FromBytes;
 
-use super::{Datagram, Flow, Network, Packet, Proof, Segment, TcpFlags};
+use super::{Datagram, Flow, KernelKeys, Network, Packet, Proof, Segment, TcpFlags};
 use crate::clock::Timestamp;
 
 const FIN: u8 = 0x01;
@@ -46,7 +47,8 @@ pub fn packets(event: &[u8], each: &mut impl FnMut(&Packet<'_>)) -> bool {
                 each(&Packet::Segment(syn_ack));
             }
             let Some(segment) = segment(flow, at, &header.segment) else { return false };
-            each(&Packet::Segment(Segment { payload, payload_len, proof: proof(header.proof), ..segment }));
+            let (proof, keys) = (proof(header.proof), keys(&header));
+            each(&Packet::Segment(Segment { payload, payload_len, proof, keys, ..segment }));
         }
         EVENT_DATAGRAM | EVENT_ANSWER_DATAGRAM => {
             each(&Packet::Datagram(Datagram { flow, at, payload, payload_len }));
@@ -81,6 +83,7 @@ fn segment(flow: Flow, at: Timestamp, image: &SegmentImage) -> Option<Segment<'_
         payload: &[],
         payload_len: usize::try_from(image.payload_len).unwrap_or(usize::MAX),
         proof: None,
+        keys: None,
     })
 }
 
@@ -91,6 +94,11 @@ const fn proof(code: u8) -> Option<Proof> {
         PROOF_SYN_COOKIE => Some(Proof::SynCookie),
         _ => None,
     }
+}
+
+fn keys(header: &EventHeader) -> Option<KernelKeys> {
+    let keys = Keys { key: header.key, stable: header.key_stable };
+    (keys.key != 0).then_some(KernelKeys { first_seq: header.hello_seq, keys })
 }
 
 /// The connection of `key`, IPv4 addresses in their plain form.
@@ -150,11 +158,14 @@ mod tests {
             interface: 1,
             kind: EVENT_SEGMENT,
             proof: PROOF_NONE,
-            reserved: 0,
+            reserved: [0; 3],
+            hello_seq: 0,
             segment: image(9, 0x18),
             syn: image(8, 0x02),
             syn_ack: image(70, 0x12),
             syn_ack_at: 6,
+            key: 0,
+            key_stable: 0,
         }
     }
 

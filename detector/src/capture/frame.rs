@@ -128,6 +128,7 @@ pub fn packet<'a>(frame: &Frame<'a>) -> Result<Packet<'a>, Skipped> {
                 payload: tcp.payload(),
                 payload_len: payload_len.max(tcp.payload().len()),
                 proof: None,
+                keys: None,
             }))
         }
         IpNumber::UDP => {

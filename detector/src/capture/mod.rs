@@ -20,6 +20,7 @@ pub mod pcap;
 use std::net::SocketAddr;
 
 pub use checksum::Checksum;
+use detector_common::key::Keys;
 
 use crate::clock::Timestamp;
 
@@ -133,6 +134,17 @@ pub struct Segment<'a> {
     pub payload_len: usize,
     /// What the kernel found out about its sender's address.
     pub proof: Option<Proof>,
+    /// What the kernel read out of the hello that ends in it.
+    pub keys: Option<KernelKeys>,
+}
+
+/// The keys of a hello, as the kernel computed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelKeys {
+    /// Sequence number of the hello's first byte.
+    pub first_seq: u32,
+    /// Its keys.
+    pub keys: Keys,
 }
 
 impl Segment<'_> {

@@ -28,7 +28,7 @@ use crate::{
     enforce::Enforcer,
     fingerprint::{Ja4, Transport},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
-    pipeline::{Cause, Hello, Ignored, Outcome, Pipeline, Void},
+    pipeline::{Cause, Hello, Ignored, KeyCheck, Outcome, Pipeline, Void},
     policy::{
         rules::{Decision, Origin},
         subject::Subject,
@@ -71,6 +71,7 @@ struct Tally {
     received: [u64; 2],
     malformed: u64,
     complete: u64,
+    keys: [u64; KeyCheck::ALL.len()],
     lost: [u64; Cause::ALL.len()],
     ignored: [u64; Ignored::ALL.len()],
     standings: [u64; Standing::LABELS.len()],
@@ -193,6 +194,9 @@ impl<M: VerdictMaps> Core<M> {
         metrics.events_received.set("confirmed", confirmed);
         metrics.events_received.set("unconfirmed", unconfirmed);
         metrics.hellos.set("complete", tally.complete);
+        for (check, count) in KeyCheck::ALL.iter().zip(tally.keys) {
+            metrics.keys.set(check.label(), count);
+        }
         for (cause, count) in Cause::ALL.iter().zip(tally.lost) {
             metrics.hellos.set(cause.label(), count);
         }
@@ -257,6 +261,11 @@ impl<M: VerdictMaps> Verdicts<M> {
         match outcome {
             Outcome::Hello(hello) => {
                 self.tally.complete += 1;
+                if hello.transport == Transport::Tcp
+                    && let Some(count) = self.tally.keys.get_mut(hello.keys as usize)
+                {
+                    *count += 1;
+                }
                 if hello.segments > 1 && hello.transport == Transport::Tcp {
                     // The program ends it itself unless segments overtook each other.
                     self.enforcer.maps().end_follow(hello.flow.source, hello.flow.destination);

@@ -39,11 +39,12 @@ use crate::{
     config::{Addresses, Config, Limits, Mode},
     connection::{self, Connections, Standing},
     enforce::Enforcer,
+    fingerprint::key::random_seeds,
     flow,
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
     },
-    pipeline::{Cause, Ignored, Pipeline, Void},
+    pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::rules::Rules,
     telemetry::{Metrics, metrics::Labels},
 };
@@ -170,6 +171,7 @@ fn open_sockets() -> Option<SockDiag> {
 fn labels() -> Labels {
     Labels {
         causes: Cause::ALL.iter().map(|cause| cause.label()).collect(),
+        keys: KeyCheck::ALL.iter().map(|check| check.label()).collect(),
         ignored: Ignored::ALL.iter().map(|reason| reason.label()).collect(),
         standings: Standing::LABELS.to_vec(),
         proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
@@ -253,6 +255,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let (mut kernel, mut maps, rings, counters, log) = Kernel::load(&load_options(limits, debug))?;
     maps.protect_ports(&config.capture.ports)?;
     let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
+    let seeds = random_seeds();
     let settings = Settings {
         enforce: u32::from(config.mode == Mode::Enforce),
         local_only: u32::from(local_only),
@@ -260,6 +263,8 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         syns: u32::from(config.capture.syns),
         answers: u32::from(config.capture.answers),
         udp: u32::from(config.capture.udp),
+        keys: 1,
+        seeds,
         follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
         ..Settings::default()
     };
@@ -287,7 +292,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         ..connection::Limits::default()
     });
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
-    let pipeline = Pipeline::new(flow_limits(limits));
+    let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
     let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
 

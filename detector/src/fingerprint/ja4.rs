@@ -4,11 +4,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use detector_common::key::{COUNT_MAX, NO_ALPN, is_named_in_head, is_unstable, newness};
 use sha2::{Digest, Sha256};
 
 use super::digits::{List, Text, hex, hex_list, list, sorted, string};
 use crate::tls::grease::is_grease;
-use crate::tls::hello::{ClientHello, extension};
+use crate::tls::hello::ClientHello;
 
 /// Bytes of a JA4 value.
 pub const LENGTH: usize = 36;
@@ -125,17 +126,6 @@ pub enum Order {
     Wire,
     /// `ja4_stable`: sorted, and as if the extensions of resumption had never been there (rule 17).
     Stable,
-}
-
-/// Whether rule 17 leaves `code` out of `ja4_stable`.
-#[must_use]
-pub const fn is_unstable(code: u16) -> bool {
-    use extension::{EARLY_DATA, PADDING, PRE_SHARED_KEY, SESSION_TICKET};
-    matches!(code, SESSION_TICKET | PRE_SHARED_KEY | EARLY_DATA | PADDING)
-}
-
-const fn is_named_in_head(code: u16) -> bool {
-    matches!(code, extension::SERVER_NAME | extension::ALPN)
 }
 
 /// The lists of one hello without their GREASE (rule 3).
@@ -279,7 +269,7 @@ fn hash(text: &[u8]) -> [u8; 12] {
 
 /// Rule 6.
 fn count(length: usize) -> [u8; 2] {
-    let length = u8::try_from(length.min(99)).unwrap_or(99);
+    let length = u8::try_from(length).unwrap_or(COUNT_MAX).min(COUNT_MAX);
     [(length / 10).wrapping_add(b'0'), (length % 10).wrapping_add(b'0')]
 }
 
@@ -290,12 +280,6 @@ pub(super) fn version(hello: &ClientHello<'_>) -> u16 {
     }
     let versions = hello.supported_versions.iter().filter(|code| !is_grease(*code));
     versions.max_by_key(|code| newness(*code)).unwrap_or(0)
-}
-
-/// Rule 4: among DTLS versions the lower number is the newer.
-fn newness(version: u16) -> u16 {
-    let [high, low] = version.to_be_bytes();
-    u16::from_be_bytes([high, if high == 0xfe { !low } else { low }])
 }
 
 const fn version_name(version: u16) -> &'static [u8; 2] {
@@ -315,14 +299,8 @@ const fn version_name(version: u16) -> &'static [u8; 2] {
 
 /// Rule 10.
 pub(super) fn alpn(hello: &ClientHello<'_>) -> [u8; 2] {
-    let Some((first, last)) = hello.alpn.iter().next().and_then(|name| name.first().zip(name.last())) else {
-        return *b"00";
-    };
-    if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
-        return [*first, *last];
-    }
-    let ([high, _], [_, low]) = (hex(*first), hex(*last));
-    [high, low]
+    let ends = hello.alpn.iter().next().and_then(|name| name.first().zip(name.last()));
+    ends.map_or(NO_ALPN, |(first, last)| detector_common::key::alpn(*first, *last))
 }
 
 #[cfg(test)]

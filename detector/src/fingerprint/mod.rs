@@ -21,15 +21,18 @@ pub mod key;
 
 use std::fmt::Write as _;
 
+use detector_common::key::{Keys, Seeds};
 pub use ja4::{Ja4, Transport};
 
 use crate::tls::hello::ClientHello;
 use ja4::{Order, Parts};
-use key::{KeyCache, KeyHasher, Known};
+use key::{KeyCache, Known};
 
 /// Everything that is said about one hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
+    /// The keys of `ja4_r` and of the raw `ja4_stable`, which mean something under the seeds of this process only.
+    pub keys: Keys,
     /// MD5 of `ja3_raw`, lower-case hex.
     pub ja3: String,
     /// The JA3 string.
@@ -75,36 +78,45 @@ impl Signals {
 /// Computes fingerprints; remembers the hashes of clients seen before. Memory: see [`KeyCache`].
 #[derive(Debug)]
 pub struct Fingerprinter {
-    hasher: KeyHasher,
+    seeds: Seeds,
     cache: KeyCache,
 }
 
 impl Default for Fingerprinter {
+    /// With seeds of its own.
     fn default() -> Self {
-        Self { hasher: KeyHasher::random(), cache: KeyCache::default() }
+        Self::new(key::random_seeds())
     }
 }
 
 impl Fingerprinter {
-    /// The JA4 values of `hello` that don't depend on the order of its lists, from the cache if it knows them.
+    /// That knows no client yet.
+    #[must_use]
+    pub fn new(seeds: Seeds) -> Self {
+        Self { seeds, cache: KeyCache::default() }
+    }
+
+    /// The keys of `hello` and its JA4 values that don't depend on the order of its lists, those from the cache if it
+    /// knows them.
     pub fn known(&mut self, hello: &ClientHello<'_>, transport: Transport) -> Known {
-        let key = self.hasher.key(hello, transport);
-        if let Some(known) = self.cache.find(key) {
+        let keys = key::keys(hello, transport, &self.seeds);
+        if let Some(known) = self.cache.find(keys) {
             return known;
         }
         let parts = Parts::new(hello, transport);
-        let known = Known { ja4: parts.ja4(Order::Sorted), ja4_stable: parts.ja4(Order::Stable) };
-        self.cache.insert(key, known);
+        let known = Known { keys, ja4: parts.ja4(Order::Sorted), ja4_stable: parts.ja4(Order::Stable) };
+        self.cache.insert(known);
         known
     }
 
     /// Everything about `hello`.
     pub fn fingerprint(&mut self, hello: &ClientHello<'_>, transport: Transport) -> Fingerprint {
-        let Known { ja4, ja4_stable } = self.known(hello, transport);
+        let Known { keys, ja4, ja4_stable } = self.known(hello, transport);
         let parts = Parts::new(hello, transport);
         let (ja3_raw, ja3, ja3n) = ja3::all(hello, &parts);
         let (ja4_o, ja4_ro) = parts.both(Order::Wire);
         Fingerprint {
+            keys,
             ja3,
             ja3_raw,
             ja3n,

@@ -73,7 +73,7 @@ pub struct Maps {
     prefixes: LpmTrie<MapData, Address, Plain<Verdict>>,
     allow: LpmTrie<MapData, Address, Plain<Verdict>>,
     connections: HashMap<MapData, Plain<FlowKey>, Plain<ConnectionVerdict>>,
-    follow: HashMap<MapData, Plain<FlowKey>, [u8; 32]>,
+    follow: HashMap<MapData, Plain<FlowKey>, [u8; 128]>,
     /// What `local` holds.
     own: Vec<IpAddr>,
 }

@@ -8,7 +8,7 @@ mod quic;
 use std::hash::RandomState;
 use std::time::Duration;
 
-use super::{Cause, Hello, Ignored, Outcome, facts, offer};
+use super::{Cause, Hello, Ignored, KeyCheck, Outcome, facts, offer};
 use crate::capture::{Datagram, Flow, Proof};
 use crate::clock::Timestamp;
 use crate::fingerprint::{Fingerprinter, Transport};
@@ -310,6 +310,7 @@ impl<O: FnMut(Outcome)> Tell<'_, O> {
             offer: offer(hello),
             syn: None,
             proof,
+            keys: KeyCheck::Absent,
         })));
     }
 }

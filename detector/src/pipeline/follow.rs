@@ -78,7 +78,7 @@ impl Pipeline {
                 touches: 1,
             };
             let partial = Partial::new(seq, segment.at, state);
-            return self.complete(flow, &partial, (segment.payload, extent), segment.at, out);
+            return self.complete(segment, &partial, (segment.payload, extent), out);
         }
         if sure {
             return out(Outcome::Ignored(Ignored::OutOfWindow));
@@ -156,7 +156,7 @@ impl Pipeline {
     ) {
         match effect {
             Effect::Done(extent) => {
-                self.complete(flow, partial, (partial.assembler.prefix(), extent), segment.at, out);
+                self.complete(segment, partial, (partial.assembler.prefix(), extent), out);
             }
             Effect::Lost(cause) => self.lose(flow, partial, cause, out),
             Effect::Rejected(reason) => match rejected(reason, partial.state.index) {

@@ -23,11 +23,13 @@ mod start;
 
 pub use crate::flow::Limits;
 pub use answer::{answer, fits};
-pub use outcome::{Answer, Cause, Facts, Hello, Ignored, Offer, Outcome, Syn, Void};
+pub use outcome::{Answer, Cause, Facts, Hello, Ignored, KeyCheck, Offer, Outcome, Syn, Void};
 
-use crate::capture::{Flow, Packet, Proof, Segment};
+use detector_common::key::{Keys, Seeds};
+
+use crate::capture::{Flow, KernelKeys, Packet, Proof, Segment};
 use crate::clock::Timestamp;
-use crate::fingerprint::{Fingerprinter, Transport};
+use crate::fingerprint::{Fingerprinter, Transport, key};
 use crate::flow::Aged;
 use crate::flow::partials::{Partial, Partials};
 use crate::tls::grease::is_grease;
@@ -120,9 +122,15 @@ struct Beginning {
 }
 
 impl Pipeline {
-    /// With nothing remembered.
+    /// With nothing remembered, and keys of its own.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::seeded(limits, key::random_seeds())
+    }
+
+    /// With nothing remembered, and the keys that `seeds` give.
+    #[must_use]
+    pub fn seeded(limits: Limits, seeds: Seeds) -> Self {
         Self {
             limits,
             partials: Partials::new(limits),
@@ -132,7 +140,7 @@ impl Pipeline {
             digester: Digester::default(),
             handshakes: Handshakes::new(recent(limits)),
             early: Aged::new(EARLY_ANSWERS),
-            fingerprinter: Fingerprinter::default(),
+            fingerprinter: Fingerprinter::new(seeds),
             scratch: Vec::new(),
             datagrams: datagram::Datagrams::new(limits),
         }
@@ -321,15 +329,15 @@ impl Pipeline {
         self.finished.insert(flow, finished);
     }
 
-    /// The message at `extent` of `stream` is whole: reads it.
+    /// With `segment`, the message at `extent` of `stream` is whole: reads it.
     fn complete(
         &mut self,
-        flow: Flow,
+        segment: &Segment<'_>,
         partial: &Partial<Progress>,
         (stream, extent): (&[u8], Extent),
-        now: Timestamp,
         out: &mut impl FnMut(Outcome),
     ) {
+        let flow = segment.flow;
         let Progress { index, segments, .. } = partial.state;
         let start = self.first_start(&flow, partial);
         let message = record::message(stream, &extent, &mut self.scratch);
@@ -339,16 +347,18 @@ impl Pipeline {
         };
         let fingerprint = self.fingerprinter.fingerprint(&hello, Transport::Tcp);
         let at = |offset: usize| partial.base.wrapping_add(u32::try_from(offset).unwrap_or(u32::MAX));
+        let first_seq = at(extent.start);
         let hello = Hello {
             flow,
             at: partial.started,
-            completed_at: now,
-            first_seq: at(extent.start),
+            completed_at: segment.at,
+            first_seq,
             stream_seq: start,
             index,
             segments,
             bytes: u32::try_from(extent.message).unwrap_or(u32::MAX),
             transport: Transport::Tcp,
+            keys: check(segment.keys.filter(|kernel| kernel.first_seq == first_seq), fingerprint.keys),
             fingerprint,
             facts: facts(&hello, extent.records),
             offer: offer(&hello),
@@ -371,6 +381,14 @@ impl Pipeline {
 /// Handshakes and digests matter until shortly after their hello: a quarter of the flows that are remembered.
 fn recent(limits: Limits) -> usize {
     limits.finished_flows.div_ceil(4)
+}
+
+fn check(kernel: Option<KernelKeys>, ours: Keys) -> KeyCheck {
+    match kernel {
+        None => KeyCheck::Absent,
+        Some(kernel) if kernel.keys == ours => KeyCheck::Equal,
+        Some(_) => KeyCheck::Mismatch,
+    }
 }
 
 fn offer(hello: &ClientHello<'_>) -> Offer {

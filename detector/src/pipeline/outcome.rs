@@ -167,6 +167,20 @@ pub struct Hello {
     pub syn: Option<Syn>,
     /// Why the client's address is sure, if that was known when the hello was complete.
     pub proof: Option<Proof>,
+    /// What the kernel made of it.
+    pub keys: KeyCheck,
+}
+
+labels! {
+    /// Whether the kernel has a hello's keys, and ours.
+    KeyCheck {
+        /// It has none: the hello came over UDP or from a capture file, or the kernel left it to us.
+        Absent => "absent",
+        /// It has the same.
+        Equal => "equal",
+        /// It has others, of a hello that begins where ours does: one of the two is wrong.
+        Mismatch => "mismatch",
+    }
 }
 
 /// The SYN under a hello.

@@ -135,7 +135,7 @@ impl Pipeline {
             let stream = payload.get(..limit).unwrap_or(payload);
             match partial.state.deframer.advance(stream) {
                 Parsed::Complete(extent) => {
-                    return self.complete(flow, &partial, (stream, extent), segment.at, out);
+                    return self.complete(segment, &partial, (stream, extent), out);
                 }
                 Parsed::Rejected(reason) => {
                     self.opened.remove(&flow);

@@ -90,6 +90,10 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::HellosStarted
         | Counter::FollowsExpired
         | Counter::FollowsRefused
+        | Counter::KeysComputed
+        | Counter::KeysDisordered
+        | Counter::KeysBeyond
+        | Counter::KeysMalformed
         | Counter::ConnectionsReplaced
         | Counter::EgressPackets
         | Counter::SynAcks => None,
@@ -112,12 +116,15 @@ pub struct Metrics {
     kernel_uncaptured: Counters,
     kernel_hellos: Counters,
     kernel_follows: Counters,
+    kernel_keys: Counters,
     kernel_connections: Counters,
     log_suppressed: Counters,
     /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
     pub events_received: Counters,
     /// Hellos by outcome: `complete`, or the label of the cause for which one was lost.
     pub hellos: Counters,
+    /// Complete hellos over TCP by whether the kernel had their keys too.
+    pub keys: Counters,
     /// Segments that belong to no hello, by reason.
     pub ignored: Counters,
     /// Complete hellos by what is known of their client's address.
@@ -148,6 +155,8 @@ pub struct Metrics {
 pub struct Labels {
     /// For which a hello is lost.
     pub causes: Vec<&'static str>,
+    /// Of what the kernel made of a hello's keys.
+    pub keys: Vec<&'static str>,
     /// For which a packet belongs to no hello.
     pub ignored: Vec<&'static str>,
     /// Of what is known of a client's address.
@@ -239,6 +248,12 @@ impl Metrics {
                 "reason",
                 ["expired", "refused"],
             ))?,
+            kernel_keys: keep(Counters::by_label(
+                "detector_kernel_keys_total",
+                "Hellos over TCP by whether the XDP program computed their keys, or why not.",
+                "outcome",
+                ["computed", "disordered", "beyond", "malformed"],
+            ))?,
             kernel_connections: keep(Counters::single(
                 "detector_kernel_connections_replaced_total",
                 "Connection verdicts ended by a SYN with another initial sequence number.",
@@ -250,6 +265,12 @@ impl Metrics {
                 ["confirmed", "unconfirmed"],
             ))?,
             hellos: keep(hellos)?,
+            keys: keep(Counters::by_label(
+                "detector_hello_kernel_keys_total",
+                "Complete hellos over TCP by whether the kernel has computed the same keys; mismatch stays 0.",
+                "outcome",
+                labels.keys,
+            ))?,
             ignored: keep(Counters::by_label(
                 "detector_hello_segments_ignored_total",
                 "Segments that belong to no hello, by reason.",
@@ -326,6 +347,10 @@ impl Metrics {
                 Counter::ConnectionsReplaced => (&self.kernel_connections, ""),
                 Counter::FollowsExpired => (&self.kernel_follows, "expired"),
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
+                Counter::KeysComputed => (&self.kernel_keys, "computed"),
+                Counter::KeysDisordered => (&self.kernel_keys, "disordered"),
+                Counter::KeysBeyond => (&self.kernel_keys, "beyond"),
+                Counter::KeysMalformed => (&self.kernel_keys, "malformed"),
                 Counter::EgressPackets => (&self.kernel_egress, ""),
                 Counter::CapturedConfirmed => (&self.kernel_confirmed, "captured"),
                 Counter::SubmittedConfirmed => (&self.kernel_confirmed, "submitted"),
@@ -439,6 +464,7 @@ mod tests {
             proofs: vec!["established"],
             void: vec!["desync"],
             lookups: vec!["absent"],
+            keys: vec!["equal"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

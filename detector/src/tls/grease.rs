@@ -1,10 +1,6 @@
 //! GREASE (RFC 8701): values that clients send at random so that servers learn to ignore the unknown.
 
-/// Whether `code` is one of the sixteen GREASE values: both bytes equal, low nibble `a`. 0x1a2a and 0xeeee are not.
-#[must_use]
-pub const fn is_grease(code: u16) -> bool {
-    code & 0x0f0f == 0x0a0a && code >> 8 == code & 0xff
-}
+pub use detector_common::key::is_grease;
 
 #[cfg(test)]
 mod tests {

@@ -11,26 +11,12 @@ use super::{Parsed, Reason};
 
 /// Extension numbers (IANA registry "TLS ExtensionType Values").
 pub mod extension {
-    /// server_name (RFC 6066).
-    pub const SERVER_NAME: u16 = 0x0000;
+    pub use detector_common::key::extension::*;
+
     /// supported_groups (RFC 8422, RFC 7919).
     pub const SUPPORTED_GROUPS: u16 = 0x000a;
     /// ec_point_formats (RFC 8422).
     pub const EC_POINT_FORMATS: u16 = 0x000b;
-    /// signature_algorithms (RFC 8446).
-    pub const SIGNATURE_ALGORITHMS: u16 = 0x000d;
-    /// application_layer_protocol_negotiation (RFC 7301).
-    pub const ALPN: u16 = 0x0010;
-    /// padding (RFC 7685).
-    pub const PADDING: u16 = 0x0015;
-    /// session_ticket (RFC 5077).
-    pub const SESSION_TICKET: u16 = 0x0023;
-    /// pre_shared_key (RFC 8446).
-    pub const PRE_SHARED_KEY: u16 = 0x0029;
-    /// early_data (RFC 8446).
-    pub const EARLY_DATA: u16 = 0x002a;
-    /// supported_versions (RFC 8446).
-    pub const SUPPORTED_VERSIONS: u16 = 0x002b;
 }
 
 /// A list of two-byte codes, big-endian, as it stands in the message.
