@@ -52,6 +52,8 @@ counters! {
     DropPrefix => "prefix",
     /// Dropped by a verdict on the connection.
     DropConnection => "connection",
+    /// Dropped by a verdict on the fingerprint of the hello that ends in it.
+    DropFingerprint => "fingerprint",
     /// Packets for userspace of clients whose address is proven, and servers' answers to them.
     CapturedConfirmed => "captured_confirmed",
     /// Of those: in the ring.

@@ -15,6 +15,8 @@ pub const PREFIXES: &str = "PREFIXES";
 pub const ALLOW: &str = "ALLOW";
 /// `HashMap<FlowKey, ConnectionVerdict>`: verdicts on single connections.
 pub const CONNECTIONS: &str = "CONNECTIONS";
+/// `HashMap<u64, Verdict>`: verdicts on fingerprints, by [`crate::key::Keys::key`].
+pub const FINGERPRINTS: &str = "FINGERPRINTS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
 pub const FOLLOW: &str = "FOLLOW";
 /// `RingBuf` of [`crate::event::EventHeader`] and payload bytes: of clients whose address is proven, and answers to them.
@@ -41,6 +43,8 @@ pub const PREFIXES_MAX: u32 = 100_000;
 pub const ALLOW_MAX: u32 = 10_000;
 /// Default of `limits.connections`.
 pub const CONNECTIONS_MAX: u32 = 65_536;
+/// Default of `limits.ja4_rules`.
+pub const FINGERPRINTS_MAX: u32 = 10_000;
 /// Default of `limits.partial_hellos` (threats.md T18).
 pub const FOLLOW_MAX: u32 = 65_536;
 /// Most local addresses.

@@ -28,10 +28,14 @@ pub struct Settings {
     pub udp: u32,
     /// 1: the program computes the keys of hellos; 0: not.
     pub keys: u32,
+    /// 1 while `FINGERPRINTS` has entries, 0 otherwise.
+    pub fingerprints: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Nanoseconds from a hello's first segment after which the flow is no longer followed (threats.md T18).
     pub follow_ns: u64,
     /// Of the keys.
     pub seeds: Seeds,
 }
 
-const _: () = assert!(size_of::<Settings>() == 80);
+const _: () = assert!(size_of::<Settings>() == 88);

@@ -230,7 +230,8 @@ pub struct State {
     unfinished: u32,
     /// `PARSE_*`: what the payload is to the hello's keys.
     pub parse: u32,
-    reserved: u32,
+    /// 1: the packet is dropped for its hello's fingerprint.
+    pub blocked: u32,
 }
 
 /// A later segment of a flow that is followed. `false`: it has nothing to do with that hello.
@@ -261,18 +262,20 @@ fn followed(
     let scratch = unsafe { &mut *scratch };
     scratch.state.proof = follow.proof;
     scratch.state.unfinished = 1;
+    let end = packet.seq.wrapping_add(packet.len() as u32);
+    scratch.follow.base = follow.base;
+    scratch.follow.next = follow.next;
     if packet.seq == follow.next {
-        follow.next = follow.next.wrapping_add(packet.len() as u32);
+        scratch.follow.next = end;
         if follow.parsing != 0 {
             scratch.state.parse = PARSE_ON;
-            scratch.follow.base = follow.base;
             scratch.follow.parser = follow.parser;
         }
-        if follow.need != 0 && follow.next.wrapping_sub(follow.base) >= follow.need {
-            scratch.state.unfinished = 0;
-            let _ = FOLLOW.remove(key);
-        }
-    } else if follow.parsing != 0 {
+        scratch.state.unfinished = (follow.need == 0 || end.wrapping_sub(follow.base) < follow.need) as u32;
+    } else if follow.parsing != 0 && packet.seq == follow.base && end.wrapping_sub(follow.base) >= follow.need {
+        // The whole hello once more, in one segment.
+        scratch.state.parse = PARSE_START;
+    } else if follow.parsing != 0 && end.wrapping_sub(follow.base) > follow.next.wrapping_sub(follow.base) {
         // Which of two bytes the server takes for one place is for userspace to find out.
         follow.parsing = 0;
         counters.add(Counter::KeysDisordered);
@@ -385,6 +388,7 @@ pub fn segment(
         (*state).request = 0;
         (*state).unfinished = 0;
         (*state).parse = PARSE_NOTHING;
+        (*state).blocked = 0;
     }
     if syn {
         if !crate::protects(settings, &key.destination) {
@@ -465,23 +469,32 @@ pub fn segment(
 pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let scratch = unsafe { &mut *black_box(scratch) };
-    if scratch.state.unfinished == 0 {
+    // What is dropped never was: its retransmission is read, and dropped, like it.
+    if scratch.state.blocked != 0 {
         return;
     }
     if scratch.state.what == BEGINS {
+        if scratch.state.unfinished == 0 {
+            return;
+        }
         scratch.follow.started_at = scratch.event.at;
         scratch.follow.segments = 1;
         scratch.follow.proof = scratch.state.proof;
         if FOLLOW.insert(key, &scratch.follow, 0).is_err() {
             counters.add(Counter::FollowsRefused);
         }
-    } else if scratch.state.parse == PARSE_ON
-        && let Some(follow) = FOLLOW.get_ptr_mut(key)
-    {
-        // SAFETY: a value of a map, valid until the program ends.
-        unsafe {
-            (*follow).parsing = scratch.follow.parsing;
-            (*follow).parser = scratch.follow.parser;
+    } else if scratch.state.what == FOLLOWED {
+        if scratch.state.unfinished == 0 {
+            let _ = FOLLOW.remove(key);
+        } else if let Some(follow) = FOLLOW.get_ptr_mut(key) {
+            // SAFETY: a value of a map, valid until the program ends.
+            unsafe {
+                (*follow).next = scratch.follow.next;
+                if scratch.state.parse == PARSE_ON {
+                    (*follow).parsing = scratch.follow.parsing;
+                    (*follow).parser = scratch.follow.parser;
+                }
+            }
         }
     }
 }

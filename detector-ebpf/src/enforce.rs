@@ -18,7 +18,7 @@ use detector_common::{
 
 use crate::{
     count::Counters,
-    maps::{ADDRESSES, ALLOW, CONNECTIONS, PREFIXES},
+    maps::{ADDRESSES, ALLOW, CONNECTIONS, FINGERPRINTS, PREFIXES},
     parse::{ACK, Packet, RST, SYN, TCP},
 };
 
@@ -122,6 +122,12 @@ pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Pac
     if !crate::protects(settings, &key.destination) {
         return Decision::Pass(Counter::PassOtherAddress as u32);
     }
+    apply(settings, key, verdict, drop)
+}
+
+/// What a verdict that matches does to the packet.
+#[inline(always)]
+fn apply(settings: &Settings, key: &FlowKey, verdict: *mut Verdict, drop: Counter) -> Decision {
     if allowed(key) {
         return Decision::Pass(Counter::PassAllowed as u32);
     }
@@ -132,6 +138,18 @@ pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Pac
         return Decision::Pass(Counter::PassObserved as u32);
     }
     Decision::Drop(drop)
+}
+
+/// The decision on the packet in which the hello with `fingerprint` ends; `reason` if nothing is against it.
+#[inline(always)]
+pub fn fingerprint(settings: &Settings, key: &FlowKey, fingerprint: u64, reason: u32) -> Decision {
+    if settings.fingerprints != 0
+        && let Some(verdict) = FINGERPRINTS.get_ptr_mut(&fingerprint)
+        && live(verdict)
+    {
+        return apply(settings, key, verdict, Counter::DropFingerprint);
+    }
+    Decision::Pass(reason)
 }
 
 /// CLOCK_MONOTONIC, for what is written into events.

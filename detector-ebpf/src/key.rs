@@ -10,7 +10,7 @@ use detector_common::{
     counter::Counter,
     event::{EVENT_PAYLOAD_MAX, EventHeader},
     key::{
-        Keys, Seeds,
+        Seeds,
         parser::{KEPT, Parser, Step, Window},
     },
     settings::Settings,
@@ -40,13 +40,6 @@ const TURNS: u32 = 32;
 /// Steps of the parser in one turn, which costs a call.
 const STEPS: u32 = 8;
 
-/// The keys of the hello that ends in the segment at hand; no `Option`, of which LLVM copies the part that isn't there.
-pub struct Found {
-    /// 1: one does.
-    pub complete: u32,
-    pub keys: Keys,
-}
-
 /// The window.
 struct Bytes(*const u8);
 
@@ -58,10 +51,9 @@ impl Window for Bytes {
     }
 }
 
-/// Reads what the segment at hand has of its hello.
+/// Reads what the segment at hand has of its hello. The keys of one that ends in it are in the event's header then.
 #[inline(always)]
-pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) -> Found {
-    const NONE: Found = Found { complete: 0, keys: Keys { key: 0, stable: 0 } };
+pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let (scratch, window) = unsafe {
         let scratch = black_box(scratch);
@@ -70,7 +62,7 @@ pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) -> F
     let (parse, seeds) = (scratch.state.parse, &settings.seeds);
     scratch.follow.parsing = 0;
     if parse == PARSE_NOTHING {
-        return NONE;
+        return;
     }
     let captured = scratch.header.captured_len;
     let mut step = Step::Beyond;
@@ -94,10 +86,8 @@ pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) -> F
             scratch.header.hello_seq = scratch.follow.base;
             scratch.header.key = keys.key;
             scratch.header.key_stable = keys.stable;
-            return Found { complete: 1, keys };
         }
     }
-    NONE
 }
 
 /// What [`walk`] hands to its turns.

@@ -27,13 +27,18 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 
-use detector_common::{counter::Counter, event::PROOF_NONE, flow::Address, settings::Settings};
+use detector_common::{
+    counter::Counter,
+    event::PROOF_NONE,
+    flow::{Address, FlowKey},
+    settings::Settings,
+};
 
 use crate::{
     capture::Look,
     count::Counters,
     enforce::Decision,
-    maps::{LOCAL_ADDRESSES, PORTS, SCRATCH, SETTINGS},
+    maps::{LOCAL_ADDRESSES, PORTS, SCRATCH, SETTINGS, Scratch},
 };
 
 /// `frags`: super-frames and jumbo frames come in several buffers, and a driver with an MTU above a page attaches no
@@ -90,13 +95,35 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         capture::assemble(ctx, scratch);
         if packet.protocol == parse::TCP {
             key::read(settings, scratch, counters);
+            judge(settings, scratch, key);
             capture::follow(scratch, key, counters);
         }
         // SAFETY: as above.
         let proof = unsafe { (*black_box(scratch)).event.proof };
         capture::send(scratch, proof != PROOF_NONE, counters);
     }
+    // SAFETY: as above.
+    let (blocked, reason) = unsafe {
+        let scratch = &*black_box(scratch);
+        (look == Look::Submit && scratch.state.blocked != 0, scratch.reason)
+    };
+    if blocked {
+        return Decision::Drop(Counter::DropFingerprint);
+    }
     Decision::Pass(if plain && look == Look::NotOurs { Counter::PassOtherAddress as u32 } else { reason })
+}
+
+/// What the hello that ends in the packet at hand, if one does, has to expect: in `scratch`.
+#[inline(always)]
+fn judge(settings: &Settings, scratch: *mut Scratch, key: &FlowKey) {
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    let scratch = unsafe { &mut *black_box(scratch) };
+    if scratch.header.key != 0 {
+        match enforce::fingerprint(settings, key, scratch.header.key, scratch.reason) {
+            Decision::Pass(reason) => scratch.reason = reason,
+            Decision::Drop(_) => scratch.state.blocked = 1,
+        }
+    }
 }
 
 /// Lets every frame go on to whoever is next.

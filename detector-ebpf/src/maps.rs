@@ -11,7 +11,7 @@ use detector_common::{
     flow::{Address, FlowKey},
     key::parser::Parser,
     maps::{
-        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX, PENDING_MAX,
+        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FINGERPRINTS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX, PENDING_MAX,
         PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES,
     },
     settings::Settings,
@@ -98,6 +98,8 @@ pub static PREFIXES: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(PREFI
 pub static ALLOW: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(ALLOW_MAX, NO_PREALLOC);
 #[map]
 pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_entries(CONNECTIONS_MAX, NO_PREALLOC);
+#[map]
+pub static FINGERPRINTS: HashMap<u64, Verdict> = HashMap::with_max_entries(FINGERPRINTS_MAX, NO_PREALLOC);
 #[map]
 pub static FOLLOW: LruHashMap<FlowKey, Follow> = LruHashMap::with_max_entries(FOLLOW_MAX, 0);
 #[map]

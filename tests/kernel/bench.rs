@@ -196,6 +196,7 @@ impl Bench {
             Slot::Address(_) => settings.addresses = 1,
             Slot::Prefix(_) => settings.prefixes = 1,
             Slot::Connection { .. } => settings.connections = 1,
+            Slot::Fingerprint(_) => settings.fingerprints = 1,
             Slot::Allow(_) => {}
         });
     }

@@ -104,9 +104,9 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     // What came of a forged hello: counted, or lost in the ring of the unconfirmed.
     ensure!(unconfirmed + waiting + lost >= f64::from(forged), "{unconfirmed} + {waiting} + {lost} of {forged}");
     let answered = blocked.iter().filter(|report| report.answered()).count();
-    if !scene.no_egress {
-        ensure!(answered * 100 <= blocked.len(), "{answered} of {} blocked clients were answered", blocked.len());
-    }
+    assert_eq!(answered, 0, "of {} blocked clients were answered", blocked.len());
+    let dropped = metrics.sum("detector_kernel_packets_total", &[("verdict", "drop"), ("reason", "fingerprint")]);
+    ensure!(dropped >= f64::from(BLOCKED), "{dropped} hellos of {BLOCKED} clients were dropped");
     let proofs: Vec<String> = metrics
         .samples()
         .iter()
@@ -114,8 +114,8 @@ fn play(name: &str, scene: Scene) -> Result<()> {
         .map(|sample| format!("{} {}", sample.value, sample.labels["proof"]))
         .collect();
     show(&format!(
-        "{name}: {forged} forged hellos in {:.1} s: 0 verdicts, 0 lines; {blocks} real clients blocked; {others} others \
-         confirmed ({})",
+        "{name}: {forged} forged hellos in {:.1} s: 0 verdicts, 0 lines; 0 of {BLOCKED} blocked clients answered, {blocks} \
+         told; {others} others confirmed ({})",
         sent.seconds,
         proofs.join(", ")
     ));

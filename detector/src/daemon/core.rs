@@ -60,6 +60,8 @@ pub(super) struct Line {
 }
 
 struct Seen {
+    /// Of the latest hello.
+    key: u64,
     hellos: u64,
     last_server_name: Option<String>,
     last_seen: Timestamp,
@@ -319,10 +321,10 @@ impl<M: VerdictMaps> Verdicts<M> {
     }
 
     fn judge(&mut self, hello: &Hello) {
-        let (flow, ja4) = (hello.flow, hello.fingerprint.ja4);
+        let (flow, fingerprint) = (hello.flow, (hello.fingerprint.ja4, hello.fingerprint.keys.key));
         let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
-        match self.enforcer.judge(flow.source, flow.destination, initial_seq, ja4, now) {
+        match self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now) {
             Ok(Decision::Pass) => {}
             Ok(decision) => {
                 self.metrics.observe_latency(monotonic().since(hello.completed_at));
@@ -371,8 +373,9 @@ impl<M: VerdictMaps> Verdicts<M> {
     }
 
     fn remember(&mut self, hello: &Hello, now: Timestamp) {
-        let fresh = || Seen { hellos: 0, last_server_name: None, last_seen: now };
+        let fresh = || Seen { key: 0, hellos: 0, last_server_name: None, last_seen: now };
         let seen = self.seen.get_or_insert_mut(hello.fingerprint.ja4, fresh);
+        seen.key = hello.fingerprint.keys.key;
         seen.hellos += 1;
         seen.last_seen = now;
         if hello.fingerprint.server_name != seen.last_server_name {
@@ -385,7 +388,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         match &subject {
             Subject::Address(address) => self.enforcer.block_address(*address, until)?,
             Subject::Prefix(prefix) => self.enforcer.block_prefix(*prefix, until)?,
-            Subject::Ja4(ja4) => self.enforcer.block_ja4(*ja4, until)?,
+            Subject::Ja4(ja4) => self.enforcer.block_ja4(*ja4, self.seen.peek(ja4).map(|seen| seen.key), until)?,
         }
         Ok(Response::Changed(Changed::new(Change::Blocked, subject, ttl, wall())))
     }
@@ -444,7 +447,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             let subject = match listed.slot {
                 Slot::Address(address) => Subject::Address(address),
                 Slot::Prefix(prefix) | Slot::Allow(prefix) => Subject::from(prefix),
-                Slot::Connection { .. } => return None,
+                Slot::Connection { .. } | Slot::Fingerprint(_) => return None,
             };
             let action = match listed.action {
                 KernelAction::Allow => Action::Allow,

@@ -195,6 +195,7 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         prefixes: limits.prefixes,
         allow: limits.allow,
         connections: limits.connections,
+        fingerprints: limits.ja4_rules,
         debug,
     }
 }

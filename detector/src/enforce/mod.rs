@@ -86,6 +86,8 @@ pub struct Enforcer<M> {
     /// The same of verdicts on connections, of which the first is given up when the table is full.
     connection_expiry: Expiry,
     counts: Counts,
+    /// Fingerprints that the program knows.
+    armed: usize,
     next_id: u64,
     evicted: u64,
 }
@@ -114,6 +116,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             expiry: Expiry::new(),
             connection_expiry: Expiry::new(),
             counts: Counts::default(),
+            armed: 0,
             next_id: 0,
             evicted: 0,
         })
@@ -160,17 +163,38 @@ impl<M: VerdictMaps> Enforcer<M> {
         self.put(Slot::Allow(prefix), Action::Allow, Origin::Operator, expires_at(until), None)
     }
 
-    /// Blocks every connection whose hello has this JA4.
+    /// Blocks every connection whose hello has this JA4. `key`: that of a hello with it, if one was seen; with that the
+    /// program drops the next one itself. Otherwise it learns it when it comes.
     ///
     /// # Errors
-    /// If there are too many such rules.
-    pub fn block_ja4(&mut self, ja4: Ja4, until: Option<Timestamp>) -> Result<(), Error> {
+    /// If there are too many such rules; the maps'.
+    pub fn block_ja4(&mut self, ja4: Ja4, key: Option<u64>, until: Option<Timestamp>) -> Result<(), Error> {
         // A repeated one takes no more room.
         if self.rules.operator_rules() >= self.max_rules && !self.rules.unblock(ja4) {
             return Err(Error::Full("ja4_rules"));
         }
         self.rules.block(ja4, until);
+        let known = self.entries.iter().filter(|(_, entry)| entry.ja4 == Some(ja4));
+        let known = known.filter_map(|(slot, _)| if let Slot::Fingerprint(key) = slot { Some(*key) } else { None });
+        let keys: Vec<u64> = key.into_iter().chain(known).collect();
+        for key in keys {
+            self.arm(key, ja4, Origin::Operator, expires_at(until))?;
+        }
         Ok(())
+    }
+
+    /// Has the program itself drop the hellos with `key`, whose JA4 is `ja4`, from now on. A full table is no failure: this
+    /// one goes on to be dropped by its connections.
+    fn arm(&mut self, key: u64, ja4: Ja4, origin: Origin, expires_at: u64) -> Result<(), Error> {
+        let slot = Slot::Fingerprint(key);
+        let same = |entry: &Entry| entry.origin == origin && entry.expires_at == expires_at;
+        if self.entries.get(&slot).is_some_and(same) {
+            return Ok(());
+        }
+        match self.put(slot, Action::Block, origin, expires_at, Some(ja4)) {
+            Err(Error::Full(_)) => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes back a block or an allow entry; whether there was one.
@@ -203,7 +227,7 @@ impl<M: VerdictMaps> Enforcer<M> {
         Ok(found)
     }
 
-    /// Judges the hello of a connection; a block is in force when this returns.
+    /// Judges the hello of a connection, and all others with its `key`; a block is in force when this returns.
     ///
     /// # Errors
     /// The maps'.
@@ -212,20 +236,21 @@ impl<M: VerdictMaps> Enforcer<M> {
         source: SocketAddr,
         destination: SocketAddr,
         initial_seq: u32,
-        ja4: Ja4,
+        (ja4, key): (Ja4, u64),
         now: Timestamp,
     ) -> Result<Decision, Error> {
         let decision = self.rules.decide(ja4, now);
         if let Decision::Block { origin, until } = decision {
             let longest = now.plus(CONNECTION_VERDICT_MAX).as_nanos();
             let slot = Slot::Connection { source, destination, initial_seq };
-            let expires_at = expires_at(until).min(longest);
-            match self.put(slot, Action::Block, origin, expires_at, Some(ja4)) {
+            let ends = expires_at(until).min(longest);
+            match self.put(slot, Action::Block, origin, ends, Some(ja4)) {
                 Err(Error::Full(_)) if self.evict_connection()? => {
-                    self.put(slot, Action::Block, origin, expires_at, Some(ja4))?;
+                    self.put(slot, Action::Block, origin, ends, Some(ja4))?;
                 }
                 result => result?,
             }
+            self.arm(key, ja4, origin, expires_at(until))?;
         }
         Ok(decision)
     }
@@ -253,9 +278,9 @@ impl<M: VerdictMaps> Enforcer<M> {
         self.entries.get(slot).map(|entry| until(entry.expires_at))
     }
 
-    /// Every verdict but those on connections.
+    /// Every verdict but those that come of rules: on connections, and on fingerprints.
     pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
-        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. })).map(|(slot, entry)| Listed {
+        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_))).map(|(slot, entry)| Listed {
             slot: *slot,
             action: entry.action,
             origin: entry.origin,
@@ -319,6 +344,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             Slot::Prefix(_) => (&mut self.counts.prefix, Some(&mut self.settings.prefixes)),
             Slot::Allow(_) => (&mut self.counts.allow, None),
             Slot::Connection { .. } => (&mut self.counts.connection, Some(&mut self.settings.connections)),
+            Slot::Fingerprint(_) => (&mut self.armed, Some(&mut self.settings.fingerprints)),
         };
         *count = count.saturating_add_signed(by);
         let now_used = u32::from(*count > 0);

@@ -55,9 +55,9 @@ fn a_hello_with_a_blocked_ja4_blocks_its_connection_only() {
     let mut enforcer = enforcer(8);
     let (source, destination) = client(40_000);
     let ja4: Ja4 = JA4.parse().unwrap();
-    assert_eq!(enforcer.judge(source, destination, 7, ja4, at(0)).unwrap(), Decision::Pass);
-    enforcer.block_ja4(ja4, Some(at(20))).unwrap();
-    let decision = enforcer.judge(source, destination, 7, ja4, at(1)).unwrap();
+    assert_eq!(enforcer.judge(source, destination, 7, (ja4, 9), at(0)).unwrap(), Decision::Pass);
+    enforcer.block_ja4(ja4, None, Some(at(20))).unwrap();
+    let decision = enforcer.judge(source, destination, 7, (ja4, 9), at(1)).unwrap();
     assert_eq!(decision, Decision::Block { origin: Origin::Operator, until: Some(at(20)) });
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     assert_eq!(enforcer.maps().verdicts[&slot].expires_at, at(20).as_nanos());
@@ -65,7 +65,7 @@ fn a_hello_with_a_blocked_ja4_blocks_its_connection_only() {
 
     assert!(enforcer.unblock_ja4(ja4).unwrap());
     assert!(enforcer.maps().verdicts.is_empty(), "unblocking restores connections too");
-    assert_eq!(enforcer.judge(source, destination, 7, ja4, at(2)).unwrap(), Decision::Pass);
+    assert_eq!(enforcer.judge(source, destination, 7, (ja4, 9), at(2)).unwrap(), Decision::Pass);
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn a_rule_that_lasts_forever_makes_verdicts_that_end() {
     let mut enforcer = enforcer(8);
     let (source, destination) = client(40_000);
     let ja4: Ja4 = JA4.parse().unwrap();
-    enforcer.block_ja4(ja4, None).unwrap();
-    enforcer.judge(source, destination, 7, ja4, at(5)).unwrap();
+    enforcer.block_ja4(ja4, None, None).unwrap();
+    enforcer.judge(source, destination, 7, (ja4, 9), at(5)).unwrap();
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     let end = at(5).plus(CONNECTION_VERDICT_MAX);
     assert_eq!(enforcer.maps().verdicts[&slot].expires_at, end.as_nanos());
@@ -86,10 +86,10 @@ fn a_rule_that_lasts_forever_makes_verdicts_that_end() {
 fn a_full_table_gives_up_the_oldest_connection_and_refuses_more_addresses() {
     let mut enforcer = enforcer(2);
     let ja4: Ja4 = JA4.parse().unwrap();
-    enforcer.block_ja4(ja4, None).unwrap();
+    enforcer.block_ja4(ja4, None, None).unwrap();
     for port in [1, 2, 3] {
         let (source, destination) = client(port);
-        enforcer.judge(source, destination, 7, ja4, at(u64::from(port))).unwrap();
+        enforcer.judge(source, destination, 7, (ja4, 9), at(u64::from(port))).unwrap();
     }
     assert_eq!(enforcer.counts().connection, 2);
     assert_eq!(enforcer.evicted(), 1);
@@ -110,7 +110,7 @@ fn a_rule_of_the_configuration_says_so_to_the_kernel() {
     rules.configure([ja4]);
     let mut enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), rules, 4).unwrap();
     let (source, destination) = client(9);
-    enforcer.judge(source, destination, 7, ja4, at(0)).unwrap();
+    enforcer.judge(source, destination, 7, (ja4, 9), at(0)).unwrap();
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     assert_eq!(enforcer.maps().verdicts[&slot].origin, ORIGIN_RULE);
     assert!(!enforcer.unblock_ja4(ja4).unwrap(), "the operator didn't block it; the configuration did");

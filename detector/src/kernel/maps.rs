@@ -73,6 +73,7 @@ pub struct Maps {
     prefixes: LpmTrie<MapData, Address, Plain<Verdict>>,
     allow: LpmTrie<MapData, Address, Plain<Verdict>>,
     connections: HashMap<MapData, Plain<FlowKey>, Plain<ConnectionVerdict>>,
+    fingerprints: HashMap<MapData, u64, Plain<Verdict>>,
     follow: HashMap<MapData, Plain<FlowKey>, [u8; 128]>,
     /// What `local` holds.
     own: Vec<IpAddr>,
@@ -88,6 +89,7 @@ impl Maps {
             prefixes: take(ebpf, maps::PREFIXES)?,
             allow: take(ebpf, maps::ALLOW)?,
             connections: take(ebpf, maps::CONNECTIONS)?,
+            fingerprints: take(ebpf, maps::FINGERPRINTS)?,
             follow: take(ebpf, maps::FOLLOW)?,
             own: Vec::new(),
         })
@@ -161,6 +163,7 @@ impl VerdictMaps for Maps {
                 let value = ConnectionVerdict { verdict, initial_seq: *initial_seq, reserved: 0 };
                 self.connections.insert(flow_key(*source, *destination), Plain(value), 0)
             }
+            Slot::Fingerprint(key) => self.fingerprints.insert(key, Plain(verdict), 0),
         };
         result.map_err(|error| table_error(slot.table(), &error))
     }
@@ -171,6 +174,7 @@ impl VerdictMaps for Maps {
             Slot::Prefix(prefix) => self.prefixes.remove(&prefix_key(prefix)),
             Slot::Allow(prefix) => self.allow.remove(&prefix_key(prefix)),
             Slot::Connection { source, destination, .. } => self.connections.remove(&flow_key(*source, *destination)),
+            Slot::Fingerprint(key) => self.fingerprints.remove(key),
         })
     }
 
@@ -183,6 +187,7 @@ impl VerdictMaps for Maps {
             Slot::Connection { source, destination, .. } => {
                 self.connections.get(&flow_key(*source, *destination), 0).ok()?.0.verdict
             }
+            Slot::Fingerprint(key) => self.fingerprints.get(key, 0).ok()?.0,
         };
         Some(verdict.hits)
     }

@@ -102,6 +102,8 @@ pub enum Slot {
         /// The client's initial sequence number.
         initial_seq: u32,
     },
+    /// A fingerprint, by [`detector_common::key::Keys::key`].
+    Fingerprint(u64),
 }
 
 impl Slot {
@@ -113,6 +115,7 @@ impl Slot {
             Self::Prefix(_) => "prefixes",
             Self::Allow(_) => "allow",
             Self::Connection { .. } => "connections",
+            Self::Fingerprint(_) => "ja4_rules",
         }
     }
 }

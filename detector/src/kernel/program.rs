@@ -39,6 +39,8 @@ pub struct LoadOptions {
     pub allow: u32,
     /// Of the connection verdicts.
     pub connections: u32,
+    /// Of the verdicts on fingerprints.
+    pub fingerprints: u32,
     /// Whether the program writes its debug lines.
     pub debug: bool,
 }
@@ -54,6 +56,7 @@ impl Default for LoadOptions {
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
+            fingerprints: maps::FINGERPRINTS_MAX,
             debug: false,
         }
     }
@@ -99,6 +102,7 @@ impl Kernel {
             .map_max_entries(maps::PREFIXES, options.prefixes)
             .map_max_entries(maps::ALLOW, options.allow)
             .map_max_entries(maps::CONNECTIONS, options.connections)
+            .map_max_entries(maps::FINGERPRINTS, options.fingerprints)
             .override_global(aya_log::LEVEL, &level, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;

@@ -70,7 +70,9 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::PassMalformed
         | Counter::PassAllowed
         | Counter::PassObserved => Some(Fate::Pass),
-        Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection => Some(Fate::Drop),
+        Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection | Counter::DropFingerprint => {
+            Some(Fate::Drop)
+        }
         Counter::Packets
         | Counter::CapturedConfirmed
         | Counter::SubmittedConfirmed
