@@ -90,14 +90,22 @@ pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) -> F
         Step::Malformed => counters.add(Counter::KeysMalformed),
         Step::Done => {
             counters.add(Counter::KeysComputed);
-            let keys = scratch.follow.parser.keys(seeds);
-            scratch.header.hello_seq = scratch.follow.base;
-            scratch.header.key = keys.key;
-            scratch.header.key_stable = keys.stable;
-            return Found { complete: 1, keys };
+            return Found { complete: 1, keys: scratch.follow.parser.keys(seeds) };
         }
     }
     NONE
+}
+
+/// Writes the keys into the event's header.
+#[inline(always)]
+pub fn tell(scratch: *mut Scratch, found: &Found) {
+    if found.complete != 0 {
+        // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+        let scratch = unsafe { &mut *black_box(scratch) };
+        scratch.header.hello_seq = scratch.follow.base;
+        scratch.header.key = found.keys.key;
+        scratch.header.key_stable = found.keys.stable;
+    }
 }
 
 /// What [`walk`] hands to its turns.

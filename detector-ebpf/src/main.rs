@@ -89,7 +89,8 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
     if look == Look::Submit {
         capture::assemble(ctx, scratch);
         if packet.protocol == parse::TCP {
-            key::read(settings, scratch, counters);
+            let found = key::read(settings, scratch, counters);
+            key::tell(scratch, &found);
             capture::follow(scratch, key, counters);
         }
         // SAFETY: as above.
