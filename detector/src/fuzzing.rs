@@ -3,12 +3,15 @@
 
 use std::net::SocketAddr;
 
+use detector_common::key::parser::{Parser, Step, Window};
+use detector_common::key::{Keys, Seeds};
 use rustls::Side;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
-use rustls::quic::{Keys, Version};
+use rustls::quic::{Keys as QuicKeys, Version};
 
 use crate::capture::{Datagram, Flow, Network, Packet, Segment, TcpFlags, event, frame, pcap};
 use crate::clock::Timestamp;
+use crate::fingerprint::key::keys as keys_of;
 use crate::fingerprint::{Fingerprinter, Ja4, Transport};
 use crate::pipeline::{Limits, Outcome, Pipeline};
 use crate::quic::{self, LongHeader};
@@ -35,6 +38,62 @@ pub fn record(stream: &[u8]) {
             let message = record::message(stream, &extent, &mut Vec::new()).len();
             assert_eq!(message, extent.message, "the message is not what its extent says");
         }
+    }
+    for size in [1, 2, 7, stream.len() / 2 + 1, stream.len() + 1] {
+        keys(stream, size);
+    }
+}
+
+/// A hello's stream in pieces of `size`: what the kernel reads in it is what userspace does, or nothing.
+fn keys(stream: &[u8], size: usize) {
+    let seeds = Seeds { cipher: 1, extension: 2, signature: 3, rest: 4 };
+    let mut scratch = Vec::new();
+    let ours = match Deframer::new().advance(stream) {
+        Parsed::Complete(extent) => match hello::parse(record::message(stream, &extent, &mut scratch)) {
+            Parsed::Complete(hello) => Some((extent, keys_of(&hello, Transport::Tcp, &seeds))),
+            Parsed::Incomplete | Parsed::Rejected(_) => None,
+        },
+        Parsed::Incomplete | Parsed::Rejected(_) => None,
+    };
+    match (read_keys(stream.chunks(size), &seeds), ours) {
+        ((Step::Done, kernels), Some((_, ours))) => assert_eq!(kernels, ours, "one hello, two keys"),
+        ((Step::Beyond, _), ours) => {
+            assert!(ours.is_none_or(|(extent, _)| extent.records > 1), "a hello in one record")
+        }
+        (_, None) => {}
+        ((step, _), Some(_)) => panic!("{step:?} of a whole hello"),
+    }
+}
+
+/// What the kernel reads of a hello in these segments: the last step, and the keys if that is [`Step::Done`].
+pub fn read_keys<'a>(segments: impl IntoIterator<Item = &'a [u8]>, seeds: &Seeds) -> (Step, Keys) {
+    let mut parser = Parser::new(seeds);
+    let mut step = Step::More;
+    let mut window = Bytes::default();
+    for segment in segments {
+        window.0.clear();
+        window.0.extend_from_slice(parser.kept());
+        window.0.extend_from_slice(segment);
+        let end = u32::try_from(window.0.len()).unwrap_or(u32::MAX);
+        step = Step::On;
+        while step == Step::On {
+            step = parser.step(&window, end, seeds);
+        }
+        if step != Step::More {
+            break;
+        }
+    }
+    (step, parser.keys(seeds))
+}
+
+/// A segment's window.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Window for Bytes {
+    fn bytes<const N: usize>(&self, at: u32) -> [u8; N] {
+        let place = usize::try_from(at).ok().and_then(|at| self.0.get(at..)?.first_chunk());
+        *place.expect("the parser stays in its window")
     }
 }
 
@@ -124,7 +183,7 @@ fn seal(frames: &[u8]) -> Vec<u8> {
     const ID: [u8; 8] = *b"fuzzing!";
     let suite = TLS13_AES_128_GCM_SHA256.tls13();
     let Some((suite, algorithm)) = suite.and_then(|suite| Some((suite, suite.quic?))) else { return Vec::new() };
-    let keys = Keys::initial(Version::V1, suite, algorithm, &ID, Side::Client).local;
+    let keys = QuicKeys::initial(Version::V1, suite, algorithm, &ID, Side::Client).local;
     let mut payload = frames.to_vec();
     payload.resize(frames.len().clamp(1200, 16_000), 0);
     // One byte of packet number and 16 of tag.

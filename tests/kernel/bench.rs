@@ -163,7 +163,6 @@ impl Bench {
         let (kernel, mut maps, rings, counters, log) = Kernel::load(&options).expect("the program loads");
         let settings = Settings {
             local_only: 1,
-            keys: 1,
             segments_per_flow: 64,
             syns: 1,
             answers: 1,

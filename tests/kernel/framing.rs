@@ -40,7 +40,7 @@ const ATOMIC: Part = Part { offset: 0, more: false };
 
 /// How a packet is wrapped; IPv4 takes the options, IPv6 the extension headers.
 #[derive(Clone, Debug, Default)]
-struct Framing {
+pub(crate) struct Framing {
     tags: Vec<u16>,
     /// IPv4 options, four bytes each.
     options: usize,
@@ -102,7 +102,7 @@ impl Framing {
         (frame, transport)
     }
 
-    fn tcp(&self, row: &Row) -> Vec<u8> {
+    pub(crate) fn tcp(&self, row: &Row) -> Vec<u8> {
         self.wrap(row, TCP, &segment(row)).0
     }
 
@@ -138,7 +138,7 @@ fn datagram(row: &Row) -> Vec<u8> {
     bytes
 }
 
-fn tagged(tags: &[u16]) -> Framing {
+pub(crate) fn tagged(tags: &[u16]) -> Framing {
     Framing { tags: tags.to_vec(), ..Framing::default() }
 }
 

@@ -4,6 +4,9 @@
 
 mod bench;
 mod capture;
+#[path = "../pipeline/fixture.rs"]
+#[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
+mod fixture;
 mod framing;
 mod keys;
 mod sockets;

@@ -11,7 +11,7 @@ use detector::clock::Timestamp;
 use detector::connection::{Connections, Event, Limits as ConnectionLimits, Standing};
 use detector::pipeline::{Cause, Ignored, Limits, Outcome, Pipeline, Void};
 
-use crate::fixture::{Dice, Said, data, few, flow, syn};
+use crate::fixture::{Dice, SEEDS, Said, data, few, flow, syn};
 
 const BASE: u32 = 5000;
 /// A server's initial sequence number.
@@ -43,7 +43,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         Self {
-            pipeline: Pipeline::new(Limits::default()),
+            pipeline: Pipeline::seeded(Limits::default(), SEEDS),
             connections: Connections::new(ConnectionLimits { answers: false, ..ConnectionLimits::default() }),
             confirmed: Vec::new(),
             settled: [0; 3],
@@ -149,7 +149,7 @@ fn t4_segments_forged_into_live_connections_change_no_fingerprint() {
     assert_ne!(real.hello.fingerprint.ja4, other.hello.fingerprint.ja4);
     let mut dice = Dice(4);
     let mut said = Said::default();
-    let mut pipeline = Pipeline::new(Limits::default());
+    let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
     let mut forged = 0;
     for turn in 0..100_u16 {
         let flow = flow(u32::from(turn), 2000 + turn);
@@ -191,7 +191,7 @@ fn what_linux_discards_is_not_read() {
     let flow = flow(1, 40_000);
     let no_ack = Segment { flags: TcpFlags::default(), ..data(flow, BASE, &decoy.stream) };
     let mut said = Said::default();
-    let mut pipeline = Pipeline::new(Limits::default());
+    let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
     for segment in [syn(flow, BASE), no_ack, acknowledging(data(flow, BASE, &real.stream))] {
         pipeline.push(&segment, &mut |outcome| said.note(outcome));
     }
@@ -207,7 +207,7 @@ fn other_bytes_after_a_hello_void_it() {
     let flow = flow(1, 40_000);
     for again in [&samples[0], &samples[1]] {
         let mut voids = Vec::new();
-        let mut pipeline = Pipeline::new(Limits::default());
+        let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
         for segment in [syn(flow, BASE), data(flow, BASE, &samples[0].stream), data(flow, BASE, &again.stream)] {
             pipeline.push(&segment, &mut |outcome| {
                 if let Outcome::Void { flow, why } = outcome {
@@ -227,7 +227,7 @@ fn the_oldest_unproven_hello_goes_first() {
     let (head, tail) = stream.split_at(600);
     let limits = Limits { partial_hellos: 10, ..Limits::default() };
     let mut said = Said::default();
-    let mut pipeline = Pipeline::new(limits);
+    let mut pipeline = Pipeline::seeded(limits, SEEDS);
     let mut take = |segment: &Segment<'_>| pipeline.push(segment, &mut |outcome| said.note(outcome));
     let honest = flow(1, 1);
     for segment in [syn(honest, BASE), syn_ack(honest, BASE), acknowledging(data(honest, BASE, head))] {

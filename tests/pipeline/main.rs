@@ -12,6 +12,7 @@ mod flows;
 mod forged;
 mod formats;
 mod fuzz;
+mod keys;
 mod mutations;
 mod offline;
 mod oracle;

@@ -6,7 +6,7 @@ use detector::capture::{Datagram, Flow, Packet, Proof};
 use detector::clock::Timestamp;
 use detector::pipeline::{Limits, Outcome, Pipeline, Void};
 
-use crate::fixture::{Said, flow};
+use crate::fixture::{SEEDS, Said, flow};
 
 /// One datagram on the wire.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Heard {
 /// Runs `datagrams` through a new pipeline to the end.
 pub(crate) fn deliver<'a>(datagrams: impl IntoIterator<Item = &'a Sent>) -> Heard {
     let mut heard = Heard::default();
-    let mut pipeline = Pipeline::new(Limits::default());
+    let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
     let mut pushed = 0;
     let mut allocated = 0;
     let mut note = |outcome: Outcome| match outcome {

@@ -14,6 +14,7 @@ pub mod copies;
 pub mod daemon;
 pub mod datagrams;
 pub mod deadline;
+pub mod drafts;
 pub mod figures;
 pub mod forge;
 pub mod hello;
