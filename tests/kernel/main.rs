@@ -4,6 +4,7 @@
 
 mod bench;
 mod capture;
+mod fingerprints;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
 mod fixture;

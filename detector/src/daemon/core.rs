@@ -385,12 +385,19 @@ impl<M: VerdictMaps> Verdicts<M> {
 
     fn block(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
         let until = end(ttl, now);
+        let mut note = None;
         match &subject {
             Subject::Address(address) => self.enforcer.block_address(*address, until)?,
             Subject::Prefix(prefix) => self.enforcer.block_prefix(*prefix, until)?,
-            Subject::Ja4(ja4) => self.enforcer.block_ja4(*ja4, self.seen.peek(ja4).map(|seen| seen.key), until)?,
+            Subject::Ja4(ja4) => {
+                let key = self.seen.peek(ja4).map(|seen| seen.key);
+                self.enforcer.block_ja4(*ja4, key, until)?;
+                if key.is_none() {
+                    note = Some("this host hasn't seen it lately: it arms at first sighting".to_owned());
+                }
+            }
         }
-        Ok(Response::Changed(Changed::new(Change::Blocked, subject, ttl, wall())))
+        Ok(Response::Changed(Changed { note, ..Changed::new(Change::Blocked, subject, ttl, wall()) }))
     }
 
     fn allow(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {

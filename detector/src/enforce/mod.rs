@@ -280,13 +280,15 @@ impl<M: VerdictMaps> Enforcer<M> {
 
     /// Every verdict but those that come of rules: on connections, and on fingerprints.
     pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
-        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_))).map(|(slot, entry)| Listed {
-            slot: *slot,
-            action: entry.action,
-            origin: entry.origin,
-            until: until(entry.expires_at),
-            hits: self.maps.hits(slot).unwrap_or(0),
-        })
+        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_))).map(
+            |(slot, entry)| Listed {
+                slot: *slot,
+                action: entry.action,
+                origin: entry.origin,
+                until: until(entry.expires_at),
+                hits: self.maps.hits(slot).unwrap_or(0),
+            },
+        )
     }
 
     /// The rules on fingerprints.

@@ -115,3 +115,26 @@ fn a_rule_of_the_configuration_says_so_to_the_kernel() {
     assert_eq!(enforcer.maps().verdicts[&slot].origin, ORIGIN_RULE);
     assert!(!enforcer.unblock_ja4(ja4).unwrap(), "the operator didn't block it; the configuration did");
 }
+
+#[test]
+fn a_fingerprint_is_armed_at_once_if_it_was_seen_and_at_first_sighting_otherwise() {
+    let mut enforcer = enforcer(8);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let armed = |enforcer: &mut Enforcer<MemoryMaps>, key| {
+        enforcer.maps().verdicts.get(&Slot::Fingerprint(key)).map(|verdict| verdict.expires_at)
+    };
+    enforcer.block_ja4(ja4, Some(9), Some(at(20))).unwrap();
+    assert_eq!(armed(&mut enforcer, 9), Some(at(20).as_nanos()));
+    assert_eq!(enforcer.maps().settings.fingerprints, 1);
+    // JA4 is a short hash: what it stands for may have another key.
+    let (source, destination) = client(40_000);
+    enforcer.judge(source, destination, 7, (ja4, 10), at(1)).unwrap();
+    assert_eq!(armed(&mut enforcer, 10), Some(at(20).as_nanos()));
+    // Asked for again, for longer.
+    enforcer.block_ja4(ja4, None, Some(at(30))).unwrap();
+    assert_eq!((armed(&mut enforcer, 9), armed(&mut enforcer, 10)), (Some(at(30).as_nanos()), Some(at(30).as_nanos())));
+    assert_eq!(enforcer.list().count(), 0, "the rule is listed, not what it is armed with");
+    enforcer.expire(at(30), 64).unwrap();
+    assert!(enforcer.maps().verdicts.is_empty());
+    assert_eq!(enforcer.maps().settings.fingerprints, 0);
+}
