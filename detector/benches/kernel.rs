@@ -132,7 +132,9 @@ fn judge(rings: &mut Rings, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Map
         assert!(hello.proof.is_some(), "a client of ours has its address");
         let (source, destination) = (hello.flow.source, hello.flow.destination);
         let initial = hello.stream_seq.wrapping_sub(1);
-        let decision = enforcer.judge(source, destination, initial, hello.fingerprint.ja4, monotonic());
+        // No hello has the key 0: the program doesn't learn this one's, and each client is an unknown one.
+        let fingerprint = (hello.fingerprint.ja4, 0);
+        let decision = enforcer.judge(source, destination, initial, fingerprint, monotonic());
         assert!(matches!(decision, Ok(Decision::Block { .. })), "{decision:?}");
         latencies.push(monotonic().since(hello.completed_at).as_nanos() as f64 / 1e3);
     });
@@ -174,7 +176,7 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
         }
     });
     let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), 1).expect("a map of ours");
-    enforcer.block_ja4(ja4.expect("a hello on the first connection"), None).expect("room for one");
+    enforcer.block_ja4(ja4.expect("a hello on the first connection"), None, None).expect("room for one");
     let reader = thread::spawn(move || {
         pin(0);
         let _urgency = Urgency::raise();
