@@ -50,6 +50,7 @@ fn broken_sums(metrics: &Metrics) -> Vec<String> {
         ),
         ("queued == written + dropped".to_owned(), lines("queued"), lines("written") + lines("dropped")),
         ("malformed events == 0".to_owned(), all("detector_capture_events_malformed_total"), 0.0),
+        ("mismatched keys == 0".to_owned(), one("detector_hello_kernel_keys_total", "outcome", "mismatch"), 0.0),
     ];
     for class in ["confirmed", "unconfirmed"] {
         let [captured, submitted, lost] = ["captured", "submitted", "lost"].map(|outcome| kernel(class, outcome));

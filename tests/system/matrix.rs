@@ -98,12 +98,17 @@ fn ensure_sums(lab: &Lab, daemon: &Daemon, hellos: usize) -> Result<()> {
     let metrics = sums::settled(lab, daemon)?;
     let lost = |class: &str| metrics.sum(&format!("detector_kernel_{class}_events_total"), &[("outcome", "lost")]);
     let of = |name, label, value| metrics.sum(name, &[(label, value)]);
+    // What has no keys of the kernel came out of order, or after a HelloRetryRequest behind another record.
+    let left = ["disordered", "beyond"].map(|why| of("detector_kernel_keys_total", "outcome", why));
+    let equal = of("detector_hello_kernel_keys_total", "outcome", "equal");
+    ensure!(equal > 0.9 * hellos as f64, "the kernel has the keys of {equal} hellos of {hellos}");
     let sums = [
         ("drop", of("detector_kernel_packets_total", "verdict", "drop"), 0.0),
         ("lost", lost("confirmed") + lost("unconfirmed"), 0.0),
         ("complete", of("detector_hello_outcomes_total", "outcome", "complete"), hellos as f64),
         ("outcomes", metrics.sum("detector_hello_outcomes_total", &[]), hellos as f64),
         ("confirmed", of("detector_hello_standings_total", "standing", "confirmed"), hellos as f64),
+        ("keys", equal + left.iter().sum::<f64>(), hellos as f64),
         ("void", metrics.sum("detector_hello_void_total", &[]), 0.0),
         ("written", of("detector_event_lines_total", "outcome", "written"), hellos as f64),
     ];

@@ -548,7 +548,8 @@ mod tests {
         let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, false);
 
         let mut sockets = MemorySockets::default();
-        let long_ago = Timestamp::from_nanos(monotonic().as_nanos() - connection::ASK_AFTER.as_nanos() as u64);
+        let waited = connection::ASK_AFTER + connection::ASK_EVERY;
+        let long_ago = Timestamp::from_nanos(monotonic().as_nanos() - waited.as_nanos() as u64);
         let hello = hello();
         for (port, found) in (1..).zip(Lookup::ALL) {
             let flow = Flow { source: SocketAddr::new(hello.flow.source.ip(), port), ..hello.flow };
