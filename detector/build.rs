@@ -34,7 +34,8 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const CPU: &str = "-Ctarget-cpu=v3";
 
 /// bpf-linker by default leaves every memset and memmove to a function that goes byte by byte. Without it LLVM makes
-/// loads and stores of those of known size: a hello costs a fifth less.
+/// loads and stores of those of known size: a packet that is no hello costs a fifth less, and the egress program has a
+/// third of the verified instructions.
 const COPIES: &str = "-Clink-arg=--disable-expand-memcpy-in-order";
 
 fn main() -> Result<()> {

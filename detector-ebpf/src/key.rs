@@ -34,8 +34,8 @@ const WINDOW_LEN: u32 = EVENT_PAYLOAD_MAX as u32;
 const _: () = assert!(WINDOW + KEPT as usize == size_of::<EventHeader>());
 const _: () = assert!(offset_of!(Scratch, payload) == size_of::<EventHeader>());
 
-/// Turns of the loop over one segment: today's clients take eight at most. They bound what a segment that is made for it
-/// can cost.
+/// Turns of the loop over one segment: they bound what one that is made for it can cost. A segment of 1,460 bytes with
+/// nothing but ciphers takes 23.
 const TURNS: u32 = 32;
 /// Steps of the parser in one turn, which costs a call.
 const STEPS: u32 = 8;

@@ -15,7 +15,7 @@ use crate::{
     framing::tagged,
 };
 
-/// Of the bench, whose pipeline is none.
+/// Those of the fixtures, whose keys are compared with the program's.
 const SEEDS: Seeds = crate::fixture::SEEDS;
 /// The first byte's sequence number.
 const BASE: u32 = 1000;
