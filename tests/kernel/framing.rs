@@ -46,7 +46,7 @@ pub(crate) struct Framing {
     pub(crate) options: usize,
     /// Extension headers and the units of eight bytes that each takes.
     pub(crate) extensions: Vec<(u8, usize)>,
-    part: Option<Part>,
+    pub(crate) part: Option<Part>,
 }
 
 impl Framing {

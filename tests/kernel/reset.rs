@@ -1,6 +1,7 @@
 //! What becomes of a dropped segment of a connection to this host: a RST for its stack, right to the byte, whatever the
 //! segment was wrapped in. What can't be one is dropped.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use detector::kernel::Slot;
@@ -279,7 +280,7 @@ fn a_forged_syn_ends_no_condemnation() {
         let listener = TcpListener::bind("127.0.0.1:4430").unwrap();
         let server: SocketAddr = listener.local_addr().unwrap();
         bench.maps.protect_addresses(vec![server.ip()]).unwrap();
-        let client = TcpStream::connect(server).unwrap();
+        let mut client = TcpStream::connect(server).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let row = Row { source: client.local_addr().unwrap(), destination: server, ..Row::new(b"x") };
         bench.block(Slot::Connection { source: row.source, destination: server, initial_seq: 999 }, None);
@@ -289,9 +290,9 @@ fn a_forged_syn_ends_no_condemnation() {
         assert_eq!(bench.counters().of(Counter::SynsTaken), 1);
         assert_reset(&mut bench, &Framing::default(), &row, &segment(&row, ACK, 0), Counter::DropConnection);
 
-        // A close without a wait: no socket is left on either side.
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        nix::sys::socket::setsockopt(&accepted, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+        // Closed with bytes unread, the connection is reset: no socket is left on either side.
+        client.write_all(b"x").unwrap();
+        accepted.peek(&mut [0]).unwrap();
         drop((accepted, client));
         until("the connection to be over", PATIENCE, || {
             assert_eq!(bench.row(&syn), (PASS, vec!["protected"]));
