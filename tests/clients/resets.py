@@ -13,6 +13,7 @@ asks once more on each, prints `asked`, and ends like `hellos`.
 
 import argparse
 import json
+import os
 import selectors
 import socket
 import sys
@@ -87,7 +88,8 @@ def told(connection):
 
 
 def serve():
-    """Reads every connection until it is reset."""
+    """Reads every connection until it is reset. Ahead of other work, or the time would be that of a busy machine."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     waiting = selectors.DefaultSelector()
     listener = socket.create_server(("", 443), backlog=4096)
     waiting.register(listener, selectors.EVENT_READ, None)
