@@ -3,7 +3,7 @@
 `hellos`: opens `--count` connections, sends the ClientHello in the file `--hello` on each, the n-th cut in two at byte
 `n * 37`, and prints `[[port, at], ...]`: the clients' ports, and when the last byte was handed to the kernel
 (CLOCK_MONOTONIC seconds). With `--one-by-one`, each connection is opened when the one before has sent. When stdin is
-closed it prints how many of them were told anything: got bytes, an end, or an error.
+closed it prints a list of those that were told anything: got bytes, an end (0 bytes), or an error.
 
 `kept`: opens `--count` TLS connections, asks on each and reads the answer, and prints their ports; at a line on stdin it
 asks once more on each, prints `asked`, and ends like `hellos`.
@@ -12,12 +12,15 @@ asks once more on each, prints `asked`, and ends like `hellos`.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import selectors
 import socket
 import sys
+import termios
 import time
+from array import array
 
 from kinds import Target, _without_alpn
 
@@ -30,6 +33,16 @@ def connect(arguments):
     connection = socket.create_connection((arguments.server, 443), 10, source)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+def arrived(connection):
+    """Waits until the server has what was sent, so that the wire's short queue holds little and nothing is lost there."""
+    unacknowledged = array("i", [1])
+    until = time.monotonic() + 10
+    while unacknowledged[0]:
+        if time.monotonic() > until:
+            raise SystemExit("the server acknowledges nothing")
+        fcntl.ioctl(connection, termios.TIOCOUTQ, unacknowledged)
 
 
 def hellos(arguments):
@@ -45,6 +58,7 @@ def hellos(arguments):
         connection, cut = connections[place], place * CUTS % len(hello)
         if cut:
             connection.sendall(hello[:cut])
+            arrived(connection)
         at = time.monotonic()
         connection.sendall(hello[cut:])
         sent.append((connection.getsockname()[1], at))
@@ -75,16 +89,16 @@ def kept(arguments):
 
 
 def told(connection):
-    """Whether the client knows more than that nobody answers."""
+    """What the client knows beside that nobody answers."""
     plain = socket.socket(fileno=connection.detach())
     plain.setblocking(False)
     try:
-        plain.recv(1)
+        what = f"{len(plain.recv(65536))} bytes"
     except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+        return None
+    except OSError as error:
+        what = str(error)
+    return f"port {plain.getsockname()[1]}: {what}"
 
 
 def serve():
@@ -124,7 +138,7 @@ def main():
         serve()
     connections = {"hellos": hellos, "kept": kept}[arguments.mode](arguments)
     sys.stdin.read()
-    print(sum(told(connection) for connection in connections), flush=True)
+    print(json.dumps([what for what in map(told, connections) if what]), flush=True)
 
 
 if __name__ == "__main__":
