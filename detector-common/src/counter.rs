@@ -100,6 +100,12 @@ counters! {
     KeysMalformed => "keys_malformed",
     /// Connection verdicts ended by a SYN with another initial sequence number.
     ConnectionsReplaced => "connections_replaced",
+    /// Dropped segments that became a RST for the host's own stack.
+    ResetsMade => "resets_made",
+    /// Those that did not, since this CPU had made its share.
+    ResetsLimited => "resets_limited",
+    /// Those that did not, since the frame could not be cut.
+    ResetsFailed => "resets_failed",
     /// Frames the egress program saw.
     EgressPackets => "egress_packets",
     /// SYN-ACKs from protected ports.

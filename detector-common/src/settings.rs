@@ -4,6 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::key::Seeds;
 
+/// A tick, the time for which RSTs are bounded, is two to this power of nanoseconds: 67 ms.
+pub const RESET_TICK_BITS: u32 = 26;
+
 /// The one entry of the `SETTINGS` array.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -30,8 +33,9 @@ pub struct Settings {
     pub keys: u32,
     /// 1 while `FINGERPRINTS` has entries, 0 otherwise.
     pub fingerprints: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Dropped segments that may become a RST for the host's own stack, on each CPU in a tick of 2^[`RESET_TICK_BITS`]
+    /// nanoseconds; 0: none. Only with `local_only`.
+    pub resets: u32,
     /// Nanoseconds from a hello's first segment after which the flow is no longer followed (threats.md T18).
     pub follow_ns: u64,
     /// Of the keys.

@@ -20,7 +20,7 @@ use detector_common::{
 
 use crate::{
     count::Counters,
-    enforce::now,
+    enforce::{self, now},
     frame::Frame,
     handshake,
     key::{PARSE_NOTHING, PARSE_ON, PARSE_START},
@@ -399,6 +399,7 @@ pub fn segment(
             return Look::Nothing;
         }
         counters.add(Counter::Syns);
+        enforce::reopened(ctx, settings, key, packet, counters);
         // A stale entry must not blind the new connection's hello; the same SYN once more ends nothing.
         if let Some(follow) = FOLLOW.get_ptr(key) {
             // SAFETY: a value of a map, valid until the program ends.

@@ -55,13 +55,7 @@ fn hit(verdict: *mut Verdict) {
 }
 
 #[inline(always)]
-fn matching(
-    ctx: &XdpContext,
-    settings: &Settings,
-    key: &FlowKey,
-    packet: &Packet,
-    counters: Counters,
-) -> Option<(*mut Verdict, Counter)> {
+fn matching(settings: &Settings, key: &FlowKey, packet: &Packet) -> Option<(*mut Verdict, Counter)> {
     if settings.addresses != 0
         && let Some(verdict) = ADDRESSES.get_ptr_mut(&key.source)
         && live(verdict)
@@ -83,10 +77,7 @@ fn matching(
         // SAFETY: a value of a map, valid until the program ends.
         let (verdict, initial_seq) = unsafe { (&raw mut (*entry).verdict, (*entry).initial_seq) };
         if packet.flags & (SYN | ACK) == SYN && packet.seq != initial_seq {
-            // Another connection on the same 4-tuple, perhaps another client behind the same NAT.
-            let _ = CONNECTIONS.remove(key);
-            counters.add(Counter::ConnectionsReplaced);
-            debug!(ctx, "verdict on a connection from port {} ended by a new SYN", key.source_port);
+            // Perhaps of the next connection: see `reopened`.
             return None;
         }
         // A reset passes: it frees the server's socket, which is all this verdict wants.
@@ -95,6 +86,22 @@ fn matching(
         }
     }
     None
+}
+
+/// A SYN on a 4-tuple on which the host has no connection. With another initial sequence number than that of a condemned
+/// connection it begins the next one there, perhaps of another client behind the same NAT: the verdict ends.
+#[inline(always)]
+pub fn reopened(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Packet, counters: Counters) {
+    if settings.connections != 0
+        && let Some(entry) = CONNECTIONS.get_ptr(key)
+    {
+        // SAFETY: a value of a map, valid until the program ends.
+        if packet.seq != unsafe { (*entry).initial_seq } {
+            let _ = CONNECTIONS.remove(key);
+            counters.add(Counter::ConnectionsReplaced);
+            debug!(ctx, "verdict on a connection from port {} ended by a new SYN", key.source_port);
+        }
+    }
 }
 
 /// Whether an allow entry overrules.
@@ -115,8 +122,8 @@ fn allowed(key: &FlowKey) -> bool {
 
 /// The decision on a packet to a protected port.
 #[inline(always)]
-pub fn decide(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Packet, counters: Counters) -> Decision {
-    let Some((verdict, drop)) = matching(ctx, settings, key, packet, counters) else {
+pub fn decide(settings: &Settings, key: &FlowKey, packet: &Packet) -> Decision {
+    let Some((verdict, drop)) = matching(settings, key, packet) else {
         return Decision::Pass(Counter::PassProtected as u32);
     };
     if !crate::protects(settings, &key.destination) {

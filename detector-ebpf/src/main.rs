@@ -19,6 +19,7 @@ mod handshake;
 mod key;
 mod maps;
 mod parse;
+mod reset;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -54,7 +55,7 @@ pub fn detector(ctx: XdpContext) -> u32 {
         }
         Decision::Drop(reason) => {
             counters.add(reason);
-            xdp_action::XDP_DROP
+            if reset::rewrite(&ctx, counters) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
         }
     }
 }
@@ -70,7 +71,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         return Decision::Pass(Counter::PassOtherPort as u32);
     }
     let Some(settings) = SETTINGS.get(0) else { return Decision::Pass(Counter::PassProtected as u32) };
-    let reason = match enforce::decide(ctx, settings, key, packet, counters) {
+    let reason = match enforce::decide(settings, key, packet) {
         Decision::Pass(reason) => reason,
         drop => return drop,
     };

@@ -21,6 +21,7 @@ use detector_common::{
 use crate::{
     capture::{Event, State},
     parse::Packet,
+    reset::Budget,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is taken by the entry, since most hosts hold a handful; the kernel demands it of tries.
@@ -82,6 +83,8 @@ pub struct Scratch {
     /// Bytes of the event.
     pub len: u32,
     pub reserved_len: u32,
+    /// Outlives the packet.
+    pub resets: Budget,
 }
 
 #[map]

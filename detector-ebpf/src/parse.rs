@@ -26,9 +26,9 @@ pub const UDP: u8 = 17;
 
 const ETHERNET: usize = 14;
 const VLAN_TAG: usize = 4;
-const IPV4: usize = 20;
-const IPV6: usize = 40;
-const TCP_HEADER: usize = 20;
+pub const IPV4: usize = 20;
+pub const IPV6: usize = 40;
+pub const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// A fragment but the last holds a multiple of so many bytes (RFC 791 section 3.1).
 const LEAST_FRAGMENT: usize = 8;

@@ -27,31 +27,31 @@ const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// Which part of its datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
+pub(crate) struct Part {
     /// In units of eight bytes.
     offset: u16,
     more: bool,
 }
 
-const FIRST: Part = Part { offset: 0, more: true };
+pub(crate) const FIRST: Part = Part { offset: 0, more: true };
 const MIDDLE: Part = Part { offset: 5, more: true };
 const LAST: Part = Part { offset: 185, more: false };
-const ATOMIC: Part = Part { offset: 0, more: false };
+pub(crate) const ATOMIC: Part = Part { offset: 0, more: false };
 
 /// How a packet is wrapped; IPv4 takes the options, IPv6 the extension headers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Framing {
-    tags: Vec<u16>,
+    pub(crate) tags: Vec<u16>,
     /// IPv4 options, four bytes each.
-    options: usize,
+    pub(crate) options: usize,
     /// Extension headers and the units of eight bytes that each takes.
-    extensions: Vec<(u8, usize)>,
-    part: Option<Part>,
+    pub(crate) extensions: Vec<(u8, usize)>,
+    pub(crate) part: Option<Part>,
 }
 
 impl Framing {
     /// The frame, and where its transport header begins.
-    fn wrap(&self, row: &Row, protocol: u8, upper: &[u8]) -> (Vec<u8>, usize) {
+    pub(crate) fn wrap(&self, row: &Row, protocol: u8, upper: &[u8]) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         for tag in &self.tags {
             frame.extend(tag.to_be_bytes());
@@ -146,7 +146,7 @@ fn extended(extensions: &[(u8, usize)]) -> Framing {
     Framing { extensions: extensions.to_vec(), ..Framing::default() }
 }
 
-fn part(part: Part) -> Framing {
+pub(crate) fn part(part: Part) -> Framing {
     Framing { part: Some(part), ..Framing::default() }
 }
 

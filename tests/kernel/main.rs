@@ -10,6 +10,7 @@ mod fingerprints;
 mod fixture;
 mod framing;
 mod keys;
+mod reset;
 mod sockets;
 mod states;
 mod verdicts;

@@ -22,7 +22,7 @@ const LOOPBACK_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Runs `test` on a thread in a network namespace of its own, which ends with it.
-fn in_a_namespace(test: impl FnOnce() + Send) {
+pub(crate) fn in_a_namespace(test: impl FnOnce() + Send) {
     require_root().unwrap();
     thread::scope(|scope| {
         let run = || {

@@ -137,6 +137,7 @@ http {
     server {
         listen 8080;
         location / { return 200 'hello\\n'; }
+        location = /status { stub_status; }
     }
 }
 ";

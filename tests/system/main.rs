@@ -8,6 +8,9 @@ mod block;
 mod control;
 mod demo;
 mod expiry;
+#[path = "../pipeline/fixture.rs"]
+#[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
+mod fixture;
 mod flood;
 mod forged;
 mod framing;
@@ -16,6 +19,7 @@ mod lifecycle;
 mod live;
 mod matrix;
 mod quic;
+mod reset;
 mod scene;
 mod signature;
 mod silent;

@@ -40,6 +40,7 @@ pub(super) struct Capture {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Enforce {
     pub(super) mode: Option<Mode>,
+    pub(super) reset: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +86,8 @@ pub(super) struct Limits {
     pub(super) allow: Option<Count<1, ENTRIES>>,
     pub(super) connections: Option<Count<1, ENTRIES>>,
     pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
+    /// One in each of the 15 ticks a second at least.
+    pub(super) resets_per_second: Option<Count<15, 10_000_000>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,
     pub(super) events: Option<Count<1, ENTRIES>>,
 }
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(error("[capture]\nport = [443]\n"), expected);
         let expected = "f.toml:1:2: unknown key `captur`; did you mean `capture`?\n  [captur]\n   ^^^^^^";
         assert_eq!(error("[captur]\n"), expected);
-        let expected = "f.toml:2:3: unknown key `zzz`; known here: `mode`\n    zzz = 1\n    ^^^";
+        let expected = "f.toml:2:3: unknown key `zzz`; known here: `mode`, `reset`\n    zzz = 1\n    ^^^";
         assert_eq!(error("[enforce]\n  zzz = 1\n"), expected);
     }
 

@@ -35,6 +35,8 @@ pub struct Config {
     pub capture: Capture,
     /// Whether rules drop.
     pub mode: Mode,
+    /// Whether what is dropped of a TCP connection to this host resets it there.
+    pub reset: bool,
     /// JA4 values that are blocked (in [`Mode::Observe`]: counted), each valid.
     pub deny_ja4: Vec<Ja4>,
     /// Control socket and metrics.
@@ -116,6 +118,8 @@ pub struct Limits {
     pub connections: u32,
     /// Operators' rules on JA4 values.
     pub ja4_rules: u32,
+    /// Resets that each CPU makes in a second.
+    pub resets_per_second: u32,
     /// JA4 values in the table of `detector status`.
     pub fingerprints: u32,
     /// Lines of hellos that wait to be written.
@@ -178,6 +182,7 @@ impl Default for Config {
                 sock_diag: true,
             },
             mode: Mode::Observe,
+            reset: true,
             deny_ja4: Vec::new(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
@@ -210,6 +215,7 @@ impl Default for Limits {
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
             ja4_rules: 10_000,
+            resets_per_second: 50_000,
             fingerprints: 4096,
             events: 8192,
         }
@@ -260,6 +266,7 @@ impl Config {
                 sock_diag: file.capture.sock_diag.unwrap_or(base.capture.sock_diag),
             },
             mode: file.enforce.mode.unwrap_or(base.mode),
+            reset: file.enforce.reset.unwrap_or(base.reset),
             deny_ja4,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
@@ -318,6 +325,7 @@ impl Limits {
             allow: pick!(allow),
             connections: pick!(connections),
             ja4_rules: pick!(ja4_rules),
+            resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),
             events: pick!(events),
         }

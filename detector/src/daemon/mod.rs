@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use detector_common::{counter::Counter, settings::Settings};
+use detector_common::{
+    counter::Counter,
+    settings::{RESET_TICK_BITS, Settings},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -218,6 +221,12 @@ fn asks(per_second: u32) -> usize {
     (connection::ASK_EVERY * per_second).as_secs() as usize
 }
 
+/// How many resets a CPU may make in a tick; never 0, which would turn them off.
+fn resets(per_second: u32) -> u32 {
+    const TICKS_PER_SECOND: u32 = 1_000_000_000_u32.div_ceil(1 << RESET_TICK_BITS);
+    per_second.div_ceil(TICKS_PER_SECOND)
+}
+
 /// Makes the configured addresses, or this host's own, the protected ones.
 fn protect(maps: &mut Maps, addresses: &Addresses) -> Result<(bool, Option<AddressWatch>), kernel::Error> {
     match addresses {
@@ -265,6 +274,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         answers: u32::from(config.capture.answers),
         udp: u32::from(config.capture.udp),
         keys: 1,
+        resets: if config.reset { resets(limits.resets_per_second) } else { 0 },
         seeds,
         follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
         ..Settings::default()

@@ -208,6 +208,21 @@ impl Kernel {
         Ok(run.return_value)
     }
 
+    /// Runs the program on a frame once: the XDP action, and the frame as the program left it.
+    ///
+    /// # Errors
+    /// If the kernel refuses the frame.
+    pub fn test_run_output(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        let mut left = vec![0; frame.len()];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut left), ..Default::default() };
+        let run = self
+            .program()?
+            .test_run(options)
+            .map_err(|error| Error::System("running the program on a frame", error.to_string()))?;
+        left.truncate(run.data_size_out as usize);
+        Ok((run.return_value, left))
+    }
+
     /// Runs the program on a frame, `repeat` times, without any interface (`BPF_PROG_TEST_RUN`): the XDP action of the
     /// last run, and the mean time of one.
     ///

@@ -97,6 +97,9 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::KeysBeyond
         | Counter::KeysMalformed
         | Counter::ConnectionsReplaced
+        | Counter::ResetsMade
+        | Counter::ResetsLimited
+        | Counter::ResetsFailed
         | Counter::EgressPackets
         | Counter::SynAcks => None,
     }
@@ -120,6 +123,7 @@ pub struct Metrics {
     kernel_follows: Counters,
     kernel_keys: Counters,
     kernel_connections: Counters,
+    kernel_resets: Counters,
     log_suppressed: Counters,
     /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
     pub events_received: Counters,
@@ -260,6 +264,12 @@ impl Metrics {
                 "detector_kernel_connections_replaced_total",
                 "Connection verdicts ended by a SYN with another initial sequence number.",
             ))?,
+            kernel_resets: keep(Counters::by_label(
+                "detector_kernel_resets_total",
+                "Dropped segments by whether they became a RST for the host's own stack, or why not.",
+                "outcome",
+                ["made", "limited", "failed"],
+            ))?,
             events_received: keep(Counters::by_label(
                 "detector_capture_events_received_total",
                 "Events that userspace took out of the rings.",
@@ -347,6 +357,9 @@ impl Metrics {
                 Counter::Packets => (&self.kernel_frames, ""),
                 Counter::HellosStarted => (&self.kernel_hellos, ""),
                 Counter::ConnectionsReplaced => (&self.kernel_connections, ""),
+                Counter::ResetsMade => (&self.kernel_resets, "made"),
+                Counter::ResetsLimited => (&self.kernel_resets, "limited"),
+                Counter::ResetsFailed => (&self.kernel_resets, "failed"),
                 Counter::FollowsExpired => (&self.kernel_follows, "expired"),
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
                 Counter::KeysComputed => (&self.kernel_keys, "computed"),
