@@ -474,8 +474,10 @@ pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
     if scratch.state.blocked != 0 {
         return;
     }
+    // One that began with too few bytes to say where it ends is known to have ended by its keys.
+    let finished = scratch.state.unfinished == 0 || scratch.header.key != 0;
     if scratch.state.what == BEGINS {
-        if scratch.state.unfinished == 0 {
+        if finished {
             return;
         }
         scratch.follow.started_at = scratch.event.at;
@@ -485,7 +487,7 @@ pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
             counters.add(Counter::FollowsRefused);
         }
     } else if scratch.state.what == FOLLOWED {
-        if scratch.state.unfinished == 0 {
+        if finished {
             let _ = FOLLOW.remove(key);
         } else if let Some(follow) = FOLLOW.get_ptr_mut(key) {
             // SAFETY: a value of a map, valid until the program ends.

@@ -172,6 +172,24 @@ fn ten_thousand_hellos_and_their_variants_have_userspaces_keys() {
     println!("10,000 hellos, {} with their variants: 0 wrong", keyed.right);
 }
 
+/// Wherever it was cut: also where its first bytes don't say how long it is.
+#[test]
+fn what_comes_after_a_hello_is_not_captured() {
+    let mut keyed = Keyed::new();
+    let sample = distinct()[0];
+    for cut in 1..20 {
+        let row = keyed.row(&[]);
+        let segment = |payload: &[u8], from: usize| {
+            Row { payload: payload.to_vec(), ..row.clone() }.seq(BASE + from as u32).frame()
+        };
+        let (head, tail) = sample.stream.split_at(cut);
+        assert_eq!(keyed.keys(&segment(head, 0)), None);
+        assert_eq!(keyed.keys(&segment(tail, cut)), Some(sample.hello.fingerprint.keys), "cut at {cut}");
+        keyed.bench.act(&segment(&[23, 3, 3, 0, 64, 9], sample.stream.len()));
+        assert!(keyed.bench.events().is_empty(), "cut at {cut}");
+    }
+}
+
 /// Bytes that are damaged are read as userspace reads them, or not at all.
 #[test]
 fn a_damaged_hello_has_userspaces_keys_or_none() {

@@ -268,8 +268,9 @@ impl<M: VerdictMaps> Verdicts<M> {
                 {
                     *count += 1;
                 }
-                if hello.segments > 1 && hello.transport == Transport::Tcp {
-                    // The program ends it itself unless segments overtook each other.
+                if hello.segments > 1 && hello.transport == Transport::Tcp && hello.keys == KeyCheck::Absent {
+                    // One whose keys the program has read, it ends itself; or it has dropped the last segment, and has to
+                    // know its retransmission.
                     self.enforcer.maps().end_follow(hello.flow.source, hello.flow.destination);
                 }
                 connections.hello(hello, now, &mut |event| self.connection(event));
