@@ -16,9 +16,7 @@ use detector_tests::clients::{Kind, Loop, Target};
 use detector_tests::daemon::{Daemon, DaemonOptions, control_ok};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::figures::show;
-use detector_tests::lab::{
-    CLIENT_V4, CLIENT_V6, Lab, LabOptions, Namespace, OTHER_CLIENT_V4, SERVER_V4, SERVER_V6,
-};
+use detector_tests::lab::{CLIENT_V4, CLIENT_V6, Lab, LabOptions, Namespace, OTHER_CLIENT_V4, SERVER_V4, SERVER_V6};
 use detector_tests::link::XdpMode;
 use detector_tests::metrics::Metrics;
 use detector_tests::process::{Process, output};
@@ -233,9 +231,7 @@ fn a_neighbour_is_not_hurt() -> Result<()> {
     neighbour.since(0.0, 4, PATIENCE)?;
     for _ in 0..5 {
         let (clients, sent) = scene.hellos(count())?;
-        until("the blocked clients to be gone", SOON, || {
-            Ok((sockets(&scene.lab, scene.client)? == 0).then_some(()))
-        })?;
+        until("the blocked clients to be gone", SOON, || Ok((sockets(&scene.lab, scene.client)? == 0).then_some(())))?;
         clients.finish_untold()?;
         neighbour.since(sent[0].1, 10, PATIENCE)?;
     }
