@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use detector::capture::{KernelKeys, Segment};
 use detector::fingerprint::ja4::{Order, Parts};
-use detector::fingerprint::{Transport, key};
+use detector::fingerprint::{Ja4Raw, Transport, key};
 use detector::fuzzing::read_keys;
 use detector::pipeline::KeyCheck;
 use detector::tls::{Parsed, hello, hello::ClientHello};
@@ -24,7 +24,10 @@ fn with_hello<T>(record: &[u8], use_it: impl FnOnce(&ClientHello<'_>) -> T) -> T
 fn ours(record: &[u8]) -> (Keys, String, String) {
     with_hello(record, |hello| {
         let parts = Parts::new(hello, Transport::Tcp);
-        (key::keys(hello, Transport::Tcp, &SEEDS), parts.raw(Order::Sorted), parts.raw(Order::Stable))
+        let (keys, raw) = (key::keys(hello, Transport::Tcp, &SEEDS), parts.raw(Order::Sorted));
+        let read: Ja4Raw = raw.parse().expect("a JA4_r");
+        assert_eq!((read.key(&SEEDS), read.ja4()), (keys.key, parts.ja4(Order::Sorted)), "of {raw}");
+        (keys, raw, parts.raw(Order::Stable))
     })
 }
 
@@ -46,6 +49,8 @@ fn every_hello_has_userspaces_keys_in_whatever_pieces_it_comes() {
     let mut dice = Dice(1);
     for sample in samples() {
         let keys = sample.hello.fingerprint.keys;
+        let raw: Ja4Raw = sample.hello.fingerprint.ja4_r.parse().expect("a JA4_r");
+        assert_eq!((raw.key(&SEEDS), raw.ja4()), (keys.key, sample.hello.fingerprint.ja4), "{raw}");
         for size in [1, 2, 3, 16, 17, 536, 1448, sample.stream.len()] {
             assert_read(sample.stream.chunks(size), keys, &sample.name);
         }

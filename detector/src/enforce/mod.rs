@@ -23,6 +23,8 @@ use crate::{
     policy::rules::{Decision, Origin, Rules},
 };
 
+pub mod store;
+
 #[cfg(test)]
 mod tests;
 

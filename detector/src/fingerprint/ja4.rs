@@ -15,7 +15,7 @@ use crate::tls::hello::ClientHello;
 pub const LENGTH: usize = 36;
 
 /// Bytes before its first underscore.
-const HEAD: usize = 10;
+pub(super) const HEAD: usize = 10;
 
 /// A JA4 value: `t13d1516h2_8daaf6152771_d8a2da3f94cd`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,14 +233,15 @@ impl Parts {
 }
 
 /// The raw form in the making.
-struct Raw {
-    text: Text,
-    ciphers_end: usize,
+pub(super) struct Raw {
+    pub(super) text: Text,
+    /// The second underscore's place.
+    pub(super) ciphers_end: usize,
 }
 
 impl Raw {
     /// Its parts, the latter two without the underscore before them, hashed.
-    fn ja4(&self) -> Ja4 {
+    pub(super) fn ja4(&self) -> Ja4 {
         let part = |range| self.text.get(range).unwrap_or_default();
         let (b, c) = (part(HEAD..self.ciphers_end), part(self.ciphers_end..self.text.len()));
         let (b, c) = (hash(b.get(1..).unwrap_or_default()), hash(c.get(1..).unwrap_or_default()));
@@ -280,6 +281,23 @@ pub(super) fn version(hello: &ClientHello<'_>) -> u16 {
     }
     let versions = hello.supported_versions.iter().filter(|code| !is_grease(*code));
     versions.max_by_key(|code| newness(*code)).unwrap_or(0)
+}
+
+/// A version that JA4 calls so; 0 for `00`, which stands for many.
+pub(super) const fn version_named(name: [u8; 2]) -> Option<u16> {
+    Some(match &name {
+        b"13" => 0x0304,
+        b"12" => 0x0303,
+        b"11" => 0x0302,
+        b"10" => 0x0301,
+        b"s3" => 0x0300,
+        b"s2" => 0x0002,
+        b"d1" => 0xfeff,
+        b"d2" => 0xfefd,
+        b"d3" => 0xfefc,
+        b"00" => 0,
+        _ => return None,
+    })
 }
 
 const fn version_name(version: u16) -> &'static [u8; 2] {

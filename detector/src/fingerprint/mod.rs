@@ -18,11 +18,13 @@ pub mod ja3;
 pub mod ja3s;
 pub mod ja4;
 pub mod key;
+pub mod raw;
 
 use std::fmt::Write as _;
 
 use detector_common::key::{Keys, Seeds};
 pub use ja4::{Ja4, Transport};
+pub use raw::Ja4Raw;
 
 use crate::tls::hello::ClientHello;
 use ja4::{Order, Parts};

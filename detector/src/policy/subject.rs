@@ -1,5 +1,5 @@
 //! What an operator names: text in (`192.0.2.7`, `2001:db8::/32`, a JA4 value), [`Subject`] out, or an error that
-//! points at the wrong characters. Bound: a subject holds no more than its text, 64 bytes.
+//! points at the wrong characters. Bound: a subject holds no more than its text, 2 KiB for a JA4_r, 64 bytes for others.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::{Ja4, ja4::NotJa4};
+use crate::fingerprint::{Ja4, Ja4Raw, ja4::NotJa4, raw::NotJa4Raw};
 
 /// Bits that the IPv4-mapped form (RFC 4291 section 2.5.5.2) puts before an IPv4 prefix.
 const MAPPED_BITS: u8 = 96;
@@ -24,6 +24,8 @@ pub enum Subject {
     Prefix(IpNet),
     /// Every client whose ClientHello has this JA4 value.
     Ja4(Ja4),
+    /// The same by JA4_r, which says more: the kernel's key of it can be computed before one was seen.
+    Ja4Raw(Ja4Raw),
 }
 
 /// A text that names nothing. `Display` is one line: what is wrong and what to type instead.
@@ -44,6 +46,8 @@ const ADDRESS_HINT: &str = "type an address like `192.0.2.7` or `2001:db8::7`, o
 const JA4_HINT: &str =
     "a JA4 value looks like `t13d1516h2_8daaf6152771_e5627efa2ab1`; `detector status` lists those seen";
 
+const RAW_HINT: &str = "`detector fingerprint --format json` prints it as `ja4_r`";
+
 impl From<IpNet> for Subject {
     /// A prefix of full length is its address.
     fn from(prefix: IpNet) -> Self {
@@ -60,7 +64,7 @@ impl Subject {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Subject::Address(address.to_canonical()));
         }
-        if text.parse::<Ja4>().is_ok() {
+        if text.parse::<Ja4>().is_ok() || text.parse::<Ja4Raw>().is_ok() {
             let error =
                 (0..text.len(), format!("`{text}` is a JA4 value, not an address"), "put `--ja4` before it".to_owned());
             return Err(refuse(text, error));
@@ -71,15 +75,54 @@ impl Subject {
         }
     }
 
-    /// A JA4 value.
+    /// A JA4 value, or a JA4_r.
     ///
     /// # Errors
-    /// When `text` breaks the grammar `[tqd][0-9a-z]{2}[di][0-9]{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}`.
+    /// When `text` breaks the grammar `[tqd][0-9a-z]{2}[di][0-9]{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}` and that
+    /// of [`Ja4Raw`].
     pub fn ja4(text: &str) -> Result<Self, SubjectError> {
+        match text.parse() {
+            Ok(raw) => return Ok(Subject::Ja4Raw(raw)),
+            // Only the raw form has commas.
+            Err(NotJa4Raw { at, reason }) if text.contains(',') => {
+                let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |wrong| at + wrong.len_utf8());
+                return Err(refuse(text, (at..end, format!("this is not a JA4_r value: {reason}"), RAW_HINT.to_owned())));
+            }
+            Err(_) => {}
+        }
         text.parse().map(Subject::Ja4).map_err(|NotJa4 { at }| {
             let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |wrong| at + wrong.len_utf8());
             refuse(text, (at..end, format!("`{text}` is not a JA4 value"), JA4_HINT.to_owned()))
         })
+    }
+
+    /// The JA4 value of those that have one.
+    #[must_use]
+    pub fn as_ja4(&self) -> Option<Ja4> {
+        match self {
+            Subject::Ja4(ja4) => Some(*ja4),
+            Subject::Ja4Raw(raw) => Some(raw.ja4()),
+            Subject::Address(_) | Subject::Prefix(_) => None,
+        }
+    }
+
+    /// The source prefix of those that have one; an address is one of full length.
+    #[must_use]
+    pub fn as_prefix(&self) -> Option<IpNet> {
+        match self {
+            Subject::Address(address) => Some(IpNet::from(*address)),
+            Subject::Prefix(prefix) => Some(*prefix),
+            Subject::Ja4(_) | Subject::Ja4Raw(_) => None,
+        }
+    }
+
+    /// The same thing in its short form: a JA4_r is its JA4.
+    #[must_use]
+    pub fn short(self) -> Self {
+        match self {
+            Subject::Ja4Raw(raw) => Subject::Ja4(raw.ja4()),
+            other => other,
+        }
     }
 
     fn prefix(text: &str, net: IpNet) -> Result<Self, SubjectError> {
@@ -172,11 +215,12 @@ impl fmt::Display for Subject {
             Subject::Address(address) => address.fmt(out),
             Subject::Prefix(net) => net.fmt(out),
             Subject::Ja4(ja4) => write!(out, "{ja4}"),
+            Subject::Ja4Raw(raw) => write!(out, "{raw}"),
         }
     }
 }
 
-/// All three forms; no text is two of them.
+/// All forms; no text is two of them.
 impl FromStr for Subject {
     type Err = SubjectError;
 
@@ -260,6 +304,18 @@ mod tests {
         assert_eq!(Subject::ja4("t13d1516h2_8daaf6152771").unwrap_err().span, 23..23);
         assert!(Subject::ja4(&format!("{JA4}0")).is_err());
         assert!(Subject::ja4("").is_err());
+    }
+
+    #[test]
+    fn a_ja4_r_is_told_from_its_ja4() {
+        const RAW: &str = "t13d0205h2_1301,1302_000a,000d,002b_0403,0804";
+        let subject = RAW.parse::<Subject>().unwrap();
+        assert_eq!(subject.to_string(), RAW);
+        assert_eq!(subject.short().to_string(), "t13d0205h2_62ed6f6ca7ad_fbabbea27ee8");
+        let error = Subject::ja4(&RAW.replace("1302", "13x2")).unwrap_err();
+        assert_eq!(&error.text[error.span], "1");
+        assert!(error.reason.contains("JA4_r"), "{}", error.reason);
+        assert_eq!(Subject::source(RAW).unwrap_err().hint, "put `--ja4` before it");
     }
 
     proptest::proptest! {
