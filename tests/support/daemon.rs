@@ -203,6 +203,8 @@ fn run_command(lab: &Lab, interface: &str, metrics: &str, control_socket: &Path,
     let mut command = lab.server().command(programs::detector()?);
     command.args(["run", "--interface", interface, "--format", "json", "--metrics", metrics]);
     command.arg("--config").arg(configuration).arg("--control-socket").arg(control_socket);
+    // Likewise of its own, in a lab that is gone afterwards.
+    command.env("STATE_DIRECTORY", lab.file("state"));
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     Ok(command)
 }

@@ -1,6 +1,6 @@
 //! The control socket: lines of JSON from an operator in, [`Request`]s to a [`Handler`], its [`Response`]s out. Who
 //! may speak is decided by the file's mode (0660) and group; who spoke is logged for every change. Bound: 64
-//! connections, one frame of 64 KiB each, two seconds for each frame either way.
+//! connections, one frame of 64 KiB each, two seconds for each frame either way; one load of several frames at a time.
 
 use std::fs;
 use std::io;
@@ -14,12 +14,12 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Group;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::protocol::{FRAME_MAX, Request, Response};
+use super::protocol::{FRAME_MAX, Load, Request, Response};
 
 /// Connections served at one time; more wait in the listener's queue.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -46,6 +46,21 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers; it may wait for another thread, since this runs where the runtime lets code block. At most
     /// [`CONNECTIONS_MAX`] run at a time.
     fn handle(&self, request: Request, peer: Peer) -> Response;
+
+    /// Asked by the first of several frames: whether a load of that many entries may come.
+    ///
+    /// # Errors
+    /// What is answered if not.
+    fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
+        let message = format!("no load of {} entries is taken here", load.total);
+        Err(Box::new(Response::Error { message }))
+    }
+}
+
+/// The frames of a load so far.
+struct Held {
+    load: Box<Load>,
+    _only_one: OwnedSemaphorePermit,
 }
 
 /// Why there is no control socket.
@@ -163,6 +178,7 @@ fn check_free(path: &Path) -> Result<(), ControlError> {
 pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: CancellationToken) -> io::Result<()> {
     let listener = UnixListener::from_std(control.listener.try_clone()?)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let loads = Arc::new(Semaphore::new(1));
     let connections = TaskTracker::new();
     let mut failing = false;
     let accept = async {
@@ -171,9 +187,9 @@ pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: Cance
             match listener.accept().await {
                 Ok((stream, _)) => {
                     failing = false;
-                    let (handler, shutdown) = (Arc::clone(&handler), shutdown.clone());
+                    let (handler, loads, shutdown) = (Arc::clone(&handler), Arc::clone(&loads), shutdown.clone());
                     connections.spawn(async move {
-                        converse(stream, handler, &shutdown).await;
+                        converse(stream, handler, loads, &shutdown).await;
                         drop(slot);
                     });
                 }
@@ -193,20 +209,25 @@ pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: Cance
 }
 
 /// One connection: frames until its end, a mistake or a deadline.
-async fn converse(stream: UnixStream, handler: Arc<impl Handler>, shutdown: &CancellationToken) {
+async fn converse(stream: UnixStream, handler: Arc<impl Handler>, loads: Arc<Semaphore>, shutdown: &CancellationToken) {
     let Ok(credentials) = stream.peer_cred() else { return };
     let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
+    let mut held = None;
     loop {
         let mut frame = Vec::new();
         let mut bounded = (&mut read).take(FRAME_MAX as u64);
         let reading = timeout(FRAME_DEADLINE, bounded.read_until(b'\n', &mut frame));
         let Some(Ok(Ok(1..))) = shutdown.run_until_cancelled(reading).await else { return };
-        let handler = Arc::clone(&handler);
-        let answered = tokio::task::spawn_blocking(move || answer(&frame, handler.as_ref(), peer)).await;
+        let (handler, loads) = (Arc::clone(&handler), Arc::clone(&loads));
+        let answered = tokio::task::spawn_blocking(move || {
+            let (response, last) = answer(&frame, handler.as_ref(), peer, &loads, &mut held);
+            (response, last, held)
+        });
         // No answer: the runtime is ending.
-        let Ok((response, last)) = answered else { return };
+        let Ok((response, last, kept)) = answered.await else { return };
+        held = kept;
         // A peer that doesn't read its response has no say in how long this waits.
         let written = timeout(FRAME_DEADLINE, write.write_all(&response.encode())).await;
         if last || !matches!(written, Ok(Ok(()))) {
@@ -216,7 +237,13 @@ async fn converse(stream: UnixStream, handler: Arc<impl Handler>, shutdown: &Can
 }
 
 /// The response to one frame, and whether it is the last one.
-fn answer(frame: &[u8], handler: &impl Handler, peer: Peer) -> (Response, bool) {
+fn answer(
+    frame: &[u8],
+    handler: &impl Handler,
+    peer: Peer,
+    loads: &Arc<Semaphore>,
+    held: &mut Option<Held>,
+) -> (Response, bool) {
     let refuse = |message| (Response::Error { message }, true);
     let Some(line) = frame.strip_suffix(b"\n") else {
         return refuse(match frame.len() {
@@ -228,7 +255,14 @@ fn answer(frame: &[u8], handler: &impl Handler, peer: Peer) -> (Response, bool) 
         Ok(request) => request,
         Err(message) => return refuse(format!("not a request: {message}")),
     };
-    let (verb, subject) = (request.verb(), request.subject().cloned());
+    let request = match gather(request, handler, loads, held) {
+        Ok(request) => request,
+        Err(response) => {
+            let last = !matches!(*response, Response::Held { .. });
+            return (*response, last);
+        }
+    };
+    let (verb, subject) = (request.verb(), request.audited());
     let response = handler.handle(request, peer);
     if let Some(subject) = subject {
         let Peer { uid, gid, pid } = peer;
@@ -237,6 +271,43 @@ fn answer(frame: &[u8], handler: &impl Handler, peer: Peer) -> (Response, bool) 
         tracing::info!(target: "detector::audit", verb, %subject, until, outcome, uid, gid, pid, "change asked for");
     }
     (response, false)
+}
+
+/// The request, once all of it is there; until then, or if it can't be held, what is answered.
+fn gather(
+    request: Request,
+    handler: &impl Handler,
+    loads: &Arc<Semaphore>,
+    held: &mut Option<Held>,
+) -> Result<Request, Box<Response>> {
+    let Request::Load(frame) = request else { return Ok(request) };
+    let mut whole = match held.take() {
+        Some(mut whole) => {
+            whole.load.items.extend(frame.items);
+            whole.load.more = frame.more;
+            whole
+        }
+        None if !frame.more => return Ok(Request::Load(frame)),
+        None => {
+            handler.admit(&frame)?;
+            let only_one = Arc::clone(loads).try_acquire_owned().map_err(|_| {
+                let (reason, hint) = ("another load is under way", "try again when it is done");
+                Response::Refused { reason: reason.to_owned(), hint: hint.to_owned() }
+            })?;
+            Held { load: frame, _only_one: only_one }
+        }
+    };
+    let entries = whole.load.items.len();
+    if entries > whole.load.total {
+        let message = format!("the load has more than its {} entries", whole.load.total);
+        return Err(Box::new(Response::Error { message }));
+    }
+    if whole.load.more {
+        whole.load.items.reserve(whole.load.total.saturating_sub(entries));
+        *held = Some(whole);
+        return Err(Box::new(Response::Held { entries }));
+    }
+    Ok(Request::Load(whole.load))
 }
 
 #[cfg(test)]

@@ -1,23 +1,44 @@
 //! The words of the control socket: one JSON object a line, one request, one response. Bound: a line, either way, is
 //! at most [`FRAME_MAX`] bytes; lists come in pages of [`PAGE`] entries.
 
+mod load;
 mod status;
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::fingerprint::Ja4Raw;
 use crate::policy::subject::Subject;
 use crate::policy::ttl::Ttl;
 
+pub use load::{Item, List, Load, Loaded};
 pub use status::{Fingerprint, Interface, Ring, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
 
-/// The most entries of one response. An entry takes 200 bytes at most.
+/// The most entries of one response. Those that have a JA4_r take more room: of them a page holds fewer.
 pub const PAGE: usize = 256;
+
+/// The most bytes of an entry without its JA4_r, and of what names that.
+const ENTRY_MAX: usize = 230;
+
+/// As many of the entries as fit into one response.
+#[must_use]
+pub fn page(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut room = FRAME_MAX - ENTRY_MAX;
+    let fits = |entry: &Entry| {
+        let raw = entry.ja4_r.as_ref().map_or(0, |raw| raw.as_str().len());
+        room = room.checked_sub(ENTRY_MAX + raw)?;
+        Some(())
+    };
+    let count = entries.iter().map_while(fits).count();
+    entries.truncate(count);
+    entries
+}
 
 /// What an operator wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +50,9 @@ pub enum Request {
         subject: Subject,
         /// For how long.
         ttl: Ttl,
+        /// What keeps it from hurting.
+        #[serde(default, skip_serializing_if = "Care::is_default")]
+        care: Care,
     },
     /// Let the subject pass, whatever else is said about it. Never a JA4 value.
     Allow {
@@ -53,8 +77,35 @@ pub enum Request {
         #[serde(default)]
         skip: usize,
     },
+    /// Many blocks or allow entries, all or none.
+    Load(Box<Load>),
+    /// Keep what would take itself back.
+    Confirm,
     /// How things stand.
     Status,
+}
+
+/// How much care a block is taken with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Care {
+    /// Also if it would hit many browsers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// It takes itself back after so many seconds, unless [`Request::Confirm`] comes before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_within_s: Option<u32>,
+    /// Where the operator's SSH session comes from: never blocked from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_client: Option<IpAddr>,
+}
+
+impl Care {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Request {
@@ -64,11 +115,14 @@ impl Request {
     /// When it is no request, or asks for what can't be.
     pub fn decode(line: &[u8]) -> Result<Self, String> {
         let request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        match &request {
-            Request::Allow { subject: Subject::Ja4(ja4), .. } | Request::Unallow { subject: Subject::Ja4(ja4) } => {
-                Err(format!("the allow list holds addresses and prefixes, not JA4 values like `{ja4}`"))
-            }
-            _ => Ok(request),
+        let not_for_allow = match &request {
+            Request::Allow { subject, .. } | Request::Unallow { subject } => subject.as_ja4(),
+            Request::Load(load) if load.list == List::Allow => load.items.iter().find_map(|item| item.subject.as_ja4()),
+            _ => None,
+        };
+        match not_for_allow {
+            Some(ja4) => Err(format!("the allow list holds addresses and prefixes, not JA4 values like `{ja4}`")),
+            None => Ok(request),
         }
     }
 
@@ -81,6 +135,8 @@ impl Request {
             Request::Unblock { .. } => "unblock",
             Request::Unallow { .. } => "unallow",
             Request::List { .. } => "list",
+            Request::Load(_) => "load",
+            Request::Confirm => "confirm",
             Request::Status => "status",
         }
     }
@@ -93,7 +149,17 @@ impl Request {
             | Request::Allow { subject, .. }
             | Request::Unblock { subject }
             | Request::Unallow { subject } => Some(subject),
-            Request::List { .. } | Request::Status => None,
+            Request::List { .. } | Request::Load(_) | Request::Confirm | Request::Status => None,
+        }
+    }
+
+    /// What the audit line says that a request that changes something is about.
+    #[must_use]
+    pub fn audited(&self) -> Option<String> {
+        match self {
+            Request::Load(load) => Some(format!("{} entries to {}", load.items.len(), load.list.verb())),
+            Request::Confirm => Some("what would take itself back".to_owned()),
+            request => request.subject().map(ToString::to_string),
         }
     }
 }
@@ -110,6 +176,18 @@ pub enum Response {
         entries: Vec<Entry>,
         /// Entries in all.
         total: usize,
+    },
+    /// A part of a load is held until the rest has come.
+    Held {
+        /// Entries so far.
+        entries: usize,
+    },
+    /// A load is done.
+    Loaded(Loaded),
+    /// What would have taken itself back stays.
+    Confirmed {
+        /// Entries.
+        entries: usize,
     },
     /// How things stand.
     Status(Box<Status>),
@@ -134,8 +212,9 @@ impl Response {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
-            Response::Changed(_) => "changed",
+            Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
             Response::Entries { .. } | Response::Status(_) => "answered",
+            Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
             Response::Error { .. } => "error",
@@ -197,6 +276,7 @@ impl Changed {
     /// `ttl`: how long it holds, or would have held; `now`: the wall clock.
     #[must_use]
     pub fn new(action: Change, subject: Subject, ttl: Ttl, now: SystemTime) -> Self {
+        let subject = subject.short();
         let flag = if matches!(subject, Subject::Ja4(_)) { "--ja4 " } else { "" };
         let undo = match action {
             Change::Blocked => format!("detector unblock {flag}{subject}"),
@@ -244,6 +324,9 @@ pub struct Entry {
     pub action: Action,
     /// To whom.
     pub subject: Subject,
+    /// Of a JA4 value, its JA4_r if that is known: the kernel knows its clients by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ja4_r: Option<Ja4Raw>,
     /// RFC 3339 in UTC, or `forever`.
     pub until: String,
     /// Seconds until then; none is forever.

@@ -1,10 +1,13 @@
-//! `detector block`, `allow`, `unblock`, `unallow`: a subject in, what was done, until when and how to undo it out.
+//! `detector block`, `allow`, `unblock`, `unallow`, `confirm`: a subject in, what was done, until when and how to undo
+//! it out.
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use super::client::{Client, ControlArgs};
+use super::bulk::{self, Bulk};
+use super::client::{Client, ControlArgs, ssh_client};
 use super::{Exit, Failure, figures, printable};
-use crate::admin::protocol::{Change, Changed, Request, Response};
+use crate::admin::protocol::{Care, Change, Changed, List, Request, Response};
 use crate::policy::subject::{Subject, SubjectError};
 use crate::policy::ttl::Ttl;
 
@@ -12,17 +15,23 @@ const BLOCK_EXAMPLES: &str = "\
 Examples:
   detector block 192.0.2.7
   detector block 2001:db8::/48 --ttl 7d
-  detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1 --ttl forever";
+  detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1 --ttl forever
+  detector block 10.0.0.0/8 --commit-confirm 120     and `detector confirm` if you still get in
+  detector block --from feed.txt --ttl 1d";
 const ALLOW_EXAMPLES: &str = "\
 Examples:
   detector allow 198.51.100.7
   detector allow 198.51.100.0/24 --ttl 2h
-  detector allow 2001:db8::/32";
+  detector allow --from offices.txt";
 const UNBLOCK_EXAMPLES: &str = "\
 Examples:
   detector unblock 192.0.2.7
   detector unblock 2001:db8::/48
   detector unblock --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1";
+const CONFIRM_EXAMPLES: &str = "\
+Examples:
+  detector block 10.0.0.0/8 --commit-confirm 120
+  detector confirm                    within two minutes";
 const UNALLOW_EXAMPLES: &str = "\
 Examples:
   detector unallow 198.51.100.7
@@ -37,8 +46,35 @@ pub struct Target {
     #[arg(value_name = "ADDRESS|CIDR")]
     pub source: Option<String>,
     /// Every client whose ClientHello has this JA4 value
-    #[arg(long, value_name = "JA4")]
+    #[arg(long, value_name = "JA4|JA4_R")]
     pub ja4: Option<String>,
+}
+
+/// The same, or a list of them.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Targets {
+    /// IPv4 or IPv6 address, or prefix
+    #[arg(value_name = "ADDRESS|CIDR")]
+    source: Option<String>,
+    /// Every client whose ClientHello has this JA4 value; with its JA4_r from the first one on
+    #[arg(long, value_name = "JA4|JA4_R")]
+    ja4: Option<String>,
+    /// A list: one of these on a line, and a TIME if it has its own; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+/// What can be allowed.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Sources {
+    /// IPv4 or IPv6 address, or prefix
+    #[arg(value_name = "ADDRESS|CIDR")]
+    source: Option<String>,
+    /// A list: one of these on a line, and a TIME if it has its own; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
 
 /// `detector block`.
@@ -46,10 +82,19 @@ pub struct Target {
 #[command(after_help = BLOCK_EXAMPLES)]
 pub struct BlockArgs {
     #[command(flatten)]
-    target: Target,
+    target: Targets,
     /// For how long: 90s, 1h, 7d or forever
     #[arg(long, value_name = "TIME", default_value = "1h")]
     ttl: String,
+    /// Take it back after so long, unless `detector confirm` comes before
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    commit_confirm: Option<u32>,
+    /// Also if it would have hit many of the browsers seen lately
+    #[arg(long)]
+    force: bool,
+    /// Leave out the lines of a list that are wrong or never blocked, rather than refuse all
+    #[arg(long, requires = "from")]
+    skip_bad: bool,
     #[command(flatten)]
     control: ControlArgs,
 }
@@ -58,12 +103,22 @@ pub struct BlockArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = ALLOW_EXAMPLES)]
 pub struct AllowArgs {
-    /// IPv4 or IPv6 address, or prefix
-    #[arg(value_name = "ADDRESS|CIDR")]
-    source: String,
+    #[command(flatten)]
+    target: Sources,
     /// For how long: 90s, 1h, 7d or forever
     #[arg(long, value_name = "TIME", default_value = "forever")]
     ttl: String,
+    /// Leave out the lines of a list that are wrong, rather than refuse all
+    #[arg(long, requires = "from")]
+    skip_bad: bool,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// `detector confirm`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = CONFIRM_EXAMPLES)]
+pub struct ConfirmArgs {
     #[command(flatten)]
     control: ControlArgs,
 }
@@ -91,12 +146,16 @@ pub struct UnallowArgs {
 
 impl Target {
     fn subject(&self) -> Result<Subject, Failure> {
-        let subject = match (&self.source, &self.ja4) {
-            (_, Some(ja4)) => Subject::ja4(ja4),
-            (source, None) => Subject::source(source.as_deref().unwrap_or_default()),
-        };
-        subject.map_err(|error| wrong(&error))
+        subject(self.source.as_deref(), self.ja4.as_deref())
     }
+}
+
+fn subject(source: Option<&str>, ja4: Option<&str>) -> Result<Subject, Failure> {
+    let subject = match (source, ja4) {
+        (_, Some(ja4)) => Subject::ja4(ja4),
+        (source, None) => Subject::source(source.unwrap_or_default()),
+    };
+    subject.map_err(|error| wrong(&error))
 }
 
 fn source(text: &str) -> Result<Subject, Failure> {
@@ -123,8 +182,14 @@ fn wrong(error: &SubjectError) -> Failure {
 /// # Errors
 /// When the arguments are wrong, or the daemon doesn't do it.
 pub fn block(args: &BlockArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let request = Request::Block { subject: args.target.subject()?, ttl: ttl(&args.ttl)? };
-    change(&request, &args.control, out)
+    let BlockArgs { target, ttl: time, commit_confirm, force, skip_bad, control } = args;
+    let (list, ttl) = (List::Block, ttl(time)?);
+    let care = Care { force: *force, confirm_within_s: *commit_confirm, ssh_client: ssh_client() };
+    if let Some(from) = &target.from {
+        return bulk::load(Bulk { from, list, ttl, care, skip_bad: *skip_bad }, control, out);
+    }
+    let subject = subject(target.source.as_deref(), target.ja4.as_deref())?;
+    change(&Request::Block { subject, ttl, care }, control, out)
 }
 
 /// Allows.
@@ -132,8 +197,30 @@ pub fn block(args: &BlockArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 /// # Errors
 /// When the arguments are wrong, or the daemon doesn't do it.
 pub fn allow(args: &AllowArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let request = Request::Allow { subject: source(&args.source)?, ttl: ttl(&args.ttl)? };
-    change(&request, &args.control, out)
+    let AllowArgs { target, ttl: time, skip_bad, control } = args;
+    let (list, ttl) = (List::Allow, ttl(time)?);
+    if let Some(from) = &target.from {
+        return bulk::load(Bulk { from, list, ttl, care: Care::default(), skip_bad: *skip_bad }, control, out);
+    }
+    change(&Request::Allow { subject: source(target.source.as_deref().unwrap_or_default())?, ttl }, control, out)
+}
+
+/// Keeps what would take itself back.
+///
+/// # Errors
+/// When nothing would, or the daemon doesn't do it.
+pub fn confirm(args: &ConfirmArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    match Client::connect(&args.control)?.ask(&Request::Confirm)? {
+        Response::Confirmed { entries } => {
+            writeln!(out, "confirmed {} entries", figures::count(entries as u64))?;
+            Ok(Exit::Done)
+        }
+        Response::NotFound => {
+            let hint = "what isn't confirmed in time takes itself back, and may be over";
+            Err(Failure::new(Exit::Negative, format!("nothing waits to be confirmed\n{hint}")))
+        }
+        _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),
+    }
 }
 
 /// Takes a block back.

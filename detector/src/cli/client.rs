@@ -1,8 +1,9 @@
 //! The other end of the control socket: a [`Request`] out, its [`Response`] in, or a [`Failure`] that says what to do
-//! next. Blocking, five seconds at most for each step. Bound: one frame.
+//! next. Blocking, five seconds at most for each step but a load. Bound: one frame.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use nix::unistd::{Gid, Group};
 use super::{Exit, Failure};
 use crate::admin::protocol::{FRAME_MAX, Request, Response};
 use crate::config::{Config, DEFAULT_CONTROL_SOCKET, Overrides};
+use crate::policy::never_block::{self, SSH_VARIABLES};
 
 /// For one request, or one response.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -49,6 +51,13 @@ impl ControlArgs {
     }
 }
 
+/// Where the SSH session comes from that this process runs in, if it says so.
+#[must_use]
+pub fn ssh_client() -> Option<IpAddr> {
+    let said = |name: &str| never_block::ssh_client(&std::env::var(name).ok()?);
+    SSH_VARIABLES.iter().find_map(|name| said(name))
+}
+
 /// As a shell reads it back.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -61,6 +70,7 @@ fn quoted(path: &Path) -> String {
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    deadline: Duration,
 }
 
 impl Client {
@@ -71,11 +81,20 @@ impl Client {
     pub fn connect(args: &ControlArgs) -> Result<Self, Failure> {
         let path = args.path();
         let stream = UnixStream::connect(&path).map_err(|error| unreachable(&path, &error))?;
-        let client = Self { stream: BufReader::new(stream), path };
+        let client = Self { stream: BufReader::new(stream), path, deadline: DEADLINE };
         let stream = client.stream.get_ref();
         let deadlines = stream.set_read_timeout(Some(DEADLINE)).and(stream.set_write_timeout(Some(DEADLINE)));
         deadlines.map_err(|error| client.lost(&error))?;
         Ok(client)
+    }
+
+    /// Waits so long for a response from now on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn patience(&mut self, deadline: Duration) -> Result<(), Failure> {
+        self.deadline = deadline;
+        self.stream.get_ref().set_read_timeout(Some(deadline)).map_err(|error| self.lost(&error))
     }
 
     /// Asks, and waits for the response. An error of the daemon is a [`Failure`].
@@ -107,7 +126,9 @@ impl Client {
     fn lost(&self, error: &io::Error) -> Failure {
         let pid = getsockopt(self.stream.get_ref(), PeerCredentials).map_or(0, |peer| peer.pid());
         let reason = match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer in {} s", DEADLINE.as_secs()),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("no answer in {} s", self.deadline.as_secs())
+            }
             io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
             _ => error.to_string(),
         };

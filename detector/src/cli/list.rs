@@ -118,6 +118,7 @@ mod tests {
                 action: Action::Block,
                 subject: Subject::Address(std::net::Ipv4Addr::from(number).into()),
                 until: "forever".to_owned(),
+                ja4_r: None,
                 expires_in_s: None,
                 hits: 0,
                 origin: Origin::Rule,
@@ -160,6 +161,7 @@ mod tests {
         let entry = |subject: &str, action, expires_in_s: Option<u64>, hits| Entry {
             action,
             subject: subject.parse().unwrap(),
+            ja4_r: None,
             until: expires_in_s.map_or("forever", |_| "2026-11-22T04:23:11Z").to_owned(),
             expires_in_s,
             hits,

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one command run, an [`Exit`] out. An error is at most three lines on stderr: what
-//! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon.
+//! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon, and a minute for a load.
 
+mod bulk;
 pub mod change;
 pub mod client;
 mod figures;
@@ -46,10 +47,12 @@ pub enum Command {
     Run(run::RunArgs),
     /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
-    /// Drop what an address, a prefix or the clients with a JA4 value send to a protected port
+    /// Drop what addresses, prefixes or the clients with a JA4 value send to a protected port
     Block(change::BlockArgs),
-    /// Let an address or a prefix pass, whatever else is said about it
+    /// Let addresses or prefixes pass, whatever else is said about them
     Allow(change::AllowArgs),
+    /// Keep what was blocked with --commit-confirm
+    Confirm(change::ConfirmArgs),
     /// Take a block back
     Unblock(change::UnblockArgs),
     /// Take an allow entry back
@@ -170,6 +173,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Run(_) | Command::Fingerprint(_) => Ok(Exit::Done),
         Command::Block(args) => change::block(args, &mut out),
         Command::Allow(args) => change::allow(args, &mut out),
+        Command::Confirm(args) => change::confirm(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
         Command::List(args) => list::run(args, &mut out),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{
-    Addresses, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, RingBytes, Size, Span, XdpMode,
+    Addresses, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes, Size, Span, XdpMode,
 };
 
 /// Everything a file may say. `dist/detector.toml` documents each key.
@@ -41,6 +41,10 @@ pub(super) struct Capture {
 pub(super) struct Enforce {
     pub(super) mode: Option<Mode>,
     pub(super) reset: Option<bool>,
+    pub(super) state_directory: Option<PathBuf>,
+    pub(super) never_block: Option<Vec<Prefix>>,
+    pub(super) resolv_conf: Option<Vec<PathBuf>>,
+    pub(super) max_browser_percent: Option<Count<0, 100>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +93,8 @@ pub(super) struct Limits {
     /// One in each of the 15 ticks a second at least.
     pub(super) resets_per_second: Option<Count<15, 10_000_000>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,
+    /// A sample of fewer says little; more say no more.
+    pub(super) browser_hellos: Option<Count<256, 65_536>>,
     pub(super) events: Option<Count<1, ENTRIES>>,
 }
 
@@ -157,7 +163,8 @@ mod tests {
         assert_eq!(error("[capture]\nport = [443]\n"), expected);
         let expected = "f.toml:1:2: unknown key `captur`; did you mean `capture`?\n  [captur]\n   ^^^^^^";
         assert_eq!(error("[captur]\n"), expected);
-        let expected = "f.toml:2:3: unknown key `zzz`; known here: `mode`, `reset`\n    zzz = 1\n    ^^^";
+        let expected = "f.toml:2:3: unknown key `zzz`; known here: `mode`, `reset`, `state_directory`, \
+                        `never_block`, `resolv_conf`, `max_browser_percent`\n    zzz = 1\n    ^^^";
         assert_eq!(error("[enforce]\n  zzz = 1\n"), expected);
     }
 

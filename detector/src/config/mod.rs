@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use detector_common::maps;
+use ipnet::IpNet;
 
 use crate::fingerprint::Ja4;
 
@@ -23,6 +24,10 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// What operators ordered is kept here.
+pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/detector";
+/// Where this host's resolvers stand: those of resolv.conf(5), and those behind systemd-resolved.
+pub const DEFAULT_RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /// Where the metrics are served.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -37,6 +42,8 @@ pub struct Config {
     pub mode: Mode,
     /// Whether what is dropped of a TCP connection to this host resets it there.
     pub reset: bool,
+    /// What operators order, and what keeps that from hurting.
+    pub orders: Orders,
     /// JA4 values that are blocked (in [`Mode::Observe`]: counted), each valid.
     pub deny_ja4: Vec<Ja4>,
     /// Control socket and metrics.
@@ -66,6 +73,19 @@ pub struct Capture {
     pub answers: bool,
     /// Whether this host's sockets are looked up for hellos without another proof of address.
     pub sock_diag: bool,
+}
+
+/// What operators order, and what keeps that from hurting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orders {
+    /// Where it is kept over restarts.
+    pub state_directory: PathBuf,
+    /// Never blocked, beside what the host itself tells.
+    pub never_block: Vec<IpNet>,
+    /// Files that name this host's resolvers.
+    pub resolv_conf: Vec<PathBuf>,
+    /// The most percent of browsers' hellos that a block may hit; 100: any.
+    pub max_browser_percent: u32,
 }
 
 /// Control socket and metrics.
@@ -122,6 +142,8 @@ pub struct Limits {
     pub resets_per_second: u32,
     /// JA4 values in the table of `detector status`.
     pub fingerprints: u32,
+    /// Browsers' hellos sampled of each minute.
+    pub browser_hellos: u32,
     /// Lines of hellos that wait to be written.
     pub events: u32,
 }
@@ -141,6 +163,8 @@ pub struct Overrides {
     pub xdp_mode: Option<XdpMode>,
     /// `--control-socket`.
     pub control_socket: Option<PathBuf>,
+    /// `--state-directory`.
+    pub state_directory: Option<PathBuf>,
     /// `--metrics`.
     pub metrics: Option<MetricsAddress>,
 }
@@ -183,6 +207,12 @@ impl Default for Config {
             },
             mode: Mode::Observe,
             reset: true,
+            orders: Orders {
+                state_directory: DEFAULT_STATE_DIRECTORY.into(),
+                never_block: Vec::new(),
+                resolv_conf: DEFAULT_RESOLV_CONF.map(PathBuf::from).to_vec(),
+                max_browser_percent: 5,
+            },
             deny_ja4: Vec::new(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
@@ -217,6 +247,7 @@ impl Default for Limits {
             ja4_rules: 10_000,
             resets_per_second: 50_000,
             fingerprints: 4096,
+            browser_hellos: 4096,
             events: 8192,
         }
     }
@@ -267,6 +298,7 @@ impl Config {
             },
             mode: file.enforce.mode.unwrap_or(base.mode),
             reset: file.enforce.reset.unwrap_or(base.reset),
+            orders: Orders::resolve(file.enforce, base.orders),
             deny_ja4,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
@@ -291,8 +323,24 @@ impl Config {
         if let Some(path) = &overrides.control_socket {
             self.admin.control_socket.clone_from(path);
         }
+        if let Some(path) = &overrides.state_directory {
+            self.orders.state_directory.clone_from(path);
+        }
         self.admin.metrics = overrides.metrics.map_or(self.admin.metrics, |metrics| metrics.0);
         self
+    }
+}
+
+impl Orders {
+    fn resolve(file: file::Enforce, base: Self) -> Self {
+        let prefixes = |typed: Vec<value::Prefix>| typed.into_iter().map(|prefix| prefix.0).collect();
+        let percent = |typed: value::Count<0, 100>| u32::try_from(typed.0).unwrap_or(u32::MAX);
+        Self {
+            state_directory: file.state_directory.unwrap_or(base.state_directory),
+            never_block: file.never_block.map_or(base.never_block, prefixes),
+            resolv_conf: file.resolv_conf.unwrap_or(base.resolv_conf),
+            max_browser_percent: file.max_browser_percent.map_or(base.max_browser_percent, percent),
+        }
     }
 }
 
@@ -327,6 +375,7 @@ impl Limits {
             ja4_rules: pick!(ja4_rules),
             resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),
+            browser_hellos: pick!(browser_hellos),
             events: pick!(events),
         }
     }

@@ -60,6 +60,7 @@ fn flags_win_over_the_file() {
         enforce: true,
         xdp_mode: Some(XdpMode::Generic),
         control_socket: Some("/tmp/c.sock".into()),
+        state_directory: Some("/tmp/state".into()),
         metrics: Some(MetricsAddress(Some(DEFAULT_METRICS))),
         ..plain
     };
@@ -67,6 +68,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.capture.interfaces, ["eth1"]);
     assert_eq!((config.capture.ports.as_slice(), config.mode), (&[444][..], Mode::Enforce));
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
+    assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
 }
 

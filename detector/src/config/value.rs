@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Deserialize as DeserializeDerive, Serialize};
 
+use ipnet::IpNet;
+
 use crate::fingerprint::Ja4;
 use crate::policy::subject::Subject;
 
@@ -100,6 +102,10 @@ pub struct Span(pub Duration);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ja4Text(pub(super) Ja4);
 
+/// A source address, as a prefix of full length, or a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(pub(super) IpNet);
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
@@ -167,13 +173,21 @@ impl FromStr for Span {
     }
 }
 
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let prefix = Subject::source(text).map_err(|error| error.to_string())?.as_prefix();
+        prefix.map(Self).ok_or_else(|| format!("`{text}` is not an address"))
+    }
+}
+
 impl FromStr for Ja4Text {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match Subject::ja4(text) {
-            Ok(Subject::Ja4(ja4)) => Ok(Self(ja4)),
-            Ok(other) => Err(format!("`{other}` is not a JA4 value")),
+            Ok(subject) => subject.as_ja4().map(Self).ok_or_else(|| format!("`{subject}` is not a JA4 value")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -249,6 +263,7 @@ words! {
     MetricsAddress: "an address and port in quotes, or \"off\"", numbers false;
     Span: "a time in quotes, like \"10s\"", numbers false;
     Ja4Text: "a JA4 value in quotes", numbers false;
+    Prefix: "an address or a prefix in quotes", numbers false;
     InterfaceName: "the name of an interface in quotes", numbers false;
     RingBytes: "a size, like \"16MiB\"", numbers true;
 }

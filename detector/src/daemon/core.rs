@@ -19,18 +19,20 @@ use tracing::error;
 
 use crate::{
     admin::protocol::{
-        Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, Origin as ProtocolOrigin, PAGE, Request,
+        self, Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, Origin as ProtocolOrigin, PAGE, Request,
         Response,
     },
     capture::{Flow, Proof, event},
     clock::{Timestamp, monotonic, wall},
     connection::{Connections, Event, Settled, Standing},
-    enforce::Enforcer,
-    fingerprint::{Ja4, Transport},
+    enforce::{Enforcer, Listed},
+    fingerprint::{Fingerprint, Ja4, Ja4Raw, Transport},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, KeyCheck, Outcome, Pipeline, Void},
     policy::{
-        rules::{Decision, Origin},
+        browsers::{Recent, Window},
+        families,
+        rules::{Decision, ListedRule, Origin},
         subject::Subject,
         ttl::Ttl,
     },
@@ -62,6 +64,10 @@ pub(super) struct Line {
 struct Seen {
     /// Of the latest hello.
     key: u64,
+    /// `None` if it is longer than any that is read.
+    ja4_r: Option<Ja4Raw>,
+    /// It is a browser's.
+    browser: bool,
     hellos: u64,
     last_server_name: Option<String>,
     last_seen: Timestamp,
@@ -86,6 +92,14 @@ struct Tally {
     judge_failed: u64,
 }
 
+/// How much of the hellos is remembered.
+pub(super) struct Memory {
+    /// JA4 values counted.
+    pub(super) fingerprints: NonZeroUsize,
+    /// Hellos of browsers kept of each minute.
+    pub(super) browser_hellos: usize,
+}
+
 /// The state of the packet path.
 pub(super) struct Core<M> {
     pipeline: Pipeline,
@@ -99,6 +113,8 @@ struct Verdicts<M> {
     metrics: Arc<Metrics>,
     lines: SyncSender<Line>,
     seen: LruCache<Ja4, Seen>,
+    /// Of browsers, confirmed.
+    browsers: Window,
     tally: Tally,
     /// Connections that were just decided against.
     decided: Vec<(Flow, Decision)>,
@@ -112,13 +128,15 @@ impl<M: VerdictMaps> Core<M> {
         enforcer: Enforcer<M>,
         metrics: Arc<Metrics>,
         lines: SyncSender<Line>,
-        fingerprints: NonZeroUsize,
+        memory: &Memory,
         enforcing: bool,
     ) -> Self {
-        let seen = LruCache::new(fingerprints);
+        let seen = LruCache::new(memory.fingerprints);
+        // Any secret does as the dice of a sample.
+        let browsers = Window::new(memory.browser_hellos, enforcer.seeds().rest);
         let tally = Tally::default();
         let decided = Vec::new();
-        let verdicts = Verdicts { enforcer, metrics, lines, seen, tally, decided, enforcing };
+        let verdicts = Verdicts { enforcer, metrics, lines, seen, browsers, tally, decided, enforcing };
         Self { pipeline, connections, verdicts }
     }
 
@@ -237,16 +255,31 @@ impl<M: VerdictMaps> Core<M> {
             .collect()
     }
 
-    /// Answers every request but `status`.
+    /// The JA4_r of a JA4, if this host knows it.
+    pub(super) fn raw(&self, ja4: Ja4) -> Option<Ja4Raw> {
+        self.verdicts.raw(ja4)
+    }
+
+    /// Makes these what is never blocked.
+    pub(super) fn never_block(&mut self, prefixes: Vec<IpNet>) -> Result<(), Error> {
+        self.verdicts.enforcer.never_block(prefixes)
+    }
+
+    /// The hellos of browsers lately.
+    pub(super) fn recent(&mut self) -> Recent {
+        self.verdicts.browsers.recent(monotonic())
+    }
+
+    /// Answers what is about one subject, and `list`.
     pub(super) fn request(&mut self, request: Request) -> Response {
         let now = monotonic();
         let changed = match request {
-            Request::Block { subject, ttl } => self.verdicts.block(subject, ttl, now),
+            Request::Block { subject, ttl, .. } => self.verdicts.block(subject, ttl, now),
             Request::Allow { subject, ttl } => self.verdicts.allow(subject, ttl, now),
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
-            Request::Status => Ok(Response::Error { message: "`status` is not the core's to answer".to_owned() }),
+            other => Ok(Response::Error { message: format!("`{}` is not the core's to answer", other.verb()) }),
         };
         changed.unwrap_or_else(|error| match error {
             Error::Full(_) => {
@@ -374,8 +407,19 @@ impl<M: VerdictMaps> Verdicts<M> {
     }
 
     fn remember(&mut self, hello: &Hello, now: Timestamp) {
-        let fresh = || Seen { key: 0, hellos: 0, last_server_name: None, last_seen: now };
-        let seen = self.seen.get_or_insert_mut(hello.fingerprint.ja4, fresh);
+        let Fingerprint { ja4, ja4_r, .. } = &hello.fingerprint;
+        let fresh = || Seen {
+            key: 0,
+            ja4_r: ja4_r.parse().ok(),
+            browser: families::find(*ja4).is_some(),
+            hellos: 0,
+            last_server_name: None,
+            last_seen: now,
+        };
+        let seen = self.seen.get_or_insert_mut(*ja4, fresh);
+        if seen.browser {
+            self.browsers.note(*ja4, hello.flow.source.ip(), now);
+        }
         seen.key = hello.fingerprint.keys.key;
         seen.hellos += 1;
         seen.last_seen = now;
@@ -390,6 +434,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         match &subject {
             Subject::Address(address) => self.enforcer.block_address(*address, until)?,
             Subject::Prefix(prefix) => self.enforcer.block_prefix(*prefix, until)?,
+            Subject::Ja4Raw(raw) => self.enforcer.block_ja4(raw.ja4(), Some(raw.key(self.enforcer.seeds())), until)?,
             Subject::Ja4(ja4) => {
                 let key = self.seen.peek(ja4).map(|seen| seen.key);
                 self.enforcer.block_ja4(*ja4, key, until)?;
@@ -402,23 +447,25 @@ impl<M: VerdictMaps> Verdicts<M> {
     }
 
     fn allow(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
-        let Some(prefix) = source_prefix(&subject) else { return Ok(Response::NotFound) };
+        let Some(prefix) = subject.as_prefix() else { return Ok(Response::NotFound) };
         self.enforcer.allow(prefix, end(ttl, now))?;
         Ok(Response::Changed(Changed::new(Change::Allowed, subject, ttl, wall())))
     }
 
     fn unblock(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
+        let subject = subject.short();
         let left = self.remaining(&subject, now);
         let found = match &subject {
             Subject::Address(address) => self.enforcer.remove(&Slot::Address(*address))?,
             Subject::Prefix(prefix) => self.enforcer.remove(&Slot::Prefix(*prefix))?,
             Subject::Ja4(ja4) => self.enforcer.unblock_ja4(*ja4)?,
+            Subject::Ja4Raw(raw) => self.enforcer.unblock_ja4(raw.ja4())?,
         };
         Ok(self.taken_back(found, Change::Unblocked, subject, left))
     }
 
     fn unallow(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
-        let Some(prefix) = source_prefix(&subject) else { return Ok(Response::NotFound) };
+        let Some(prefix) = subject.as_prefix() else { return Ok(Response::NotFound) };
         let left = self.enforcer.until(&Slot::Allow(prefix)).map_or(Ttl::Forever, |until| remaining(until, now));
         let found = self.enforcer.remove(&Slot::Allow(prefix))?;
         Ok(self.taken_back(found, Change::Unallowed, subject, left))
@@ -436,44 +483,80 @@ impl<M: VerdictMaps> Verdicts<M> {
         let until = match subject {
             Subject::Address(address) => self.enforcer.until(&Slot::Address(*address)),
             Subject::Prefix(prefix) => self.enforcer.until(&Slot::Prefix(*prefix)),
-            Subject::Ja4(ja4) => self.enforcer.rules().iter().find(|rule| rule.ja4 == *ja4).map(|rule| rule.until),
+            ja4 => {
+                let ja4 = ja4.as_ja4();
+                self.enforcer.rules().iter().find(|rule| Some(rule.ja4) == ja4).map(|rule| rule.until)
+            }
         };
         until.map_or(Ttl::Forever, |until| remaining(until, now))
     }
 
     fn list(&self, skip: usize, now: Timestamp) -> Response {
-        let entry = |subject: Subject, action: Action, origin: Origin, until: Option<Timestamp>, hits: u64| {
-            let left = remaining(until, now);
-            let origin = match origin {
-                Origin::Operator => ProtocolOrigin::Operator,
-                Origin::Rule => ProtocolOrigin::Rule,
-            };
-            let until = crate::admin::protocol::until(left, wall());
-            Entry { action, subject, until, expires_in_s: left.as_secs(), hits, origin }
-        };
         let verdicts = self.enforcer.list().filter_map(|listed| {
-            let subject = match listed.slot {
-                Slot::Address(address) => Subject::Address(address),
-                Slot::Prefix(prefix) | Slot::Allow(prefix) => Subject::from(prefix),
+            let (subject, allow) = match listed.slot {
+                Slot::Address(address) => (Subject::Address(address), false),
+                Slot::Prefix(prefix) => (Subject::from(prefix), false),
+                Slot::Allow(prefix) => (Subject::from(prefix), true),
                 Slot::Connection { .. } | Slot::Fingerprint(_) => return None,
             };
-            let action = match listed.action {
-                KernelAction::Allow => Action::Allow,
-                KernelAction::Observe => Action::Observe,
-                KernelAction::Block => Action::Block,
-            };
-            Some(entry(subject, action, listed.origin, listed.until, listed.hits))
+            Some(((subject, allow, false), Row::Verdict(listed)))
         });
-        let rules = self.enforcer.rules().iter().map(|rule| {
-            let observed = rule.origin == Origin::Rule && !self.enforcing;
-            let action = if observed { Action::Observe } else { Action::Block };
-            entry(Subject::Ja4(rule.ja4), action, rule.origin, rule.until, rule.hits)
-        });
-        let mut entries: Vec<Entry> = rules.chain(verdicts).collect();
-        entries.sort_by(|a, b| a.subject.cmp(&b.subject));
-        let total = entries.len();
-        Response::Entries { entries: entries.into_iter().skip(skip).take(PAGE).collect(), total }
+        let rules = self.enforcer.rules().iter();
+        let rules = rules.map(|rule| ((Subject::Ja4(rule.ja4), false, rule.origin == Origin::Rule), Row::Rule(rule)));
+        let mut rows: Vec<_> = rules.chain(verdicts).collect();
+        let total = rows.len();
+        // Only the page is sorted and asked for its hits: all of a long list would hold up the hellos.
+        let order = |(a, _): &((Subject, bool, bool), Row), (b, _): &((Subject, bool, bool), Row)| a.cmp(b);
+        if skip > 0 && skip < total {
+            rows.select_nth_unstable_by(skip, order);
+        }
+        rows.drain(..skip.min(total));
+        if rows.len() > PAGE {
+            rows.select_nth_unstable_by(PAGE, order);
+            rows.truncate(PAGE);
+        }
+        rows.sort_unstable_by(order);
+        let entries = rows.into_iter().map(|((subject, ..), row)| self.entry(subject, &row, now)).collect();
+        Response::Entries { entries: protocol::page(entries), total }
     }
+
+    fn entry(&self, subject: Subject, row: &Row, now: Timestamp) -> Entry {
+        let (action, origin, until, hits) = match row {
+            Row::Verdict(listed) => {
+                let action = match listed.action {
+                    KernelAction::Allow => Action::Allow,
+                    KernelAction::Observe => Action::Observe,
+                    KernelAction::Block => Action::Block,
+                };
+                (action, listed.origin, listed.until, self.enforcer.hits(&listed.slot))
+            }
+            Row::Rule(rule) => {
+                let observed = rule.origin == Origin::Rule && !self.enforcing;
+                let action = if observed { Action::Observe } else { Action::Block };
+                (action, rule.origin, rule.until, rule.hits)
+            }
+        };
+        let origin = match origin {
+            Origin::Operator => ProtocolOrigin::Operator,
+            Origin::Rule => ProtocolOrigin::Rule,
+        };
+        let ja4_r = subject.as_ja4().and_then(|ja4| self.raw(ja4));
+        let left = remaining(until, now);
+        let until = protocol::until(left, wall());
+        Entry { action, subject, ja4_r, until, expires_in_s: left.as_secs(), hits, origin }
+    }
+
+    /// The JA4_r of a client that was seen lately, or that everybody knows.
+    fn raw(&self, ja4: Ja4) -> Option<Ja4Raw> {
+        let seen = self.seen.peek(&ja4).and_then(|seen| seen.ja4_r.clone());
+        seen.or_else(|| families::find(ja4).map(|known| known.ja4_r.clone()))
+    }
+}
+
+/// A line of the list, before it is written out.
+enum Row {
+    Verdict(Listed),
+    Rule(ListedRule),
 }
 
 fn end(ttl: Ttl, now: Timestamp) -> Option<Timestamp> {
@@ -485,14 +568,6 @@ fn end(ttl: Ttl, now: Timestamp) -> Option<Timestamp> {
 
 fn remaining(until: Option<Timestamp>, now: Timestamp) -> Ttl {
     until.map_or(Ttl::Forever, |until| Ttl::For(until.since(now)))
-}
-
-fn source_prefix(subject: &Subject) -> Option<IpNet> {
-    match subject {
-        Subject::Address(address) => Some(IpNet::from(*address)),
-        Subject::Prefix(prefix) => Some(*prefix),
-        Subject::Ja4(_) => None,
-    }
 }
 
 /// Who is who, for a person: the action of a decision in a mode.
@@ -545,8 +620,9 @@ mod tests {
         let connections = Connections::new(connection::Limits { answers: false, ..connection::Limits::default() });
         let metrics = Arc::new(Metrics::new(Mode::Observe, labels()).unwrap());
         let (lines, written) = sync_channel(8);
-        let (pipeline, fingerprints) = (Pipeline::new(flow::Limits::default()), NonZeroUsize::MIN);
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, false);
+        let pipeline = Pipeline::new(flow::Limits::default());
+        let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
+        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory, false);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

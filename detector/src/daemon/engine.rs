@@ -7,16 +7,19 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use tracing::{debug, error, info, warn};
 
 use super::core::{Class, Core};
 use crate::{
     admin::protocol::{Fingerprint, Request, Response},
     clock::{Timestamp, monotonic},
+    fingerprint::{Ja4, Ja4Raw},
     kernel::{
         AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
         own_addresses, wait,
     },
+    policy::browsers::Recent,
 };
 
 /// Events handled before anything else gets its turn.
@@ -36,11 +39,17 @@ const PAUSE: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(200);
 /// How often it is looked at while something happens.
 const EXPIRY: Duration = Duration::from_millis(5);
+/// Requests of a load that are dealt with before packets get their turn: some 1 ms of work.
+const SLICE: usize = 128;
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
 enum Command {
-    Request(Request, SyncSender<Response>),
+    /// In this order; the packets wait for all of them.
+    Requests(Vec<Request>, SyncSender<Vec<Response>>),
+    Raw(Ja4, SyncSender<Option<Ja4Raw>>),
+    Recent(SyncSender<Recent>),
+    NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
     Publish(SyncSender<Vec<Fingerprint>>),
     Stop,
 }
@@ -55,9 +64,44 @@ pub(super) struct Handle {
 impl Handle {
     /// Has a request answered.
     pub(super) fn request(&self, request: Request) -> Response {
-        self.ask(|reply| Command::Request(request, reply)).unwrap_or_else(|| Response::Error {
+        let answers = self.ask(|reply| Command::Requests(vec![request], reply));
+        answers.and_then(|mut answers| answers.pop()).unwrap_or_else(|| Response::Error {
             message: "the packet path did not answer within 2 s; see the daemon's log".to_owned(),
         })
+    }
+
+    /// Has many answered, a few at a time, so that no packet waits long; until the first that is not [`Response::Changed`].
+    /// Those answers, one for each request that was dealt with.
+    pub(super) fn requests(&self, requests: &[Request]) -> Vec<Response> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for slice in requests.chunks(SLICE) {
+            let Some(answered) = self.ask(|reply| Command::Requests(slice.to_vec(), reply)) else {
+                let message = "the packet path did not answer within 2 s; see the daemon's log".to_owned();
+                answers.push(Response::Error { message });
+                return answers;
+            };
+            answers.extend(answered);
+            if !matches!(answers.last(), Some(Response::Changed(_))) {
+                return answers;
+            }
+        }
+        answers
+    }
+
+    /// The JA4_r of a JA4, if this host knows it.
+    pub(super) fn raw(&self, ja4: Ja4) -> Option<Ja4Raw> {
+        self.ask(|reply| Command::Raw(ja4, reply)).flatten()
+    }
+
+    /// Makes these what is never blocked.
+    pub(super) fn never_block(&self, prefixes: Vec<IpNet>) -> Result<(), Error> {
+        let answer = self.ask(|reply| Command::NeverBlock(prefixes, reply));
+        answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
+    }
+
+    /// The hellos of browsers lately.
+    pub(super) fn recent(&self) -> Option<Recent> {
+        self.ask(Command::Recent)
     }
 
     /// Brings the metrics up to date, and tells the top fingerprints. `None`: they are as they were.
@@ -139,9 +183,18 @@ impl Engine {
             }
             for command in commands.try_iter() {
                 match command {
-                    Command::Request(request, reply) => {
-                        // Whoever asked may have given up.
-                        let _ = reply.send(self.core.request(request));
+                    // Whoever asked may have given up.
+                    Command::Requests(requests, reply) => {
+                        let _ = reply.send(self.requests(requests));
+                    }
+                    Command::Raw(ja4, reply) => {
+                        let _ = reply.send(self.core.raw(ja4));
+                    }
+                    Command::Recent(reply) => {
+                        let _ = reply.send(self.core.recent());
+                    }
+                    Command::NeverBlock(prefixes, reply) => {
+                        let _ = reply.send(self.core.never_block(prefixes));
                     }
                     Command::Publish(reply) => {
                         // What the kernel counted as submitted is to be found among the received.
@@ -158,6 +211,20 @@ impl Engine {
             }
             more |= self.tick(&mut ticked);
         }
+    }
+
+    /// Until the first that isn't done.
+    fn requests(&mut self, requests: Vec<Request>) -> Vec<Response> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            let answer = self.core.request(request);
+            let done = matches!(answer, Response::Changed(_));
+            answers.push(answer);
+            if !done {
+                break;
+            }
+        }
+        answers
     }
 
     /// Which rings may hold more.

@@ -5,7 +5,10 @@
 
 mod core;
 mod engine;
+mod keeper;
+mod orders;
 mod output;
+mod ssh;
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +31,16 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
-    core::Core,
+    core::{Core, Memory},
     engine::{Engine, Handle},
+    keeper::{Host, Keeper},
+    orders::Orders,
 };
 use crate::{
     admin::{
         control::{self, Control, ControlError, Handler, Peer},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
-        protocol::{Interface, Request, Response, Ring as RingStatus, Status},
+        protocol::{Interface, Load, Request, Response, Ring as RingStatus, Status},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
@@ -48,7 +53,7 @@ use crate::{
         self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
-    policy::rules::Rules,
+    policy::{never_block::Why, rules::Rules},
     telemetry::{Metrics, metrics::Labels},
 };
 
@@ -82,6 +87,7 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 /// Answers the control socket.
 struct Daemon {
     engine: Handle,
+    orders: Arc<Orders>,
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
@@ -145,11 +151,16 @@ impl Daemon {
 }
 
 impl Handler for Daemon {
-    fn handle(&self, request: Request, _peer: Peer) -> Response {
+    fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
-            request => self.engine.request(request),
+            Request::List { .. } => self.engine.request(request),
+            change => self.orders.handle(change, peer),
         }
+    }
+
+    fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
+        self.orders.admit(load)
     }
 }
 
@@ -180,6 +191,7 @@ fn labels() -> Labels {
         proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
         void: Void::ALL.iter().map(|why| why.label()).collect(),
         lookups: Lookup::ALL.iter().map(|found| found.label()).collect(),
+        never_block: Why::ALL.iter().map(|why| why.label()).collect(),
     }
 }
 
@@ -304,15 +316,21 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     });
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
+    let memory = Memory { fingerprints, browser_hellos: limits.browser_hellos as usize };
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory, enforcing);
     let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
+    // What operators ordered is in force before the first packet.
+    let host = Host::read(config)?;
+    let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
 
     let mut attached = Vec::new();
     for name in &interfaces {
         attached.push(kernel.attach(name, config.capture.xdp_mode)?);
     }
+    let keeper = Keeper::start(host, Arc::clone(&orders))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
+        orders,
         counters,
         metrics,
         attached,
@@ -323,6 +341,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let result = serve(control, page, &daemon, packet_path);
     // Detached first: nothing is dropped any more, and the ring gets its last event.
     drop(kernel);
+    keeper.stop();
     engine.stop();
     drop((engine, daemon));
     let packet_path = result?;

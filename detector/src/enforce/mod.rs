@@ -5,12 +5,13 @@
 //! entries as the kernel's tables take.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use detector_common::{
+    key::Seeds,
     settings::Settings,
     verdict::{Action, FOREVER, ORIGIN_OPERATOR, ORIGIN_RULE, Verdict},
 };
@@ -43,8 +44,6 @@ pub struct Listed {
     pub origin: Origin,
     /// Until when; `None` is forever.
     pub until: Option<Timestamp>,
-    /// Packets it decided.
-    pub hits: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +89,8 @@ pub struct Enforcer<M> {
     counts: Counts,
     /// Fingerprints that the program knows.
     armed: usize,
+    /// What the program lets pass whatever it is told.
+    never_block: HashSet<IpNet>,
     next_id: u64,
     evicted: u64,
 }
@@ -119,6 +120,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             connection_expiry: Expiry::new(),
             counts: Counts::default(),
             armed: 0,
+            never_block: HashSet::new(),
             next_id: 0,
             evicted: 0,
         })
@@ -127,6 +129,12 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// The maps.
     pub fn maps(&mut self) -> &mut M {
         &mut self.maps
+    }
+
+    /// Under which the program's keys are made.
+    #[must_use]
+    pub fn seeds(&self) -> &Seeds {
+        &self.settings.seeds
     }
 
     /// How many verdicts there are.
@@ -197,6 +205,33 @@ impl<M: VerdictMaps> Enforcer<M> {
             Err(Error::Full(_)) => Ok(()),
             result => result,
         }
+    }
+
+    /// Makes these what no verdict reaches. What doesn't fit is left out, the rest holds.
+    ///
+    /// # Errors
+    /// If the table is full; the maps'.
+    pub fn never_block(&mut self, prefixes: Vec<IpNet>) -> Result<(), Error> {
+        let wanted: HashSet<IpNet> = prefixes.into_iter().collect();
+        let gone: Vec<IpNet> = self.never_block.difference(&wanted).copied().collect();
+        for prefix in gone {
+            self.maps.remove(&Slot::Allow(prefix))?;
+            self.never_block.remove(&prefix);
+        }
+        let verdict = Verdict {
+            expires_at: FOREVER,
+            hits: 0,
+            action: Action::Allow as u8,
+            origin: ORIGIN_OPERATOR,
+            reserved: [0; 6],
+        };
+        for prefix in wanted {
+            if !self.never_block.contains(&prefix) {
+                self.maps.put(&Slot::Allow(prefix), verdict)?;
+                self.never_block.insert(prefix);
+            }
+        }
+        Ok(())
     }
 
     /// Takes back a block or an allow entry; whether there was one.
@@ -288,9 +323,13 @@ impl<M: VerdictMaps> Enforcer<M> {
                 action: entry.action,
                 origin: entry.origin,
                 until: until(entry.expires_at),
-                hits: self.maps.hits(slot).unwrap_or(0),
             },
         )
+    }
+
+    /// Packets that a verdict decided.
+    pub fn hits(&self, slot: &Slot) -> u64 {
+        self.maps.hits(slot).unwrap_or(0)
     }
 
     /// The rules on fingerprints.

@@ -137,15 +137,24 @@ struct End {
 
 /// Why orders can't be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {what} `{}`: {source}", path.display())]
-pub struct StoreError {
-    what: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum StoreError {
+    /// The system refuses.
+    #[error("can't {what} `{}`: {source}", path.display())]
+    Io {
+        /// What it refuses.
+        what: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It did at the start.
+    #[error("{0}")]
+    Never(String),
 }
 
 fn fail<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError { what, path: path.to_owned(), source }
+    move |source| StoreError::Io { what, path: path.to_owned(), source }
 }
 
 /// What was found on disk.
@@ -171,7 +180,8 @@ pub struct Store<T> {
     lines: usize,
     /// [`Now::offset_ms`] by which its ends were written.
     offset_ms: i64,
-    _lock: File,
+    /// Why nothing can be written, or the lock.
+    lock: Result<File, String>,
 }
 
 impl<T: Order> Store<T> {
@@ -197,7 +207,7 @@ impl<T: Order> Store<T> {
             log: None,
             lines: 0,
             offset_ms: now.offset_ms(),
-            _lock: lock,
+            lock: Ok(lock),
         };
         let before = store.entries.len();
         store.forget_ended(now.monotonic);
@@ -210,6 +220,20 @@ impl<T: Order> Store<T> {
             store.rewrite(now)?;
         }
         Ok((store, found))
+    }
+
+    /// One that keeps orders in memory only, and says so whenever it is to write them.
+    #[must_use]
+    pub fn without_disk(why: String) -> Self {
+        Self {
+            directory: PathBuf::new(),
+            boot: String::new(),
+            entries: BTreeMap::new(),
+            log: None,
+            lines: 0,
+            offset_ms: 0,
+            lock: Err(why),
+        }
     }
 
     /// The orders in force, by key.
@@ -303,6 +327,9 @@ impl<T: Order> Store<T> {
     /// Writes the log anew, with what is in force only.
     fn rewrite(&mut self, now: Now) -> Result<(), StoreError> {
         self.forget_ended(now.monotonic);
+        if let Err(why) = &self.lock {
+            return Err(StoreError::Never(why.clone()));
+        }
         self.log = None;
         let (path, draft) = (self.directory.join(FILE), self.directory.join(format!("{FILE}.new")));
         let write = || -> io::Result<File> {
@@ -380,12 +407,7 @@ fn checksum(json: &[u8]) -> [u8; 8] {
 }
 
 /// The orders of a log.
-fn replay<T: Order>(
-    file: File,
-    boot: &str,
-    now: Now,
-    found: &mut Found,
-) -> io::Result<BTreeMap<String, Kept<T>>> {
+fn replay<T: Order>(file: File, boot: &str, now: Now, found: &mut Found) -> io::Result<BTreeMap<String, Kept<T>>> {
     let mut entries = BTreeMap::new();
     let mut reader = BufReader::new(file);
     let (mut first, mut same_boot) = (true, false);
@@ -410,7 +432,8 @@ fn replay<T: Order>(
                 same_boot = !boot.is_empty() && written == boot;
             }
             Some(Line::Put { order, end }) if !first => {
-                let kept: Kept<T> = Kept { until: end.map(|end| until(end, same_boot, now)), lasts: end.map(lasts), order };
+                let kept: Kept<T> =
+                    Kept { until: end.map(|end| until(end, same_boot, now)), lasts: end.map(lasts), order };
                 entries.insert(kept.order.key(), kept);
             }
             Some(Line::Gone { key }) if !first => {

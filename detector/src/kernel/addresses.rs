@@ -1,4 +1,4 @@
-//! This host's own addresses, and word of their changes.
+//! This host's own addresses, and word of their changes, and of those of its routes.
 
 use std::{
     net::IpAddr,
@@ -16,6 +16,8 @@ use super::Error;
 
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` (linux/rtnetlink.h): addresses come and go.
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+/// `RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE`: routes do.
+const ROUTE_GROUPS: u32 = 0x40 | 0x400;
 
 /// Every address of every interface in this network namespace, sorted.
 ///
@@ -36,20 +38,32 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
 }
 
-/// Becomes readable when an address of this host comes or goes.
+/// Becomes readable when an address of this host comes or goes, or a route of those that were asked for.
 #[derive(Debug)]
 pub struct AddressWatch(OwnedFd);
 
 impl AddressWatch {
-    /// Starts watching.
+    /// Starts watching addresses.
     ///
     /// # Errors
     /// The kernel's.
     pub fn new() -> Result<Self, Error> {
+        Self::of(ADDRESS_GROUPS)
+    }
+
+    /// Starts watching addresses and routes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn with_routes() -> Result<Self, Error> {
+        Self::of(ADDRESS_GROUPS | ROUTE_GROUPS)
+    }
+
+    fn of(groups: u32) -> Result<Self, Error> {
         let failed = |error: nix::errno::Errno| Error::System("watching this host's addresses", error.to_string());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(failed)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, ADDRESS_GROUPS)).map_err(failed)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(failed)?;
         Ok(Self(fd))
     }
 

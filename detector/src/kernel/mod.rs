@@ -13,6 +13,7 @@ mod addresses;
 mod maps;
 mod program;
 mod ring;
+mod routes;
 mod sockets;
 mod urgency;
 
@@ -26,6 +27,7 @@ pub use self::{
     maps::{CounterMap, Maps},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
+    routes::gateways,
     sockets::SockDiag,
     urgency::{Allowed, Urgency},
 };

@@ -1,5 +1,8 @@
 //! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets, no memory kept.
 
+pub mod browsers;
+pub mod families;
+pub mod never_block;
 pub mod rules;
 pub mod subject;
 pub mod ttl;

@@ -86,7 +86,10 @@ impl Subject {
             // Only the raw form has commas.
             Err(NotJa4Raw { at, reason }) if text.contains(',') => {
                 let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |wrong| at + wrong.len_utf8());
-                return Err(refuse(text, (at..end, format!("this is not a JA4_r value: {reason}"), RAW_HINT.to_owned())));
+                return Err(refuse(
+                    text,
+                    (at..end, format!("this is not a JA4_r value: {reason}"), RAW_HINT.to_owned()),
+                ));
             }
             Err(_) => {}
         }

@@ -151,6 +151,16 @@ pub struct Metrics {
     pub connections_evicted: Counters,
     /// Verdicts on connections that could not be put in force.
     pub judge_failed: Counters,
+    /// What operators asked for and didn't get: `full`, `never_block` or `browsers`.
+    pub refusals: Counters,
+    /// Changes of operators' orders by whether they reached the disk: `written` or `failed`.
+    pub store_writes: Counters,
+    /// Lines of the store that were not as they had been written.
+    pub store_damaged: Counters,
+    /// Entries that took themselves back, since nobody confirmed them.
+    pub reverted: Counters,
+    orders: IntGauge,
+    never_block: IntGaugeVec,
     verdicts: IntGaugeVec,
     pending: IntGauge,
     latency: Histogram,
@@ -173,6 +183,8 @@ pub struct Labels {
     pub void: Vec<&'static str>,
     /// Of what a look-up of a socket finds.
     pub lookups: Vec<&'static str>,
+    /// Of why an address is never blocked.
+    pub never_block: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -332,17 +344,51 @@ impl Metrics {
                 "detector_enforce_failures_total",
                 "Verdicts on connections that could not be put in force; the connections passed.",
             ))?,
+            refusals: keep(Counters::by_label(
+                "detector_enforce_refusals_total",
+                "What operators asked for and did not get, by why.",
+                "reason",
+                ["full", "never_block", "browsers"],
+            ))?,
+            store_writes: keep(Counters::by_label(
+                "detector_enforce_store_writes_total",
+                "Changes of operators' orders by whether they reached the disk.",
+                "outcome",
+                ["written", "failed"],
+            ))?,
+            store_damaged: keep(Counters::single(
+                "detector_enforce_store_damaged_lines_total",
+                "Lines of the stored orders that were not as they had been written.",
+            ))?,
+            reverted: keep(Counters::single(
+                "detector_enforce_reverted_total",
+                "Entries that took themselves back, since nobody confirmed them in time.",
+            ))?,
+            orders: gauge(&registry, "detector_enforce_orders", "Operators' orders that are kept over restarts.")?,
+            never_block: gauges(
+                &registry,
+                "detector_enforce_never_block",
+                "Addresses and prefixes that are never blocked.",
+                &["reason"],
+            )?,
             log_suppressed: keep(Counters::single(
                 "detector_log_lines_suppressed_total",
                 "Log lines left out since their place in the program logged too often.",
             ))?,
             verdicts: gauges(&registry, "detector_enforce_verdicts", "Verdicts in force, by table.", &["kind"])?,
-            pending: pending(&registry)?,
+            pending: gauge(
+                &registry,
+                "detector_hello_pending",
+                "Complete hellos that wait for the proof of their client's address, or for the server's answer.",
+            )?,
             latency: latency(&registry)?,
             registry,
         };
         for kind in VerdictKind::ALL {
             metrics.set_verdicts(*kind, 0);
+        }
+        for reason in labels.never_block {
+            metrics.set_never_block(reason, 0);
         }
         let info = gauges(&metrics.registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
@@ -392,6 +438,16 @@ impl Metrics {
     /// How many complete hellos wait for the proof of their client's address, or for an answer.
     pub fn set_pending(&self, count: usize) {
         self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many operators' orders are kept.
+    pub fn set_orders(&self, count: usize) {
+        self.orders.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many addresses and prefixes are never blocked for `reason`.
+    pub fn set_never_block(&self, reason: &'static str, count: usize) {
+        self.never_block.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many verdicts of `kind` are in force.
@@ -448,9 +504,8 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prome
     Ok(gauges)
 }
 
-fn pending(registry: &Registry) -> prometheus::Result<IntGauge> {
-    let help = "Complete hellos that wait for the proof of their client's address, or for the server's answer.";
-    let gauge = IntGauge::new("detector_hello_pending", help)?;
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
 }
@@ -479,6 +534,7 @@ mod tests {
             proofs: vec!["established"],
             void: vec!["desync"],
             lookups: vec!["absent"],
+            never_block: vec!["own"],
             keys: vec!["equal"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()

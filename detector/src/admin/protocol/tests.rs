@@ -6,12 +6,25 @@ const JA4: &str = "t13d1516h2_8daaf6152771_e5627efa2ab1";
 
 #[test]
 fn requests_read_as_documented() {
-    let block = Request::Block { subject: "192.0.2.7".parse().unwrap(), ttl: "1h".parse().unwrap() };
+    let block =
+        Request::Block { subject: "192.0.2.7".parse().unwrap(), ttl: "1h".parse().unwrap(), care: Care::default() };
     let line = serde_json::to_string(&block).unwrap();
     assert_eq!(line, r#"{"verb":"block","subject":"192.0.2.7","ttl":"1h"}"#);
     assert_eq!(Request::decode(line.as_bytes()), Ok(block));
     assert_eq!(Request::decode(br#"{"verb":"list"}"#), Ok(Request::List { skip: 0 }));
     assert_eq!(Request::decode(br#"{"verb":"status"}"#), Ok(Request::Status));
+}
+
+#[test]
+fn care_and_loads_read_as_documented() {
+    let line = r#"{"verb":"block","subject":"192.0.2.7","ttl":"1h","care":{"force":true,"confirm_within_s":120}}"#;
+    let Ok(Request::Block { care, .. }) = Request::decode(line.as_bytes()) else { panic!("a block") };
+    assert_eq!(care, Care { force: true, confirm_within_s: Some(120), ssh_client: None });
+    let line = r#"{"verb":"load","list":"block","ttl":"1h","total":1,"items":[{"subject":"192.0.2.7","ttl":"2h"}]}"#;
+    let Ok(Request::Load(load)) = Request::decode(line.as_bytes()) else { panic!("a load") };
+    assert_eq!((load.items.len(), load.more, load.skip), (1, false, false));
+    let line = format!(r#"{{"verb":"load","list":"allow","ttl":"1h","total":1,"items":[{{"subject":"{JA4}"}}]}}"#);
+    assert!(Request::decode(line.as_bytes()).unwrap_err().contains("not JA4 values"));
 }
 
 #[test]
@@ -41,6 +54,7 @@ fn responses_go_there_and_back() {
         action: Action::Block,
         subject: "2001:db8::/32".parse().unwrap(),
         until: "forever".to_owned(),
+        ja4_r: None,
         expires_in_s: None,
         hits: u64::MAX,
         origin: Origin::Operator,
@@ -49,6 +63,8 @@ fn responses_go_there_and_back() {
         Response::Changed(changed),
         Response::Entries { entries: vec![entry], total: 1 },
         Response::Status(Box::default()),
+        Response::Held { entries: 7 },
+        Response::Confirmed { entries: 7 },
         Response::NotFound,
         Response::Refused { reason: "\u{1b}[31m\n".to_owned(), hint: String::new() },
         Response::Error { message: "no".to_owned() },
@@ -65,12 +81,22 @@ fn a_page_of_the_longest_entries_fits_a_frame() {
         action: Action::Observe,
         subject: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
         until: "2026-11-22T04:23:11Z".to_owned(),
+        ja4_r: None,
         expires_in_s: Some(u64::MAX),
         hits: u64::MAX,
         origin: Origin::Operator,
     };
-    let page = Response::Entries { entries: vec![entry; PAGE], total: usize::MAX };
-    assert!(page.encode().starts_with(br#"{"response":"entries""#));
+    let ja4_r = |codes: usize| {
+        let (ciphers, extensions) = ("1301,".repeat(98), "000a,".repeat(codes - 2));
+        format!("t13d99{codes:02}h2_{ciphers}1301_{extensions}000b")
+    };
+    let with = |ja4_r: String| Entry { ja4_r: Some(ja4_r.parse().unwrap()), ..entry.clone() };
+    for (entry, least) in [(entry.clone(), PAGE), (with(ja4_r(20)), 70), (with(ja4_r(98)), 50)] {
+        let entries = page(vec![entry; PAGE]);
+        assert!(entries.len() >= least, "{}", entries.len());
+        let page = Response::Entries { entries, total: usize::MAX };
+        assert!(page.encode().starts_with(br#"{"response":"entries""#));
+    }
     let long = Response::Error { message: "x".repeat(FRAME_MAX) }.encode();
     assert!(long.len() < 200 && long.starts_with(br#"{"message":"the response has"#));
 }

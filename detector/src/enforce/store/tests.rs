@@ -16,10 +16,7 @@ const DAY: u64 = 86_400;
 
 /// Some second after boot, and after 1970.
 fn at(monotonic: u64, wall: u64) -> Now {
-    Now {
-        monotonic: Timestamp::from_nanos(monotonic * 1_000_000_000),
-        wall: UNIX_EPOCH + Duration::from_secs(wall),
-    }
+    Now { monotonic: Timestamp::from_nanos(monotonic * 1_000_000_000), wall: UNIX_EPOCH + Duration::from_secs(wall) }
 }
 
 fn order(word: &str, seconds: Option<u64>, now: Now) -> Vec<Kept<Word>> {
