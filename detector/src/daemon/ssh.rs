@@ -38,6 +38,12 @@ fn parent(stat: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]
@@ -50,15 +56,20 @@ mod tests {
 
     #[test]
     fn an_ancestors_session_is_its_own() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "env -u SSH_CONNECTION sleep 60"])
+        // As sudo does it: what runs inside has no such variable.
+        let script = "env -u SSH_CONNECTION -u SSH_CLIENT sh -c 'echo $$; exec sleep 60'; true";
+        let mut session = Command::new("sh")
+            .args(["-c", script])
             .env("SSH_CONNECTION", "192.0.2.9 1 192.0.2.1 22")
-            .env_remove("SSH_CLIENT")
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let found = client_of(i32::try_from(child.id()).unwrap());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut line = String::new();
+        BufReader::new(session.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let inside: i32 = line.trim().parse().unwrap();
+        let found = client_of(inside);
+        kill(Pid::from_raw(inside), Signal::SIGKILL).unwrap();
+        session.wait().unwrap();
         assert_eq!(found, Some("192.0.2.9".parse().unwrap()));
     }
 
