@@ -2,6 +2,7 @@
 //! often and in whatever pieces it comes; everything else does.
 
 use detector::kernel::Slot;
+use detector_common::mode::WHOLE_SHARE;
 use detector_common::verdict::{Action, ORIGIN_OPERATOR, ORIGIN_RULE};
 use detector_tests::deadline::{PATIENCE, until};
 
@@ -78,7 +79,7 @@ fn a_verdict_on_a_fingerprint_keeps_to_its_mode_its_end_and_the_allow_list() {
     let slot = Slot::Fingerprint(key);
     let row = |port| Row::new(long).client_port(port).seq(BASE);
     let mut bench = bench();
-    bench.set(|settings| settings.enforce = 0);
+    bench.enforce(false, WHOLE_SHARE);
     bench.put(slot, Action::Block, ORIGIN_RULE, None);
     assert_eq!(run(&mut bench, &row(1)), (PASS, "observed"));
     bench.put(slot, Action::Block, ORIGIN_OPERATOR, None);

@@ -69,10 +69,16 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::PassOtherAddress
         | Counter::PassMalformed
         | Counter::PassAllowed
-        | Counter::PassObserved => Some(Fate::Pass),
-        Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection | Counter::DropFingerprint => {
-            Some(Fate::Drop)
-        }
+        | Counter::PassObserved
+        | Counter::PassChallenged
+        | Counter::PassLimited
+        | Counter::PassNeverBlock => Some(Fate::Pass),
+        Counter::DropAddress
+        | Counter::DropPrefix
+        | Counter::DropConnection
+        | Counter::DropFingerprint
+        | Counter::DropPair
+        | Counter::DropRateLimit => Some(Fate::Drop),
         Counter::Packets
         | Counter::CapturedConfirmed
         | Counter::SubmittedConfirmed
