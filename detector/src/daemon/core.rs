@@ -209,6 +209,9 @@ impl<M: VerdictMaps> Core<M> {
         metrics.event_lines.set("dropped", tally.lines_dropped);
         metrics.judge_failed.set("", tally.judge_failed);
         metrics.connections_evicted.set("", enforcer.evicted());
+        let (evicted, too_fast) = enforcer.automatic_lost();
+        metrics.automatic_lost.set("evicted", evicted);
+        metrics.automatic_lost.set("too_fast", too_fast);
         let counts = enforcer.counts();
         for (kind, count) in [
             (VerdictKind::Address, counts.address),
@@ -216,6 +219,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Allow, counts.allow),
             (VerdictKind::Connection, counts.connection),
             (VerdictKind::Ja4, counts.ja4),
+            (VerdictKind::Automatic, counts.automatic),
         ] {
             metrics.set_verdicts(kind, count as u64);
         }
