@@ -116,9 +116,8 @@ fn ten_thousand_verdicts_end_in_time_with_nobody_alive() {
     for number in 0..AUTOMATIC as u32 {
         verdicts.block(client(number), Duration::from_secs(4));
     }
-    let Verdicts { mut kernel, enforcer } = verdicts;
-    // Its daemon is gone: the maps stay, nobody clears them.
-    std::mem::forget(enforcer);
+    // As if its daemon were gone: nobody clears them, and nobody gives a sign of life.
+    let Verdicts { mut kernel, enforcer: _idle } = verdicts;
     let mut row = Row::new(b"x");
     let mut act = |number| {
         row.source.set_ip(client(number));
