@@ -55,7 +55,7 @@ impl Verdicts {
     }
 
     fn block(&mut self, client: IpAddr, ttl: Duration) {
-        let verdict = Automatic { action: Action::Block, reason: REASON_EXTERNAL, rate: None, ttl };
+        let verdict = Automatic { action: Action::Block, reason: REASON_EXTERNAL, rate: None, ja4: None, ttl };
         let placed = self.enforcer.automatic(unit_slot(client), verdict, monotonic()).expect("room in the table");
         assert_eq!(placed, Placed::InForce);
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Ja4Raw;
 use crate::policy::subject::Subject;
+use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
 
 pub use load::{Item, List, Load, Loaded};
@@ -53,6 +54,9 @@ pub enum Request {
         /// What keeps it from hurting.
         #[serde(default, skip_serializing_if = "Care::is_default")]
         care: Care,
+        /// What else than drop, and in whose name.
+        #[serde(default, skip_serializing_if = "Terms::is_default")]
+        terms: Terms,
     },
     /// Let the subject pass, whatever else is said about it. Never a JA4 value.
     Allow {
@@ -246,12 +250,26 @@ impl Response {
 pub enum Change {
     /// On the deny list now.
     Blocked,
+    /// Its new connections are limited now.
+    Limited,
+    /// What a block would drop of it is counted now.
+    Observed,
     /// On the allow list now.
     Allowed,
     /// Not on the deny list any more.
     Unblocked,
     /// Not on the allow list any more.
     Unallowed,
+}
+
+impl From<Measure> for Change {
+    fn from(measure: Measure) -> Self {
+        match measure {
+            Measure::Block => Change::Blocked,
+            Measure::RateLimit(_) => Change::Limited,
+            Measure::Observe => Change::Observed,
+        }
+    }
 }
 
 /// A change, until when it holds, and how to take it back.
@@ -276,12 +294,26 @@ impl Changed {
     /// `ttl`: how long it holds, or would have held; `now`: the wall clock.
     #[must_use]
     pub fn new(action: Change, subject: Subject, ttl: Ttl, now: SystemTime) -> Self {
+        Self::on(action, subject, Terms::default(), ttl, now)
+    }
+
+    /// The same of a block on other terms.
+    #[must_use]
+    pub fn on(action: Change, subject: Subject, terms: Terms, ttl: Ttl, now: SystemTime) -> Self {
         let subject = subject.short();
-        let flag = if matches!(subject, Subject::Ja4(_)) { "--ja4 " } else { "" };
+        let arguments = match &subject {
+            Subject::Ja4(_) => format!("--ja4 {subject}"),
+            Subject::Pair(_, fingerprint) => {
+                let text = subject.to_string();
+                let source = text.split('+').next().unwrap_or_default();
+                format!("{source} --ja4 {fingerprint}")
+            }
+            _ => subject.to_string(),
+        };
         let undo = match action {
-            Change::Blocked => format!("detector unblock {flag}{subject}"),
+            Change::Blocked | Change::Limited | Change::Observed => format!("detector unblock {arguments}"),
             Change::Allowed => format!("detector unallow {subject}"),
-            Change::Unblocked => format!("detector block {flag}{subject} --ttl {ttl}"),
+            Change::Unblocked => format!("detector block {arguments} --ttl {ttl}{terms}"),
             Change::Unallowed => format!("detector allow {subject} --ttl {ttl}"),
         };
         Self { action, subject, until: until(ttl, now), expires_in_s: ttl.as_secs(), undo, note: None }

@@ -9,6 +9,7 @@ use super::client::{Client, ControlArgs, ssh_client};
 use super::{Exit, Failure, figures, printable};
 use crate::admin::protocol::{Care, Change, Changed, List, Request, Response};
 use crate::policy::subject::{Subject, SubjectError};
+use crate::policy::terms::{Measure, RateLimit, Terms};
 use crate::policy::ttl::Ttl;
 
 const BLOCK_EXAMPLES: &str = "\
@@ -16,6 +17,8 @@ Examples:
   detector block 192.0.2.7
   detector block 2001:db8::/48 --ttl 7d
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1 --ttl forever
+  detector block 192.0.2.7 --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
+  detector block 192.0.2.0/24 --limit 10/s
   detector block 10.0.0.0/8 --commit-confirm 120     and `detector confirm` if you still get in
   detector block --from feed.txt --ttl 1d";
 const ALLOW_EXAMPLES: &str = "\
@@ -38,9 +41,9 @@ Examples:
   detector unallow 198.51.100.0/24
   detector list                       shows what there is to take back";
 
-/// An address, a prefix or a JA4 value.
+/// An address, a prefix or a JA4 value; an address and a JA4 value.
 #[derive(Clone, Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct Target {
     /// IPv4 or IPv6 address, or prefix
     #[arg(value_name = "ADDRESS|CIDR")]
@@ -52,16 +55,16 @@ pub struct Target {
 
 /// The same, or a list of them.
 #[derive(Clone, Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct Targets {
     /// IPv4 or IPv6 address, or prefix
     #[arg(value_name = "ADDRESS|CIDR")]
     source: Option<String>,
-    /// Every client whose ClientHello has this JA4 value; with its JA4_r from the first one on
+    /// Clients whose ClientHello has this JA4 value (of that address only, if one is given)
     #[arg(long, value_name = "JA4|JA4_R")]
     ja4: Option<String>,
     /// A list: one of these on a line, and a TIME if it has its own; `-` is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "ja4"])]
     from: Option<PathBuf>,
 }
 
@@ -92,6 +95,15 @@ pub struct BlockArgs {
     /// Also if it would have hit many of the browsers seen lately
     #[arg(long)]
     force: bool,
+    /// Only so many new connections: 10/s, 100/m, or 10/s:50 for 50 at once
+    #[arg(long, value_name = "RATE", conflicts_with_all = ["observe", "from"])]
+    limit: Option<RateLimit>,
+    /// Count what it would drop, and drop nothing
+    #[arg(long, conflicts_with = "from")]
+    observe: bool,
+    /// For programs: holds in mode enforce only, for a day at most, and isn't kept over a restart
+    #[arg(long, conflicts_with_all = ["from", "commit_confirm", "force"])]
+    automatic: bool,
     /// Leave out the lines of a list that are wrong or never blocked, rather than refuse all
     #[arg(long, requires = "from")]
     skip_bad: bool,
@@ -152,7 +164,8 @@ impl Target {
 
 fn subject(source: Option<&str>, ja4: Option<&str>) -> Result<Subject, Failure> {
     let subject = match (source, ja4) {
-        (_, Some(ja4)) => Subject::ja4(ja4),
+        (Some(source), Some(ja4)) => Subject::pair(source, ja4),
+        (None, Some(ja4)) => Subject::ja4(ja4),
         (source, None) => Subject::source(source.unwrap_or_default()),
     };
     subject.map_err(|error| wrong(&error))
@@ -182,14 +195,20 @@ fn wrong(error: &SubjectError) -> Failure {
 /// # Errors
 /// When the arguments are wrong, or the daemon doesn't do it.
 pub fn block(args: &BlockArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let BlockArgs { target, ttl: time, commit_confirm, force, skip_bad, control } = args;
+    let BlockArgs { target, ttl: time, commit_confirm, force, limit, observe, automatic, skip_bad, control } = args;
     let (list, ttl) = (List::Block, ttl(time)?);
     let care = Care { force: *force, confirm_within_s: *commit_confirm, ssh_client: ssh_client() };
     if let Some(from) = &target.from {
         return bulk::load(Bulk { from, list, ttl, care, skip_bad: *skip_bad }, control, out);
     }
     let subject = subject(target.source.as_deref(), target.ja4.as_deref())?;
-    change(&Request::Block { subject, ttl, care }, control, out)
+    let measure = match limit {
+        Some(rate) => Measure::RateLimit(*rate),
+        None if *observe => Measure::Observe,
+        None => Measure::Block,
+    };
+    let terms = Terms { measure, automatic: *automatic };
+    change(&Request::Block { subject, ttl, care, terms }, control, out)
 }
 
 /// Allows.
@@ -262,6 +281,10 @@ fn describe(changed: &Changed, suffix: &str) -> String {
     let first = match (action, left) {
         (Change::Blocked, Some(left)) => format!("blocked {subject} until {until} ({left})"),
         (Change::Blocked, None) => format!("blocked {subject} forever"),
+        (Change::Limited, Some(left)) => format!("limited new connections of {subject} until {until} ({left})"),
+        (Change::Limited, None) => format!("limited new connections of {subject} forever"),
+        (Change::Observed, Some(left)) => format!("observed {subject} until {until} ({left}): counted, not dropped"),
+        (Change::Observed, None) => format!("observed {subject} forever: counted, not dropped"),
         (Change::Allowed, Some(left)) => format!("allowed {subject} until {until} ({left})"),
         (Change::Allowed, None) => format!("allowed {subject} forever"),
         (Change::Unblocked, Some(left)) => format!("unblocked {subject}, {left} before its end"),

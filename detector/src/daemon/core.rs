@@ -12,10 +12,12 @@ use std::{
     },
 };
 
-use detector_common::verdict::Action as KernelAction;
+use detector_common::{key::Keys, verdict::Action as KernelAction};
 use ipnet::IpNet;
 use lru::LruCache;
 use tracing::error;
+
+mod terms;
 
 use crate::{
     admin::protocol::{
@@ -34,6 +36,7 @@ use crate::{
         families,
         rules::{Decision, ListedRule, Origin},
         subject::Subject,
+        terms::Terms,
         ttl::Ttl,
     },
     telemetry::{Metrics, logs::Limited, metrics::VerdictKind},
@@ -63,7 +66,7 @@ pub(super) struct Line {
 
 struct Seen {
     /// Of the latest hello.
-    key: u64,
+    keys: Keys,
     /// `None` if it is longer than any that is read.
     ja4_r: Option<Ja4Raw>,
     /// It is a browser's.
@@ -237,6 +240,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Allow, counts.allow),
             (VerdictKind::Connection, counts.connection),
             (VerdictKind::Ja4, counts.ja4),
+            (VerdictKind::Pair, counts.pair),
             (VerdictKind::Automatic, counts.automatic),
         ] {
             metrics.set_verdicts(kind, count as u64);
@@ -278,7 +282,7 @@ impl<M: VerdictMaps> Core<M> {
     pub(super) fn request(&mut self, request: Request) -> Response {
         let now = monotonic();
         let changed = match request {
-            Request::Block { subject, ttl, .. } => self.verdicts.block(subject, ttl, now),
+            Request::Block { subject, ttl, terms, .. } => self.verdicts.block(subject, ttl, terms, now),
             Request::Allow { subject, ttl } => self.verdicts.allow(subject, ttl, now),
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
@@ -413,7 +417,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn remember(&mut self, hello: &Hello, now: Timestamp) {
         let Fingerprint { ja4, ja4_r, .. } = &hello.fingerprint;
         let fresh = || Seen {
-            key: 0,
+            keys: Keys::default(),
             ja4_r: ja4_r.parse().ok(),
             browser: families::find(*ja4).is_some(),
             hellos: 0,
@@ -424,7 +428,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         if seen.browser {
             self.browsers.note(*ja4, hello.flow.source.ip(), now);
         }
-        seen.key = hello.fingerprint.keys.key;
+        seen.keys = hello.fingerprint.keys;
         seen.hellos += 1;
         seen.last_seen = now;
         if hello.fingerprint.server_name != seen.last_server_name {
@@ -432,20 +436,26 @@ impl<M: VerdictMaps> Verdicts<M> {
         }
     }
 
-    fn block(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
+    fn block(&mut self, subject: Subject, ttl: Ttl, terms: Terms, now: Timestamp) -> Result<Response, Error> {
+        if !terms.is_default() || matches!(subject, Subject::Pair(..)) {
+            return self.order(subject, ttl, terms, now);
+        }
         let until = end(ttl, now);
         let mut note = None;
         match &subject {
             Subject::Address(address) => self.enforcer.block_address(*address, until)?,
             Subject::Prefix(prefix) => self.enforcer.block_prefix(*prefix, until)?,
-            Subject::Ja4Raw(raw) => self.enforcer.block_ja4(raw.ja4(), Some(raw.key(self.enforcer.seeds())), until)?,
+            Subject::Ja4Raw(raw) => {
+                self.enforcer.block_ja4(raw.ja4(), Some(raw.keys(self.enforcer.seeds()).key), until)?
+            }
             Subject::Ja4(ja4) => {
-                let key = self.seen.peek(ja4).map(|seen| seen.key);
+                let key = self.seen.peek(ja4).map(|seen| seen.keys.key);
                 self.enforcer.block_ja4(*ja4, key, until)?;
                 if key.is_none() {
                     note = Some("this host hasn't seen it lately: it arms at first sighting".to_owned());
                 }
             }
+            Subject::Pair(..) => return Ok(Response::NotFound),
         }
         Ok(Response::Changed(Changed { note, ..Changed::new(Change::Blocked, subject, ttl, wall()) }))
     }
@@ -458,28 +468,32 @@ impl<M: VerdictMaps> Verdicts<M> {
 
     fn unblock(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
         let subject = subject.short();
-        let left = self.remaining(&subject, now);
+        let (left, terms) = (self.remaining(&subject, now), self.terms(&subject));
         let found = match &subject {
             Subject::Address(address) => self.enforcer.remove(&Slot::Address(*address))?,
             Subject::Prefix(prefix) => self.enforcer.remove(&Slot::Prefix(*prefix))?,
             Subject::Ja4(ja4) => self.enforcer.unblock_ja4(*ja4)?,
             Subject::Ja4Raw(raw) => self.enforcer.unblock_ja4(raw.ja4())?,
+            Subject::Pair(..) => match self.slot_of(&subject) {
+                Some(slot) => self.enforcer.remove(&slot)?,
+                None => false,
+            },
         };
-        Ok(self.taken_back(found, Change::Unblocked, subject, left))
+        Ok(self.taken_back(found, Change::Unblocked, subject, (left, terms)))
     }
 
     fn unallow(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
         let Some(prefix) = subject.as_prefix() else { return Ok(Response::NotFound) };
         let left = self.enforcer.until(&Slot::Allow(prefix)).map_or(Ttl::Forever, |until| remaining(until, now));
         let found = self.enforcer.remove(&Slot::Allow(prefix))?;
-        Ok(self.taken_back(found, Change::Unallowed, subject, left))
+        Ok(self.taken_back(found, Change::Unallowed, subject, (left, Terms::default())))
     }
 
-    fn taken_back(&self, found: bool, change: Change, subject: Subject, left: Ttl) -> Response {
+    fn taken_back(&self, found: bool, change: Change, subject: Subject, (left, terms): (Ttl, Terms)) -> Response {
         if !found {
             return Response::NotFound;
         }
-        Response::Changed(Changed::new(change, subject, left, wall()))
+        Response::Changed(Changed::on(change, subject, terms, left, wall()))
     }
 
     /// What was left of a block: the undo of taking it back restores just that.
@@ -487,8 +501,11 @@ impl<M: VerdictMaps> Verdicts<M> {
         let until = match subject {
             Subject::Address(address) => self.enforcer.until(&Slot::Address(*address)),
             Subject::Prefix(prefix) => self.enforcer.until(&Slot::Prefix(*prefix)),
-            ja4 => {
-                let ja4 = ja4.as_ja4();
+            subject => {
+                if let Some(until) = self.slot_of(subject).and_then(|slot| self.enforcer.until(&slot)) {
+                    return remaining(until, now);
+                }
+                let ja4 = subject.as_ja4();
                 self.enforcer.rules().iter().find(|rule| Some(rule.ja4) == ja4).map(|rule| rule.until)
             }
         };
@@ -497,16 +514,14 @@ impl<M: VerdictMaps> Verdicts<M> {
 
     fn list(&self, skip: usize, now: Timestamp) -> Response {
         let verdicts = self.enforcer.list().filter_map(|listed| {
+            let pair = |prefix| Some(Subject::Pair(prefix, Box::new(Subject::Ja4(listed.ja4?))));
             let (subject, allow) = match listed.slot {
                 Slot::Address(address) => (Subject::Address(address), false),
                 Slot::Prefix(prefix) => (Subject::from(prefix), false),
                 Slot::Allow(prefix) => (Subject::from(prefix), true),
-                Slot::Connection { .. }
-                | Slot::NeverBlock(_)
-                | Slot::Fingerprint(_)
-                | Slot::Stable(_)
-                | Slot::Pair(..)
-                | Slot::StablePair(..) => return None,
+                Slot::Fingerprint(_) | Slot::Stable(_) => (Subject::Ja4(listed.ja4?), false),
+                Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => (pair(prefix)?, false),
+                Slot::Connection { .. } | Slot::NeverBlock(_) => return None,
             };
             Some(((subject, allow, false), Row::Verdict(listed)))
         });

@@ -29,6 +29,7 @@ use crate::{
         families,
         never_block::{Effect, NeverBlock, Spared, Why},
         subject::Subject,
+        terms::{Measure, Terms},
         ttl::Ttl,
     },
     telemetry::Metrics,
@@ -240,9 +241,9 @@ impl Orders {
         let mut state = self.state();
         let state = &mut *state;
         let answered = match request {
-            Request::Block { subject, ttl, care } => {
+            Request::Block { subject, ttl, care, terms } => {
                 self.note_caller(state, &care, peer);
-                self.block(state, subject, ttl, &care)
+                self.block(state, subject, ttl, &care, terms)
             }
             Request::Load(load) => {
                 self.note_caller(state, &load.care, peer);
@@ -277,7 +278,14 @@ impl Orders {
         Err(Box::new(Response::Refused { reason, hint }))
     }
 
-    fn block(&self, state: &mut State, subject: Subject, ttl: Ttl, care: &Care) -> Result<Response, Refusal> {
+    fn block(
+        &self,
+        state: &mut State,
+        subject: Subject,
+        ttl: Ttl,
+        care: &Care,
+        terms: Terms,
+    ) -> Result<Response, Refusal> {
         let mut notes = Vec::new();
         if let Some(prefix) = subject.as_prefix() {
             match state.never_block.effect(prefix) {
@@ -288,10 +296,18 @@ impl Orders {
                 }
             }
         }
-        let mut targets = Targets::default();
-        aim(&mut targets, &subject);
-        notes.extend(self.browsers(&targets, care)?);
-        let order = Request::Block { subject: self.known(subject), ttl, care: Care::default() };
+        if terms.measure != Measure::Observe {
+            let mut targets = Targets::default();
+            aim(&mut targets, &subject);
+            notes.extend(self.browsers(&targets, care)?);
+        }
+        let order = Request::Block { subject: self.known(subject), ttl, care: Care::default(), terms };
+        if terms.automatic {
+            // Nobody's order: it isn't kept.
+            let mut response = self.engine.request(order);
+            note(&mut response, notes);
+            return Ok(response);
+        }
         let now = until_confirmed(&order, care);
         if let Some(seconds) = care.confirm_within_s {
             let within = Ttl::For(Duration::from_secs(seconds.into()));
@@ -305,9 +321,14 @@ impl Orders {
 
     /// The subject with its JA4_r, if this host knows that: with it the kernel needs no first sighting.
     fn known(&self, subject: Subject) -> Subject {
-        let Subject::Ja4(ja4) = subject else { return subject };
-        let shipped = families::find(ja4).map(|known| known.ja4_r.clone());
-        shipped.or_else(|| self.engine.raw(ja4)).map_or(subject, Subject::Ja4Raw)
+        match subject {
+            Subject::Ja4(ja4) => {
+                let shipped = families::find(ja4).map(|known| known.ja4_r.clone());
+                shipped.or_else(|| self.engine.raw(ja4)).map_or(subject, Subject::Ja4Raw)
+            }
+            Subject::Pair(place, fingerprint) => Subject::Pair(place, Box::new(self.known(*fingerprint))),
+            other => other,
+        }
     }
 
     /// Whether these would hit too many browsers, and if that was forced, the note about it.
@@ -378,7 +399,7 @@ impl Orders {
         let Some(subject) = request.subject().cloned() else { return response };
         let order = match &request {
             Request::Unallow { .. } => Request::Allow { subject, ttl: Ttl::Forever },
-            _ => Request::Block { subject, ttl: Ttl::Forever, care: Care::default() },
+            _ => block(subject, Ttl::Forever),
         };
         if matches!(response, Response::Changed(_) | Response::NotFound) {
             let key = order.key();
@@ -430,7 +451,7 @@ impl Orders {
                         Some(Effect::Whole) | None => {}
                     }
                     aim(&mut targets, &subject);
-                    Request::Block { subject: self.known(subject), ttl, care: Care::default() }
+                    block(self.known(subject), ttl)
                 }
             };
             orders.insert(order.key(), order);
@@ -531,10 +552,15 @@ impl Orders {
 fn request(kept: &Kept<Request>, now: Timestamp) -> Request {
     let left = kept.until.map_or(Ttl::Forever, |until| Ttl::For(until.since(now)));
     match kept.order.clone() {
-        Request::Block { subject, care, .. } => Request::Block { subject, ttl: left, care },
+        Request::Block { subject, care, terms, .. } => Request::Block { subject, ttl: left, care, terms },
         Request::Allow { subject, .. } => Request::Allow { subject, ttl: left },
         other => other,
     }
+}
+
+/// A plain one.
+fn block(subject: Subject, ttl: Ttl) -> Request {
+    Request::Block { subject, ttl, care: Care::default(), terms: Terms::default() }
 }
 
 fn lasts(order: &Request) -> Option<Duration> {
@@ -565,6 +591,10 @@ fn forget_unconfirmed(state: &mut State, keys: &HashSet<String>) {
 }
 
 fn aim(targets: &mut Targets, subject: &Subject) {
+    // A fingerprint from one place is never a crowd's.
+    if matches!(subject, Subject::Pair(..)) {
+        return;
+    }
     if let Some(ja4) = subject.as_ja4() {
         targets.add_ja4(ja4);
     }

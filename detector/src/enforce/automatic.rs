@@ -6,16 +6,17 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroUsize, time::Duration}
 
 use detector_common::{
     key::Keys,
-    verdict::{Action, ORIGIN_AUTOMATIC, Rate, Verdict},
+    verdict::{Action, ORIGIN_AUTOMATIC, Verdict},
 };
 use ipnet::IpNet;
 use lru::LruCache;
 
-use super::{Enforcer, Entry};
+use super::{Enforcer, Entry, kernel_rate};
 use crate::{
     clock::Timestamp,
+    fingerprint::Ja4,
     kernel::{Error, Slot, VerdictMaps},
-    policy::rules::Origin,
+    policy::{rules::Origin, terms::RateLimit},
 };
 
 /// The longest an automatic verdict lasts (threats.md T49).
@@ -29,7 +30,9 @@ pub struct Automatic {
     /// Why: a `REASON_*`.
     pub reason: u8,
     /// Of [`Action::RateLimit`]: how fast new connections may come.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
+    /// Of a fingerprint's slot: whose it is.
+    pub ja4: Option<Ja4>,
     /// For how long; [`AUTOMATIC_TTL_MAX`] at most.
     pub ttl: Duration,
 }
@@ -137,7 +140,7 @@ impl<M: VerdictMaps> Enforcer<M> {
         }
         let expires_at = now.plus(verdict.ttl.min(AUTOMATIC_TTL_MAX)).as_nanos();
         if let Some(rate) = verdict.rate {
-            self.maps.set_rate(&slot, rate)?;
+            self.maps.set_rate(&slot, kernel_rate(rate))?;
         }
         let entry = Entry {
             action: verdict.action,
@@ -146,7 +149,8 @@ impl<M: VerdictMaps> Enforcer<M> {
             rate: verdict.rate,
             expires_at,
             id: 0,
-            ja4: None,
+            ja4: verdict.ja4,
+            by_rule: false,
         };
         self.install(slot, Verdict::new(verdict.action, ORIGIN_AUTOMATIC, verdict.reason, expires_at), entry)?;
         Ok(Placed::InForce)
@@ -158,7 +162,8 @@ impl<M: VerdictMaps> Enforcer<M> {
         if let Some(entry) = self.entries.get(&slot) {
             let expires_at = Timestamp::from_nanos(entry.expires_at);
             let ttl = expires_at.since(now);
-            let verdict = Automatic { action: entry.action, reason: entry.reason, rate: entry.rate, ttl };
+            let verdict =
+                Automatic { action: entry.action, reason: entry.reason, rate: entry.rate, ja4: entry.ja4, ttl };
             self.automatics.evicted.put(slot, Evicted { verdict, expires_at });
         }
         self.automatics.evictions += 1;

@@ -25,7 +25,10 @@ use crate::{
     clock::Timestamp,
     fingerprint::Ja4,
     kernel::{Error, Slot, VerdictMaps},
-    policy::rules::{Decision, Origin, Rules},
+    policy::{
+        rules::{Decision, Origin, Rules},
+        terms::RateLimit,
+    },
 };
 
 pub mod automatic;
@@ -61,6 +64,8 @@ pub const CONNECTION_VERDICT_MAX: Duration = Duration::from_secs(3600);
 pub struct Listed {
     /// Where it stands.
     pub slot: Slot,
+    /// Of the fingerprint it is about.
+    pub ja4: Option<Ja4>,
     /// What it does.
     pub action: Action,
     /// Who wanted it.
@@ -75,12 +80,14 @@ struct Entry {
     origin: Origin,
     /// A `REASON_*`.
     reason: u8,
-    rate: Option<Rate>,
+    rate: Option<RateLimit>,
     expires_at: u64,
     /// Tells entries with one expiry apart.
     id: u64,
-    /// The rule that a connection's verdict came from.
+    /// Of the fingerprint it is about, or whose rule it came from.
     ja4: Option<Ja4>,
+    /// It came from a rule on that, and isn't told by itself.
+    by_rule: bool,
 }
 
 type Expiry = BTreeMap<(u64, u64), Slot>;
@@ -98,6 +105,8 @@ pub struct Counts {
     pub connection: usize,
     /// On JA4 values.
     pub ja4: usize,
+    /// On fingerprints from one place.
+    pub pair: usize,
     /// Automatic ones, on whatever.
     pub automatic: usize,
 }
@@ -110,9 +119,8 @@ impl Counts {
             Slot::Prefix(_) => Some(&mut self.prefix),
             Slot::Allow(_) => Some(&mut self.allow),
             Slot::Connection { .. } => Some(&mut self.connection),
-            Slot::NeverBlock(_) | Slot::Fingerprint(_) | Slot::Stable(_) | Slot::Pair(..) | Slot::StablePair(..) => {
-                None
-            }
+            Slot::Pair(..) => Some(&mut self.pair),
+            Slot::NeverBlock(_) | Slot::Fingerprint(_) | Slot::Stable(_) | Slot::StablePair(..) => None,
         }
     }
 }
@@ -148,6 +156,12 @@ fn expires_at(until: Option<Timestamp>) -> u64 {
 
 fn until(expires_at: u64) -> Option<Timestamp> {
     (expires_at != FOREVER).then(|| Timestamp::from_nanos(expires_at))
+}
+
+/// A rate as the kernel counts it.
+fn kernel_rate(limit: RateLimit) -> Rate {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Rate { due_at: 0, interval_ns: nanos(limit.interval()), tolerance_ns: nanos(limit.tolerance()) }
 }
 
 impl<M: VerdictMaps> Enforcer<M> {
@@ -263,6 +277,30 @@ impl<M: VerdictMaps> Enforcer<M> {
         }
     }
 
+    /// Puts in force what an operator wants of a slot other than to block it; or of a fingerprint from one place.
+    ///
+    /// # Errors
+    /// If the table is full, or that of rates.
+    pub fn order(
+        &mut self,
+        slot: Slot,
+        (action, rate): (Action, Option<RateLimit>),
+        ja4: Option<Ja4>,
+        until: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        self.check_room(&slot)?;
+        if let (Some(ja4), Slot::Fingerprint(_)) = (ja4, slot) {
+            // One thing is done with one fingerprint.
+            self.unblock_ja4(ja4)?;
+        }
+        if let Some(rate) = rate {
+            self.maps.set_rate(&slot, kernel_rate(rate))?;
+        }
+        let (origin, reason, expires_at) = (Origin::Operator, REASON_COMMAND, expires_at(until));
+        let entry = Entry { action, origin, reason, rate, expires_at, id: 0, ja4, by_rule: false };
+        self.install(slot, Verdict::new(action, ORIGIN_OPERATOR, reason, expires_at), entry)
+    }
+
     /// Makes these what no verdict reaches. What doesn't fit is left out, the rest holds.
     ///
     /// # Errors
@@ -301,13 +339,25 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// # Errors
     /// The maps'.
     pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
-        let found = self.rules.unblock(ja4);
-        let operators = |slot: &&Slot| self.entries.get(slot).is_some_and(|entry| entry.origin == Origin::Operator);
-        let of_it: Vec<Slot> = self.by_ja4.get(&ja4).into_iter().flatten().filter(operators).copied().collect();
+        let mut found = self.rules.unblock(ja4);
+        let configured = |slot: &&Slot| self.entries.get(slot).is_some_and(|entry| entry.origin == Origin::Rule);
+        let paired = |slot: &&Slot| matches!(slot, Slot::Pair(..) | Slot::StablePair(..));
+        let all = self.by_ja4.get(&ja4).into_iter().flatten();
+        let of_it: Vec<Slot> = all.filter(|slot| !configured(slot) && !paired(slot)).copied().collect();
         for slot in of_it {
+            found |= self.entries.get(&slot).is_some_and(|entry| !entry.by_rule);
             self.remove(&slot)?;
         }
         Ok(found)
+    }
+
+    /// The slots of a fingerprint from one place, and of the fingerprint alone: verdicts of their own, not of a rule.
+    pub fn slots_of(&self, ja4: Ja4, unit: Option<IpNet>) -> impl Iterator<Item = Slot> + '_ {
+        let slots = self.by_ja4.get(&ja4).into_iter().flatten().copied();
+        slots.filter(move |slot| match slot {
+            Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => unit == Some(*prefix),
+            slot => unit.is_none() && self.entries.get(slot).is_some_and(|entry| !entry.by_rule),
+        })
     }
 
     /// Judges the hello of a connection, and all others with its key; a block is in force when this returns.
@@ -369,14 +419,19 @@ impl<M: VerdictMaps> Enforcer<M> {
 
     /// Every verdict but those that come of rules: on connections, and on fingerprints.
     pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
-        self.entries.iter().filter(|(slot, _)| !matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_))).map(
-            |(slot, entry)| Listed {
-                slot: *slot,
-                action: entry.action,
-                origin: entry.origin,
-                until: until(entry.expires_at),
-            },
-        )
+        self.entries.iter().filter(|(_, entry)| !entry.by_rule).map(|(slot, entry)| Listed {
+            slot: *slot,
+            ja4: entry.ja4,
+            action: entry.action,
+            origin: entry.origin,
+            until: until(entry.expires_at),
+        })
+    }
+
+    /// What a verdict does, and in whose name.
+    #[must_use]
+    pub fn told(&self, slot: &Slot) -> Option<(Action, Option<RateLimit>, Origin)> {
+        self.entries.get(slot).map(|entry| (entry.action, entry.rate, entry.origin))
     }
 
     /// Packets that a verdict decided.
@@ -414,18 +469,22 @@ impl<M: VerdictMaps> Enforcer<M> {
             Origin::Rule => (ORIGIN_RULE, REASON_DENY_JA4),
             Origin::Automatic => (ORIGIN_AUTOMATIC, REASON_NONE),
         };
+        self.check_room(&slot)?;
+        let entry = Entry { action, origin, reason, rate: None, expires_at, id: 0, ja4, by_rule: ja4.is_some() };
+        self.install(slot, Verdict::new(action, origin_code, reason, expires_at), entry)
+    }
+
+    /// Whether an operator may have one more of a kind.
+    fn check_room(&self, slot: &Slot) -> Result<(), Error> {
         let (used, most) = match slot {
             Slot::Address(_) => (self.counts.address, self.limits.addresses),
             Slot::Prefix(_) => (self.counts.prefix, self.limits.prefixes),
+            Slot::Pair(..) => (self.counts.pair, self.limits.ja4_rules),
             // The kernel's tables have as many entries as the configuration says.
             _ => (0, usize::MAX),
         };
-        let replaces = self.entries.get(&slot).is_some_and(|old| old.origin != Origin::Automatic);
-        if used >= most && !replaces {
-            return Err(Error::Full(slot.table()));
-        }
-        let entry = Entry { action, origin, reason, rate: None, expires_at, id: 0, ja4 };
-        self.install(slot, Verdict::new(action, origin_code, reason, expires_at), entry)
+        let replaces = self.entries.get(slot).is_some_and(|old| old.origin != Origin::Automatic);
+        if used >= most && !replaces { Err(Error::Full(slot.table())) } else { Ok(()) }
     }
 
     /// Into the maps, then into the books.

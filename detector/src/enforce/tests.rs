@@ -152,7 +152,7 @@ fn a_fingerprint_is_armed_at_once_if_it_was_seen_and_at_first_sighting_otherwise
 }
 
 fn block_for(seconds: u64) -> Automatic {
-    Automatic { action: Action::Block, reason: 3, rate: None, ttl: Duration::from_secs(seconds) }
+    Automatic { action: Action::Block, reason: 3, rate: None, ja4: None, ttl: Duration::from_secs(seconds) }
 }
 
 #[test]

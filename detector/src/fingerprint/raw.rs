@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use detector_common::key::{Seeds, Sums, extension, is_grease, is_named_in_head};
+use detector_common::key::{Keys, Seeds, Sums, extension, is_grease, is_named_in_head};
 
 use super::digits::{List, Text};
 use super::ja4::{HEAD, Ja4, Raw, version_named};
@@ -57,10 +57,10 @@ impl Ja4Raw {
         Raw { text: Text::from_slice(self.0.as_bytes()), ciphers_end }.ja4()
     }
 
-    /// The [`detector_common::key::Keys::key`] of every hello that has it; 0, which is nobody's, for none.
+    /// The keys of every hello that has it; 0, which are nobody's, for none.
     #[must_use]
-    pub fn key(&self, seeds: &Seeds) -> u64 {
-        let Ok(said) = read(&self.0) else { return 0 };
+    pub fn keys(&self, seeds: &Seeds) -> Keys {
+        let Ok(said) = read(&self.0) else { return Keys::default() };
         let mut sums = Sums::new(seeds);
         said.ciphers.iter().for_each(|code| sums.cipher(seeds, *code));
         said.extensions.iter().for_each(|code| sums.extension(seeds, *code));
@@ -72,7 +72,7 @@ impl Ja4Raw {
         }
         (0..named).for_each(|_| sums.extension(seeds, extension::ALPN));
         said.signatures.iter().for_each(|code| sums.signature(*code));
-        sums.keys(seeds, said.letter, said.version, said.alpn).key
+        sums.keys(seeds, said.letter, said.version, said.alpn)
     }
 }
 

@@ -5,4 +5,5 @@ pub mod families;
 pub mod never_block;
 pub mod rules;
 pub mod subject;
+pub mod terms;
 pub mod ttl;

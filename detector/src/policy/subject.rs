@@ -14,6 +14,9 @@ use crate::fingerprint::{Ja4, Ja4Raw, ja4::NotJa4, raw::NotJa4Raw};
 /// Bits that the IPv4-mapped form (RFC 4291 section 2.5.5.2) puts before an IPv4 prefix.
 const MAPPED_BITS: u8 = 96;
 
+/// Bits of the IPv6 prefix within which a client can choose any address (threats.md T45).
+const UNIT_BITS: u8 = 64;
+
 /// What a verdict is about. One thing has one form: `192.0.2.7/32` is the address, and `::ffff:192.0.2.7` is IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -26,6 +29,8 @@ pub enum Subject {
     Ja4(Ja4),
     /// The same by JA4_r, which says more: the kernel's key of it can be computed before one was seen.
     Ja4Raw(Ja4Raw),
+    /// Clients with a JA4 value (one of the two above) from one IPv4 address or IPv6 /64: `192.0.2.7+t13d...`.
+    Pair(IpNet, Box<Subject>),
 }
 
 /// A text that names nothing. `Display` is one line: what is wrong and what to type instead.
@@ -99,12 +104,42 @@ impl Subject {
         })
     }
 
+    /// Clients with a JA4 value, or a JA4_r, from one place: an IPv4 address, an IPv6 /64 or any address in it.
+    ///
+    /// # Errors
+    /// When the first is no such place, or the second no JA4 value.
+    pub fn pair(source: &str, ja4: &str) -> Result<Self, SubjectError> {
+        let unit = match Self::source(source)? {
+            Subject::Address(address @ IpAddr::V4(_)) => Some(IpNet::from(address)),
+            Subject::Address(address @ IpAddr::V6(_)) => IpNet::new(address, UNIT_BITS).ok().map(|unit| unit.trunc()),
+            Subject::Prefix(prefix @ IpNet::V6(_)) if prefix.prefix_len() == UNIT_BITS => Some(prefix),
+            _ => None,
+        };
+        let Some(unit) = unit else {
+            let reason = format!("`{source}` is more than one place");
+            let hint = "with `--ja4`, type an IPv4 address or an IPv6 /64".to_owned();
+            return Err(refuse(source, (0..source.len(), reason, hint)));
+        };
+        Ok(Subject::Pair(unit, Box::new(Self::ja4(ja4)?)))
+    }
+
     /// The JA4 value of those that have one.
     #[must_use]
     pub fn as_ja4(&self) -> Option<Ja4> {
         match self {
             Subject::Ja4(ja4) => Some(*ja4),
             Subject::Ja4Raw(raw) => Some(raw.ja4()),
+            Subject::Pair(_, fingerprint) => fingerprint.as_ja4(),
+            Subject::Address(_) | Subject::Prefix(_) => None,
+        }
+    }
+
+    /// What it says of a fingerprint, if it does: a JA4 value or a JA4_r.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&Subject> {
+        match self {
+            Subject::Ja4(_) | Subject::Ja4Raw(_) => Some(self),
+            Subject::Pair(_, fingerprint) => Some(fingerprint),
             Subject::Address(_) | Subject::Prefix(_) => None,
         }
     }
@@ -114,7 +149,7 @@ impl Subject {
     pub fn as_prefix(&self) -> Option<IpNet> {
         match self {
             Subject::Address(address) => Some(IpNet::from(*address)),
-            Subject::Prefix(prefix) => Some(*prefix),
+            Subject::Prefix(prefix) | Subject::Pair(prefix, _) => Some(*prefix),
             Subject::Ja4(_) | Subject::Ja4Raw(_) => None,
         }
     }
@@ -124,6 +159,7 @@ impl Subject {
     pub fn short(self) -> Self {
         match self {
             Subject::Ja4Raw(raw) => Subject::Ja4(raw.ja4()),
+            Subject::Pair(prefix, fingerprint) => Subject::Pair(prefix, Box::new(fingerprint.short())),
             other => other,
         }
     }
@@ -219,6 +255,8 @@ impl fmt::Display for Subject {
             Subject::Prefix(net) => net.fmt(out),
             Subject::Ja4(ja4) => write!(out, "{ja4}"),
             Subject::Ja4Raw(raw) => write!(out, "{raw}"),
+            Subject::Pair(IpNet::V4(prefix), fingerprint) => write!(out, "{}+{fingerprint}", prefix.addr()),
+            Subject::Pair(prefix, fingerprint) => write!(out, "{prefix}+{fingerprint}"),
         }
     }
 }
@@ -228,7 +266,11 @@ impl FromStr for Subject {
     type Err = SubjectError;
 
     fn from_str(text: &str) -> Result<Self, SubjectError> {
-        if text.contains('_') { Self::ja4(text) } else { Self::source(text) }
+        match text.split_once('+') {
+            Some((source, ja4)) => Self::pair(source, ja4),
+            None if text.contains('_') => Self::ja4(text),
+            None => Self::source(text),
+        }
     }
 }
 
@@ -263,6 +305,22 @@ mod tests {
         same("0.0.0.0/0", "0.0.0.0/0");
         same("2000::/3", "2000::/3");
         assert_eq!(JA4.parse::<Subject>(), Ok(Subject::Ja4(JA4.parse().unwrap())));
+    }
+
+    #[test]
+    fn a_place_and_a_fingerprint_are_one_subject() {
+        let pair = |source: &str| Subject::pair(source, JA4).map(|pair| pair.to_string());
+        assert_eq!(pair("192.0.2.7"), Ok(format!("192.0.2.7+{JA4}")));
+        for inside in ["2001:db8:0:5::7", "2001:db8:0:5::/64"] {
+            assert_eq!(pair(inside), Ok(format!("2001:db8:0:5::/64+{JA4}")), "{inside}");
+        }
+        for text in [pair("192.0.2.7").unwrap(), pair("2001:db8::").unwrap()] {
+            assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
+        }
+        for more in ["192.0.2.0/24", "2001:db8::/48", "0.0.0.0/0"] {
+            assert!(pair(more).is_err_and(|error| error.to_string().contains("more than one place")), "{more}");
+        }
+        assert!(Subject::pair("192.0.2.7", "192.0.2.8").is_err());
     }
 
     #[test]

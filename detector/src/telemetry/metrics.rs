@@ -29,13 +29,16 @@ pub enum VerdictKind {
     Connection,
     /// On JA4 values.
     Ja4,
+    /// On JA4 values from one place.
+    Pair,
     /// Automatic ones, on whatever.
     Automatic,
 }
 
 impl VerdictKind {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4, Self::Automatic];
+    pub const ALL: &[Self] =
+        &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4, Self::Pair, Self::Automatic];
 
     /// The metric label.
     #[must_use]
@@ -46,6 +49,7 @@ impl VerdictKind {
             Self::Allow => "allow",
             Self::Connection => "connection",
             Self::Ja4 => "ja4",
+            Self::Pair => "pair",
             Self::Automatic => "automatic",
         }
     }

@@ -6,8 +6,12 @@ const JA4: &str = "t13d1516h2_8daaf6152771_e5627efa2ab1";
 
 #[test]
 fn requests_read_as_documented() {
-    let block =
-        Request::Block { subject: "192.0.2.7".parse().unwrap(), ttl: "1h".parse().unwrap(), care: Care::default() };
+    let block = Request::Block {
+        subject: "192.0.2.7".parse().unwrap(),
+        ttl: "1h".parse().unwrap(),
+        care: Care::default(),
+        terms: Terms::default(),
+    };
     let line = serde_json::to_string(&block).unwrap();
     assert_eq!(line, r#"{"verb":"block","subject":"192.0.2.7","ttl":"1h"}"#);
     assert_eq!(Request::decode(line.as_bytes()), Ok(block));
