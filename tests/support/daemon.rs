@@ -28,6 +28,11 @@ const METRICS_ADDRESS: &str = "127.0.0.1:9464";
 /// The control socket's name in the lab's directory.
 const CONTROL_SOCKET: &str = "control.sock";
 
+/// The file that says what its own clock is ahead.
+const CLOCK: &str = "clock";
+/// Debian's package `libfaketime`.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
 /// How to start the daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonOptions {
@@ -39,6 +44,8 @@ pub struct DaemonOptions {
     pub arguments: &'static [&'static str],
     /// The configuration file's text.
     pub config: &'static str,
+    /// Whether its wall clock is the one that [`set_clock`] sets, and not the machine's.
+    pub own_clock: bool,
 }
 
 /// A running daemon.
@@ -66,6 +73,10 @@ impl Daemon {
             command.args(["--xdp-mode", mode.argument()]);
         }
         command.args(options.arguments);
+        if options.own_clock {
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", lab.file(CLOCK));
+            command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start("detector run", &mut command)?;
         let events = Lines::collect(process.child().stdout.take().context("no pipe")?);
@@ -163,6 +174,17 @@ impl Daemon {
         self.process.signal(signal)?;
         self.process.wait(PATIENCE).with_context(|| self.log())
     }
+}
+
+/// Makes the daemon's own wall clock run so much ahead of the machine's (`+365d`) or behind it (`-365d`).
+///
+/// # Errors
+/// When libfaketime isn't installed.
+pub fn set_clock(lab: &Lab, ahead: &str) -> Result<()> {
+    if !Path::new(FAKETIME).exists() {
+        bail!("no `{FAKETIME}`: run `cargo xtask setup`");
+    }
+    Ok(fs::write(lab.file(CLOCK), ahead)?)
 }
 
 /// The control socket in this lab.

@@ -5,6 +5,8 @@
 //! meant for one lab.
 
 mod block;
+mod browsers;
+mod bulk;
 mod control;
 mod demo;
 mod expiry;
@@ -18,9 +20,11 @@ mod lab;
 mod lifecycle;
 mod live;
 mod matrix;
+mod never_block;
 mod quic;
 mod reset;
 mod scene;
 mod signature;
 mod silent;
+mod store;
 mod terms;

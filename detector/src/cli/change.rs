@@ -15,11 +15,10 @@ use crate::policy::ttl::Ttl;
 const BLOCK_EXAMPLES: &str = "\
 Examples:
   detector block 192.0.2.7
-  detector block 2001:db8::/48 --ttl 7d
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1 --ttl forever
   detector block 192.0.2.7 --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
   detector block 192.0.2.0/24 --limit 10/s
-  detector block 10.0.0.0/8 --commit-confirm 120     and `detector confirm` if you still get in
+  detector block 10.0.0.0/8 --commit-confirm 120   then `detector confirm`
   detector block --from feed.txt --ttl 1d";
 const ALLOW_EXAMPLES: &str = "\
 Examples:
@@ -60,10 +59,10 @@ pub struct Targets {
     /// IPv4 or IPv6 address, or prefix
     #[arg(value_name = "ADDRESS|CIDR")]
     source: Option<String>,
-    /// Clients whose ClientHello has this JA4 value (of that address only, if one is given)
+    /// Clients with this JA4 value, of that address if one is given
     #[arg(long, value_name = "JA4|JA4_R")]
     ja4: Option<String>,
-    /// A list: one of these on a line, and a TIME if it has its own; `-` is standard input
+    /// A list, a line each, with a TIME of its own if it has one; `-`: stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "ja4"])]
     from: Option<PathBuf>,
 }
@@ -75,7 +74,7 @@ pub struct Sources {
     /// IPv4 or IPv6 address, or prefix
     #[arg(value_name = "ADDRESS|CIDR")]
     source: Option<String>,
-    /// A list: one of these on a line, and a TIME if it has its own; `-` is standard input
+    /// A list, a line each, with a TIME of its own if it has one; `-`: stdin
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -89,22 +88,22 @@ pub struct BlockArgs {
     /// For how long: 90s, 1h, 7d or forever
     #[arg(long, value_name = "TIME", default_value = "1h")]
     ttl: String,
-    /// Take it back after so long, unless `detector confirm` comes before
+    /// It ends after so long, unless `detector confirm` comes before
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     commit_confirm: Option<u32>,
     /// Also if it would have hit many of the browsers seen lately
     #[arg(long)]
     force: bool,
-    /// Only so many new connections: 10/s, 100/m, or 10/s:50 for 50 at once
+    /// Drop only new connections beyond 10/s, 100/m; 10/s:50: 50 at once
     #[arg(long, value_name = "RATE", conflicts_with_all = ["observe", "from"])]
     limit: Option<RateLimit>,
     /// Count what it would drop, and drop nothing
     #[arg(long, conflicts_with = "from")]
     observe: bool,
-    /// For programs: holds in mode enforce only, for a day at most, and isn't kept over a restart
+    /// For programs: in mode enforce only, a day at most, not kept
     #[arg(long, conflicts_with_all = ["from", "commit_confirm", "force"])]
     automatic: bool,
-    /// Leave out the lines of a list that are wrong or never blocked, rather than refuse all
+    /// Leave out wrong and never-blocked lines, rather than refuse all
     #[arg(long, requires = "from")]
     skip_bad: bool,
     #[command(flatten)]
@@ -120,7 +119,7 @@ pub struct AllowArgs {
     /// For how long: 90s, 1h, 7d or forever
     #[arg(long, value_name = "TIME", default_value = "forever")]
     ttl: String,
-    /// Leave out the lines of a list that are wrong, rather than refuse all
+    /// Leave out wrong lines, rather than refuse all
     #[arg(long, requires = "from")]
     skip_bad: bool,
     #[command(flatten)]

@@ -10,6 +10,7 @@ use std::{
         Arc,
         mpsc::{SyncSender, TrySendError},
     },
+    time::Duration,
 };
 
 use detector_common::{key::Keys, verdict::Action as KernelAction};
@@ -196,8 +197,9 @@ impl<M: VerdictMaps> Core<M> {
     }
 
     /// Brings the metrics up to date.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&self, longest_pause: Duration) {
         let Verdicts { enforcer, metrics, tally, .. } = &self.verdicts;
+        metrics.set_longest_pause(longest_pause);
         metrics.set_pending(self.connections.pending());
         for (label, count) in Standing::LABELS.iter().zip(tally.standings) {
             metrics.standings.set(label, count);
@@ -665,7 +667,7 @@ mod tests {
             core.verdicts.outcome(&mut core.connections, came, long_ago);
         }
         core.ask(&mut sockets);
-        core.publish();
+        core.publish(Duration::ZERO);
         for found in Lookup::ALL {
             assert_eq!(metrics.lookups.value(found.label()), 1, "{}", found.label());
         }

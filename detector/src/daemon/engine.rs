@@ -163,6 +163,7 @@ impl Engine {
         let (mut full_rounds, mut forged_rounds) = (0, 0);
         let mut ticked = monotonic();
         let mut more = false;
+        let mut longest = Duration::ZERO;
         loop {
             if !more && let Err(error) = self.wait(waker) {
                 error!(%error, "the packet path can't wait for events; ending");
@@ -181,6 +182,7 @@ impl Engine {
                 error!(%error, "the packet path can't wait for events; ending");
                 return;
             }
+            let away = monotonic();
             for command in commands.try_iter() {
                 match command {
                     // Whoever asked may have given up.
@@ -199,17 +201,18 @@ impl Engine {
                     Command::Publish(reply) => {
                         // What the kernel counted as submitted is to be found among the received.
                         self.drain_all();
-                        self.core.publish();
+                        self.core.publish(longest);
                         let _ = reply.send(self.core.top());
                     }
                     Command::Stop => {
                         self.drain_all();
-                        self.core.publish();
+                        self.core.publish(longest);
                         return;
                     }
                 }
             }
             more |= self.tick(&mut ticked);
+            longest = longest.max(monotonic().since(away));
         }
     }
 

@@ -39,6 +39,8 @@ use crate::{
 const CALLERS: usize = 64;
 /// For how long after their last command.
 const CALLER_AGE: Duration = Duration::from_secs(86_400);
+/// Stored JA4 values without a JA4_r that are looked up in a second.
+const LOOKED_UP: usize = 64;
 /// Reasons, names and lines that one answer spells out.
 const TOLD: usize = 5;
 
@@ -66,6 +68,8 @@ struct State {
     never_block: NeverBlock,
     /// The last try to write failed.
     unwritten: bool,
+    /// How many stored JA4 values were looked up that had no JA4_r.
+    looked_up: usize,
 }
 
 /// Deals with what operators order.
@@ -116,6 +120,7 @@ impl Orders {
             callers: VecDeque::new(),
             never_block: NeverBlock::default(),
             unwritten: false,
+            looked_up: 0,
         };
         let orders = Self {
             engine,
@@ -159,6 +164,7 @@ impl Orders {
         let mut state = self.state();
         let now = Now::read();
         self.revert(&mut state, now.monotonic);
+        self.learn(&mut state, now);
         self.tend(&mut state, now);
         let callers = state.callers.len();
         state.callers.retain(|(_, seen)| now.monotonic.since(*seen) < CALLER_AGE);
@@ -177,6 +183,28 @@ impl Orders {
         }
         state.unwritten = failed;
         self.metrics.set_orders(state.store.len());
+    }
+
+    /// Of blocked JA4 values that have been seen since, the JA4_r goes to the disk: the next start needs no first sighting.
+    fn learn(&self, state: &mut State, now: Now) {
+        let unknown = |kept: &&Kept<Request>| matches!(kept.order.subject(), Some(Subject::Ja4(_)));
+        let waiting: Vec<&Kept<Request>> = state.store.iter().map(|(_, kept)| kept).filter(unknown).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let from = state.looked_up % waiting.len();
+        let some = waiting.iter().cycle().skip(from).take(LOOKED_UP.min(waiting.len()));
+        let known = some.filter_map(|kept| {
+            let subject = Subject::Ja4Raw(self.engine.raw(kept.order.subject()?.as_ja4()?)?);
+            let Request::Block { ttl, care, terms, .. } = kept.order.clone() else { return None };
+            Some(kept.of(Request::Block { subject, ttl, care, terms }))
+        });
+        let known: Vec<Kept<Request>> = known.collect();
+        state.looked_up = from + LOOKED_UP;
+        // A failure is tried again, and told, by `tend`.
+        if !known.is_empty() {
+            self.write(state, |store| store.put(known, now));
+        }
     }
 
     /// What nobody confirmed has ended by itself; what it stood in place of is put back.

@@ -99,6 +99,12 @@ impl<T> Kept<T> {
         Self { order, until: lasts.map(|lasts| now.plus(lasts)), lasts }
     }
 
+    /// The same with another order, for as long.
+    #[must_use]
+    pub fn of(&self, order: T) -> Self {
+        Self { order, until: self.until, lasts: self.lasts }
+    }
+
     fn live(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use detector_common::counter::Counter;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::counters::Counters;
 use super::logs;
@@ -175,6 +175,7 @@ pub struct Metrics {
     /// Entries that took themselves back, since nobody confirmed them.
     pub reverted: Counters,
     orders: IntGauge,
+    longest_pause: Gauge,
     never_block: IntGaugeVec,
     verdicts: IntGaugeVec,
     pending: IntGauge,
@@ -385,6 +386,11 @@ impl Metrics {
                 "detector_enforce_reverted_total",
                 "Entries that took themselves back, since nobody confirmed them in time.",
             ))?,
+            longest_pause: seconds(
+                &registry,
+                "detector_daemon_longest_pause_seconds",
+                "The longest time that packets waited for other work of the packet path.",
+            )?,
             orders: gauge(&registry, "detector_enforce_orders", "Operators' orders that are kept over restarts.")?,
             never_block: gauges(
                 &registry,
@@ -461,6 +467,11 @@ impl Metrics {
         self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// The longest that packets waited for other work of the packet path.
+    pub fn set_longest_pause(&self, pause: Duration) {
+        self.longest_pause.set(pause.as_secs_f64());
+    }
+
     /// How many operators' orders are kept.
     pub fn set_orders(&self, count: usize) {
         self.orders.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -527,6 +538,12 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prome
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
     let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    let gauge = Gauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
 }

@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -40,6 +40,11 @@ const NEEDS: [Need; 17] = [
         why: "builds SYNs of other systems",
     },
     Need { package: "bpftool", sign: "bpftool", why: "shows what is loaded" },
+    Need {
+        package: "libfaketime",
+        sign: "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+        why: "gives a daemon a wall clock of its own",
+    },
     Need { package: "procps", sign: "ps", why: "shows what is running" },
 ];
 
