@@ -251,7 +251,7 @@ mod tests {
         assert!(text.starts_with("error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json]"));
         let text = condensed(&["block"]);
         assert!(text.starts_with("error: the following required arguments were not provided: "), "{text}");
-        for args in [&["block", "1.1.1.1", "--ja4", "x"][..], &["allow"], &["unblock", "a", "b"], &["list", "x"]] {
+        for args in [&["block", "1.1.1.1", "--from", "x"][..], &["allow"], &["unblock", "a", "b"], &["list", "x"]] {
             assert!(condensed(args).lines().count() <= 3);
         }
     }
