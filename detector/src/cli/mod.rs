@@ -1,6 +1,7 @@
 //! The command line: arguments in, one command run, an [`Exit`] out. An error is at most three lines on stderr: what
 //! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon.
 
+pub mod attach;
 pub mod change;
 pub mod client;
 mod figures;
@@ -44,6 +45,10 @@ pub struct Cli {
 pub enum Command {
     /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
     Run(run::RunArgs),
+    /// Load and pin the programs: what is in force holds while no daemon runs
+    Attach(attach::AttachArgs),
+    /// Take the programs off every interface, and remove what is pinned
+    Detach(attach::DetachArgs),
     /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
     /// Drop what an address, a prefix or the clients with a JA4 value send to a protected port
@@ -168,6 +173,8 @@ pub fn execute(command: Command) -> Exit {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let done = match &command {
         Command::Run(_) | Command::Fingerprint(_) => Ok(Exit::Done),
+        Command::Attach(args) => attach::attach(args, &mut out),
+        Command::Detach(args) => attach::detach(args, &mut out),
         Command::Block(args) => change::block(args, &mut out),
         Command::Allow(args) => change::allow(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),

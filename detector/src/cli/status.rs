@@ -98,7 +98,8 @@ fn interfaces(status: &Status) -> String {
     few(status.interfaces.iter().map(|interface| {
         let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
-        format!("{} {mode}{attached}", printable::line(&interface.name))
+        let pinned = if interface.pinned { " (pinned)" } else { "" };
+        format!("{} {mode}{pinned}{attached}", printable::line(&interface.name))
     }))
 }
 
@@ -227,7 +228,12 @@ mod tests {
             version: "0.1.0".to_owned(),
             pid: 1234,
             uptime_s: 11_520,
-            interfaces: vec![Interface { name: "eth0".to_owned(), xdp_mode: XdpMode::Native, attached: true }],
+            interfaces: vec![Interface {
+                name: "eth0".to_owned(),
+                xdp_mode: XdpMode::Native,
+                attached: true,
+                pinned: true,
+            }],
             ports: vec![443, 8443],
             kernel: counts([
                 ("packets", 12_345_678),
@@ -263,7 +269,7 @@ mod tests {
         let expected = "\
 detector 0.1.0 (pid 1234), up 3h 12m, mode observe: rules count, only operators' blocks drop
 
-interfaces  eth0 native
+interfaces  eth0 native (pinned)
 ports       443, 8443
 packets     12,345,678 seen, 12,345,000 passed, 678 dropped (678 connection)
 passed      12,000,000 other_port, 345,000 protected

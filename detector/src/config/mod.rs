@@ -23,6 +23,8 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where `detector attach` pins what outlives the daemon.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/detector";
 /// Where the metrics are served.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -77,6 +79,8 @@ pub struct Admin {
     pub control_group: String,
     /// Where the metrics are served, or nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Directory of the pins, in a BPF file system.
+    pub pins: PathBuf,
 }
 
 /// The bounds of every table and queue. Entries unless another unit is said.
@@ -143,6 +147,8 @@ pub struct Overrides {
     pub control_socket: Option<PathBuf>,
     /// `--metrics`.
     pub metrics: Option<MetricsAddress>,
+    /// `--pins`.
+    pub pins: Option<PathBuf>,
 }
 
 /// Why there is no configuration. Exit code 64. At most three lines.
@@ -188,6 +194,7 @@ impl Default for Config {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
                 metrics: Some(DEFAULT_METRICS),
+                pins: DEFAULT_PINS.into(),
             },
             limits: Limits::default(),
         }
@@ -272,6 +279,7 @@ impl Config {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
                 metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
+                pins: file.admin.pins.unwrap_or(base.admin.pins),
             },
             limits: Limits::resolve(&file.limits),
         })
@@ -290,6 +298,9 @@ impl Config {
         self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
         if let Some(path) = &overrides.control_socket {
             self.admin.control_socket.clone_from(path);
+        }
+        if let Some(path) = &overrides.pins {
+            self.admin.pins.clone_from(path);
         }
         self.admin.metrics = overrides.metrics.map_or(self.admin.metrics, |metrics| metrics.0);
         self

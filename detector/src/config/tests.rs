@@ -61,6 +61,7 @@ fn flags_win_over_the_file() {
         xdp_mode: Some(XdpMode::Generic),
         control_socket: Some("/tmp/c.sock".into()),
         metrics: Some(MetricsAddress(Some(DEFAULT_METRICS))),
+        pins: Some("/sys/fs/bpf/other".into()),
         ..plain
     };
     let config = Config::load(&flags).unwrap();
@@ -68,6 +69,7 @@ fn flags_win_over_the_file() {
     assert_eq!((config.capture.ports.as_slice(), config.mode), (&[444][..], Mode::Enforce));
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
+    assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
 }
 
 #[test]

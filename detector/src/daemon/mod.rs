@@ -1,7 +1,8 @@
 //! The only file that knows every room: bind everything, load, spawn, attach; serve until a signal; detach, drain.
 //!
 //! Traffic flows whenever this process doesn't: what is attached goes with it, and until it is attached nothing is
-//! looked at.
+//! looked at. Unless it was pinned, by [`attach`]: then it stays, with the verdicts in force, and the next daemon takes
+//! it over.
 
 mod core;
 mod engine;
@@ -17,6 +18,7 @@ use std::{
 
 use detector_common::{
     counter::Counter,
+    key::Seeds,
     settings::{RESET_TICK_BITS, Settings},
 };
 use tokio::{
@@ -39,13 +41,14 @@ use crate::{
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Mode},
+    config::{Addresses, Config, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
     enforce::Enforcer,
     fingerprint::key::random_seeds,
     flow,
     kernel::{
-        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
+        self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
+        interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::rules::Rules,
@@ -71,7 +74,7 @@ pub enum Error {
     #[error("{0}: {1}")]
     System(&'static str, String),
     /// A thread that must not end did.
-    #[error("the packet path has ended; see the log above. Its programs are detached, and traffic flows")]
+    #[error("the packet path has ended; see the log above. Its programs are detached, unless they are pinned")]
     Ended,
 }
 
@@ -153,16 +156,20 @@ impl Handler for Daemon {
     }
 }
 
-/// Attaches the egress program everywhere. `false`, and a line in the log, if that fails anywhere: hellos are then
-/// captured all the same.
-fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
+/// Attaches the egress program everywhere, if it is `wanted`. `false`, and a line in the log, if that fails anywhere:
+/// hellos are then captured all the same.
+fn attach_egress(kernel: &mut Kernel, wanted: bool, interfaces: &[String]) -> Result<bool, kernel::Error> {
+    if !wanted {
+        kernel.detach_egress()?;
+        return Ok(false);
+    }
     for name in interfaces {
         if let Err(error) = kernel.attach_egress(name) {
             warn!(%error, "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses");
-            return false;
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }
 
 /// Where this host's sockets are asked for. `None`, and a line in the log, if the kernel doesn't answer.
@@ -184,8 +191,8 @@ fn labels() -> Labels {
 }
 
 fn interface_status(attached: &Attached) -> Interface {
-    let Attached { interface, mode } = attached;
-    Interface { name: interface.clone(), xdp_mode: *mode, attached: interface::check(interface).is_ok() }
+    let Attached { interface, mode, pin } = attached;
+    Interface { name: interface.clone(), xdp_mode: *mode, attached: attached.holds(), pinned: pin.is_some() }
 }
 
 fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
@@ -244,28 +251,48 @@ fn protect(maps: &mut Maps, addresses: &Addresses) -> Result<(bool, Option<Addre
     }
 }
 
-/// Runs until SIGINT or SIGTERM.
-///
-/// # Errors
-/// If it can't start, or the packet path ends.
-pub fn run(config: &Config, format: Format) -> Result<(), Error> {
-    let interfaces = if config.capture.interfaces.is_empty() {
-        vec![interface::default_route().map_err(kernel::Error::from)?]
-    } else {
-        config.capture.interfaces.clone()
-    };
-    for name in &interfaces {
-        interface::check(name).map_err(kernel::Error::from)?;
+/// The names of the interfaces: those of the configuration, or those that have a pinned link, or that of the default
+/// route.
+fn interfaces(config: &Config, pins: Option<&Pins>) -> Result<Vec<String>, kernel::Error> {
+    let mut names = config.capture.interfaces.clone();
+    if let Some(pins) = pins
+        && names.is_empty()
+    {
+        names.extend(pins.attached()?.into_iter().map(|attached| attached.interface));
     }
-    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
-    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    if names.is_empty() {
+        names.push(interface::default_route()?);
+    }
+    for name in &names {
+        interface::check(name)?;
+    }
+    Ok(names)
+}
 
+/// The program with its maps as the configuration wants them, attached nowhere yet; links that are pinned still have
+/// their old program.
+struct Loaded {
+    kernel: Kernel,
+    enforcer: Enforcer<Maps>,
+    rings: Rings,
+    counters: CounterMap,
+    log: KernelLog,
+    watch: Option<AddressWatch>,
+    seeds: Seeds,
+}
+
+fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
     let limits = &config.limits;
-    let debug = tracing::enabled!(tracing::Level::DEBUG);
-    let (mut kernel, mut maps, rings, counters, log) = Kernel::load(&load_options(limits, debug))?;
+    let options = load_options(limits, tracing::enabled!(tracing::Level::DEBUG));
+    let (kernel, mut maps, rings, counters, log) = match pins {
+        Some(pins) => Kernel::load_pinned(&options, pins)?,
+        None => Kernel::load(&options)?,
+    };
     maps.protect_ports(&config.capture.ports)?;
-    let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
-    let seeds = random_seeds();
+    let (local_only, watch) = protect(&mut maps, &config.capture.addresses)?;
+    let known = maps.settings()?;
+    // Verdicts that are in force go by these.
+    let seeds = if known.seeds == Seeds::default() { random_seeds() } else { known.seeds };
     let settings = Settings {
         enforce: u32::from(config.mode == Mode::Enforce),
         local_only: u32::from(local_only),
@@ -277,11 +304,54 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         resets: if config.reset { resets(limits.resets_per_second) } else { 0 },
         seeds,
         follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
-        ..Settings::default()
+        ..known
     };
     let mut rules = Rules::default();
     rules.configure(config.deny_ja4.iter().copied());
     let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
+    Ok(Loaded { kernel, enforcer, rings, counters, log, watch, seeds })
+}
+
+/// Pins the programs and attaches them, or gives what is pinned this build's programs and this configuration. They stay
+/// when this returns. Says what is attached where.
+///
+/// # Errors
+/// If that can't be done. Then nothing is left attached that wasn't before.
+pub fn attach(config: &Config) -> Result<Vec<Attached>, Error> {
+    let directory = &config.admin.pins;
+    let before = Pins::are_in(directory);
+    let pins = Pins::open(directory)?;
+    let attached = interfaces(config, Some(&pins)).and_then(|interfaces| {
+        let Loaded { mut kernel, .. } = load(config, Some(pins))?;
+        kernel.replace()?;
+        attach_egress(&mut kernel, config.capture.egress, &interfaces)?;
+        attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)
+    });
+    if attached.is_err() && !before {
+        kernel::detach(directory)?;
+    }
+    Ok(attached?)
+}
+
+/// Attaches the XDP program to these interfaces, and to no others.
+fn attach_all(kernel: &mut Kernel, mode: XdpMode, interfaces: &[String]) -> Result<Vec<Attached>, kernel::Error> {
+    let attached = interfaces.iter().map(|name| kernel.attach(name, mode)).collect::<Result<_, _>>()?;
+    kernel.keep_only(interfaces)?;
+    Ok(attached)
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// If it can't start, or the packet path ends.
+pub fn run(config: &Config, format: Format) -> Result<(), Error> {
+    let limits = &config.limits;
+    let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
+    let pinned = pins.is_some();
+    let interfaces = interfaces(config, pins.as_ref())?;
+    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
+    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
@@ -293,8 +363,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         .name("hello-lines".to_owned())
         .spawn(move || output::write(&written, format, enforcing, &writer_metrics))
         .map_err(system("starting a thread"))?;
+    kernel.replace()?;
     // Before the XDP program, so that no hello is seen whose SYN-ACK wasn't.
-    let egress = config.capture.egress && attach_egress(&mut kernel, &interfaces);
+    let egress = attach_egress(&mut kernel, config.capture.egress, &interfaces)?;
     let sockets = if config.capture.sock_diag { open_sockets() } else { None };
     let connections = Connections::new(connection::Limits {
         pending: limits.pending_hellos as usize,
@@ -305,12 +376,8 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
-    let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
-
-    let mut attached = Vec::new();
-    for name in &interfaces {
-        attached.push(kernel.attach(name, config.capture.xdp_mode)?);
-    }
+    let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
+    let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         counters,
@@ -321,7 +388,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
-    // Detached first: nothing is dropped any more, and the ring gets its last event.
+    // Detached first, unless it is pinned: nothing is dropped any more, and the ring gets its last event.
     drop(kernel);
     engine.stop();
     drop((engine, daemon));
@@ -330,7 +397,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         let _ = thread.join();
         let _ = writer.join();
     }
-    info!("detached; stopped");
+    if pinned {
+        info!("stopped; the programs stay attached, until `detector detach`");
+    } else {
+        info!("detached; stopped");
+    }
     Ok(())
 }
 

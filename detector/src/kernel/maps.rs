@@ -95,6 +95,16 @@ impl Maps {
         })
     }
 
+    /// The settings as they are: of zeros, unless the maps are pinned and were in use before.
+    ///
+    /// # Errors
+    /// The kernel's, which has none for this map.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let settings =
+            self.settings.get(&0, 0).map_err(|error| Error::System("reading settings", error.to_string()))?;
+        Ok(settings.0)
+    }
+
     /// Protects these TCP ports and no others.
     ///
     /// # Errors
@@ -120,12 +130,14 @@ impl Maps {
         if addresses == self.own {
             return Ok(false);
         }
+        let known: Vec<Address> = self.local.keys().filter_map(Result::ok).collect();
         for address in &addresses {
             self.local.insert(mapped(*address), 1, 0).map_err(|error| table_error("addresses", &error))?;
         }
-        for gone in self.own.iter().filter(|address| !addresses.contains(address)) {
+        let wanted: Vec<Address> = addresses.iter().copied().map(mapped).collect();
+        for gone in known.iter().filter(|address| !wanted.contains(address)) {
             // Gone already is as good.
-            let _ = self.local.remove(&mapped(*gone));
+            let _ = self.local.remove(gone);
         }
         self.own = addresses;
         Ok(true)

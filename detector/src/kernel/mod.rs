@@ -4,19 +4,25 @@
 //!
 //! Memory: the sizes of the maps, fixed at load.
 
-#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary")]
+#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary, and bpf(2) where aya has no call")]
 
 pub mod interface;
 pub mod memory;
 
 mod addresses;
+mod bpf;
 mod maps;
+mod pins;
 mod program;
 mod ring;
+mod shape;
 mod sockets;
 mod urgency;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use detector_common::{counter::Counter, settings::Settings, verdict::Verdict};
 use ipnet::IpNet;
@@ -24,6 +30,7 @@ use ipnet::IpNet;
 pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
+    pins::{Pins, detach},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
     sockets::SockDiag,
@@ -69,6 +76,16 @@ pub enum Error {
         interface: String,
         /// The kernel's words.
         reason: String,
+    },
+    /// The directory of pins, or what is in it, is of no use.
+    #[error("can't use the pins in `{}`: {reason}\n  {hint}", directory.display())]
+    Pins {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        reason: String,
+        /// What to type.
+        hint: String,
     },
     /// A name that isn't a port to attach to.
     #[error(transparent)]

@@ -53,6 +53,9 @@ pub struct Interface {
     pub xdp_mode: XdpMode,
     /// The program is attached now.
     pub attached: bool,
+    /// It stays when the daemon goes.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// Packets on the way from the kernel.
