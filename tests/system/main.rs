@@ -18,6 +18,7 @@ mod lab;
 mod lifecycle;
 mod live;
 mod matrix;
+mod pins;
 mod quic;
 mod reset;
 mod scene;

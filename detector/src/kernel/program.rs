@@ -280,8 +280,8 @@ impl Kernel {
     /// If the kernel refuses.
     pub fn detach_egress(&mut self) -> Result<(), Error> {
         let Some(pinned) = &self.pinned else { return Ok(()) };
-        let links = pinned.pins.links()?.into_iter().filter(|(kind, _)| *kind == LinkKind::Egress);
-        links.map(|(kind, interface)| pinned.pins.unlink(kind, &interface)).collect()
+        let mut links = pinned.pins.links()?.into_iter().filter(|(kind, _)| *kind == LinkKind::Egress);
+        links.try_for_each(|(kind, interface)| pinned.pins.unlink(kind, &interface))
     }
 
     /// Attaches the XDP program to a port.
