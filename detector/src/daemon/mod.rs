@@ -19,6 +19,7 @@ use std::{
 use detector_common::{
     counter::Counter,
     key::Seeds,
+    mode::{self, WHOLE_SHARE},
     settings::{RESET_TICK_BITS, Settings},
 };
 use tokio::{
@@ -43,12 +44,12 @@ use crate::{
     clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
-    enforce::Enforcer,
+    enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
-        interface, own_addresses,
+        VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::rules::Rules,
@@ -201,12 +202,26 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         unconfirmed_ring_bytes: limits.unconfirmed_ring_bytes,
         handshakes: limits.handshakes,
         follow: limits.partial_hellos,
-        addresses: limits.addresses,
+        table: limits
+            .addresses
+            .saturating_add(limits.prefixes)
+            .saturating_add(limits.automatic)
+            .saturating_add(limits.ja4_rules),
+        rates: limits.rates,
         prefixes: limits.prefixes,
         allow: limits.allow,
         connections: limits.connections,
-        fingerprints: limits.ja4_rules,
         debug,
+    }
+}
+
+fn enforce_limits(limits: &Limits) -> enforce::Limits {
+    enforce::Limits {
+        addresses: limits.addresses as usize,
+        prefixes: limits.prefixes as usize,
+        ja4_rules: limits.ja4_rules as usize,
+        automatic: limits.automatic as usize,
+        automatic_per_second: limits.automatic_per_second,
     }
 }
 
@@ -289,12 +304,16 @@ fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
         None => Kernel::load(&options)?,
     };
     maps.protect_ports(&config.capture.ports)?;
+    let before = maps.mode()?;
+    if before.by_operator == 0 {
+        maps.set_mode(mode::Mode::lasting(config.mode == Mode::Enforce, WHOLE_SHARE))?;
+    }
+    maps.beat(monotonic())?;
     let (local_only, watch) = protect(&mut maps, &config.capture.addresses)?;
-    let known = maps.settings()?;
+    let known = maps.settings();
     // Verdicts that are in force go by these.
     let seeds = if known.seeds == Seeds::default() { random_seeds() } else { known.seeds };
     let settings = Settings {
-        enforce: u32::from(config.mode == Mode::Enforce),
         local_only: u32::from(local_only),
         segments_per_flow: limits.segments_per_flow,
         syns: u32::from(config.capture.syns),
@@ -308,7 +327,9 @@ fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
     };
     let mut rules = Rules::default();
     rules.configure(config.deny_ja4.iter().copied());
-    let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
+    let found = maps.entries();
+    let mut enforcer = Enforcer::new(maps, settings, rules, enforce_limits(limits))?;
+    enforcer.adopt(found, monotonic())?;
     Ok(Loaded { kernel, enforcer, rings, counters, log, watch, seeds })
 }
 

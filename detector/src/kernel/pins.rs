@@ -16,17 +16,28 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
+    mem::offset_of,
     os::unix::fs::{DirBuilderExt as _, symlink},
     path::{Path, PathBuf},
 };
 
-use detector_common::maps;
+use aya::maps::MapData;
+use detector_common::{
+    maps,
+    table::{Stashed, Word},
+    verdict::{ConnectionVerdict, Verdict},
+};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::{Attached, Error, bpf, shape::Shapes};
+use super::{
+    Attached, Error, Maps, bpf,
+    shape::{Shapes, io_error},
+    shared::Shared,
+    table,
+};
 use crate::{clock::monotonic, config::XdpMode};
 
 const CURRENT: &str = "current";
@@ -36,16 +47,21 @@ const NEXT: &str = "next";
 /// Of links of the egress program.
 const EGRESS: &str = "egress";
 
-/// What is copied into a set whose map of that name has another shape, and where in a value its end stands, if it has
-/// one. Values may grow at their end only: what two builds have in common stands at the same place.
-const CARRIED: [(&str, Option<usize>); 6] = [
+/// What is copied, entry by entry, into a set whose map of that name has another shape; and where in a value its end
+/// stands, if it has one. Values may grow at their end only: what two builds have in common stands at the same place.
+const CARRIED: [(&str, Option<usize>); 8] = [
     (maps::SETTINGS, None),
-    (maps::ADDRESSES, Some(0)),
-    (maps::PREFIXES, Some(0)),
-    (maps::ALLOW, Some(0)),
-    (maps::CONNECTIONS, Some(0)),
-    (maps::FINGERPRINTS, Some(0)),
+    (maps::MODE, None),
+    (maps::HEARTBEAT, None),
+    (maps::RATES, None),
+    (maps::NEVER_BLOCK, None),
+    (maps::PREFIXES, Some(offset_of!(Verdict, expires_at))),
+    (maps::ALLOW, Some(offset_of!(Verdict, expires_at))),
+    (maps::CONNECTIONS, Some(offset_of!(ConnectionVerdict, verdict) + offset_of!(Verdict, expires_at))),
 ];
+
+/// These have places in common: a set has all of them of the old one, or none.
+const TABLE: [&str; 3] = [maps::TABLE, maps::HITS, maps::STASH];
 
 /// A directory of pins that this process alone uses.
 #[derive(Debug)]
@@ -122,7 +138,7 @@ impl Pins {
         remove(directory).map_err(failed)?;
         DirBuilder::new().mode(0o700).create(directory).map_err(failed)?;
         if let Some((old, found)) = old {
-            for name in shapes.names().filter(|name| shapes.agree(found, name)) {
+            for name in shapes.names().filter(|name| shares(shapes, found, name)) {
                 bpf::pin(&bpf::open(&old.join(name)).map_err(failed)?, &directory.join(name)).map_err(failed)?;
             }
         }
@@ -218,7 +234,7 @@ impl Set {
         let Some((old, found)) = &self.old else { return Ok(()) };
         let now = monotonic().as_nanos();
         for (name, end) in CARRIED {
-            if self.shapes.agree(found, name) || !old.join(name).exists() {
+            if shares(&self.shapes, found, name) || !old.join(name).exists() {
                 continue;
             }
             let failed = |error| refused(&old.join(name), error);
@@ -226,14 +242,33 @@ impl Set {
             let to = bpf::Table::open(&self.directory.join(name)).map_err(failed)?;
             for (key, value) in from.entries().map_err(failed)? {
                 if end.and_then(|at| number(&value, at)).is_none_or(|end| end > now) {
-                    to.put(&key, &value).map_err(|error| {
-                        let hint = "raise its bound in `limits`, or remove entries; nothing was changed";
-                        unusable(old, &format!("the entries of `{name}` can't be copied: {error}"), hint)
-                    })?;
+                    to.put(&key, &value).map_err(|error| too_small(old, name, &error))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Likewise, of the table: there a verdict's place follows from the table's size.
+    pub(super) fn carry_table(&self, to: &mut Maps) -> Result<(), Error> {
+        let Some((old, found)) = &self.old else { return Ok(()) };
+        let [cells, hits, stash] = TABLE.map(|name| old.join(name));
+        if shares(&self.shapes, found, maps::TABLE) || ![&cells, &hits, &stash].iter().all(|path| path.exists()) {
+            return Ok(());
+        }
+        let open = |path: &Path| MapData::from_pin(path).map_err(|error| refused(path, io_error(error)));
+        let cells = Shared::whole(maps::TABLE, open(&cells)?)?;
+        let hits = Shared::whole(maps::HITS, open(&hits)?)?;
+        let failed = |error| refused(&stash, error);
+        let stashed = bpf::Table::open(&stash).and_then(|stash| stash.entries()).map_err(failed)?;
+        let stashed = stashed.iter().filter_map(|(name, entry)| {
+            Some((
+                number(name, 0)?,
+                Word(number(entry, offset_of!(Stashed, word))?),
+                number(entry, offset_of!(Stashed, hits))?,
+            ))
+        });
+        to.carry_over(table::read(&cells, &hits).chain(stashed)).map_err(|error| too_small(old, maps::TABLE, &error))
     }
 
     /// Removes what a start that failed has made: nothing, where the set is in force.
@@ -245,6 +280,17 @@ impl Set {
             let _ = remove(&self.directory);
         }
     }
+}
+
+/// Whether the map `name` of a set is that of the old one.
+fn shares(set: &Shapes, old: &Shapes, name: &str) -> bool {
+    let together: &[&str] = if TABLE.contains(&name) { &TABLE } else { &[name] };
+    together.iter().all(|name| set.agree(old, name))
+}
+
+fn too_small(old: &Path, name: &str, error: &impl std::fmt::Display) -> Error {
+    let hint = "raise its bound in `limits`, or remove entries; nothing was changed";
+    unusable(old, &format!("the entries of `{name}` can't be copied: {error}"), hint)
 }
 
 /// The eight bytes at `at`, in the host's order.

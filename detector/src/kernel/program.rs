@@ -14,7 +14,7 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
-use detector_common::maps;
+use detector_common::{maps, table::CELL_BITS};
 use nix::errno::Errno;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
@@ -44,16 +44,16 @@ pub struct LoadOptions {
     pub handshakes: u32,
     /// Of the table of followed flows.
     pub follow: u32,
-    /// Of the address verdicts.
-    pub addresses: u32,
+    /// Verdicts in the table: on addresses, on fingerprints, and on both together.
+    pub table: u32,
+    /// Verdicts that limit a rate.
+    pub rates: u32,
     /// Of the prefix verdicts.
     pub prefixes: u32,
     /// Of the allow list.
     pub allow: u32,
     /// Of the connection verdicts.
     pub connections: u32,
-    /// Of the verdicts on fingerprints.
-    pub fingerprints: u32,
     /// Whether the program writes its debug lines.
     pub debug: bool,
 }
@@ -65,14 +65,26 @@ impl Default for LoadOptions {
             unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
-            addresses: maps::ADDRESSES_MAX,
+            table: maps::ADDRESSES_MAX + maps::PREFIXES_MAX + maps::AUTOMATIC_MAX + maps::JA4_RULES_MAX,
+            rates: maps::RATES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
-            fingerprints: maps::FINGERPRINTS_MAX,
             debug: false,
         }
     }
+}
+
+/// Buckets for so many verdicts, which take three of five cells at most.
+fn buckets(verdicts: u32) -> u32 {
+    let cells = u64::from(verdicts) * 5 / 3;
+    cells.div_ceil(1 << CELL_BITS).next_power_of_two().clamp(2, 1 << 24) as u32
+}
+
+/// Room for verdicts whose bucket is full. Of a table as full as it gets one in fifty is to be expected: this is half as
+/// many again.
+fn stash(buckets: u32) -> u32 {
+    (buckets >> 3).max(1024)
 }
 
 /// An interface with our program on it.
@@ -95,18 +107,21 @@ impl Attached {
 }
 
 impl LoadOptions {
-    fn sizes(&self) -> [(&'static str, u32); 10] {
+    fn sizes(&self) -> [(&'static str, u32); 12] {
+        let buckets = buckets(self.table);
         [
             (maps::EVENTS, self.ring_bytes),
             (maps::UNCONFIRMED, self.unconfirmed_ring_bytes),
             (maps::SYNS, self.handshakes),
             (maps::SYN_ACKS, self.handshakes),
             (maps::FOLLOW, self.follow),
-            (maps::ADDRESSES, self.addresses),
+            (maps::TABLE, buckets),
+            (maps::HITS, buckets << CELL_BITS),
+            (maps::STASH, stash(buckets)),
+            (maps::RATES, self.rates),
             (maps::PREFIXES, self.prefixes),
             (maps::ALLOW, self.allow),
             (maps::CONNECTIONS, self.connections),
-            (maps::FINGERPRINTS, self.fingerprints),
         ]
     }
 
@@ -135,6 +150,9 @@ struct Pinned {
     program: Xdp,
     egress: SchedClassifier,
 }
+
+/// The maps, apart.
+type AllMaps = (Maps, Rings, CounterMap, KernelLog);
 
 /// What the verifier and the kernel say of the loaded program.
 #[derive(Clone, Copy, Debug)]
@@ -170,15 +188,13 @@ impl Kernel {
         let wanted = Shapes::wanted(OBJECT, &options.sizes()).map_err(|error| Error::Load(error, kernel_release()))?;
         let set = pins.set(wanted)?;
         let loaded = Self::load_set(options, &set);
-        let (ebpf, log, program, egress) = loaded.inspect_err(|_| set.give_up(&pins))?;
-        let mut kernel = Self { ebpf, pinned: Some(Pinned { pins, set, build: options.build(), program, egress }) };
-        let ebpf = &mut kernel.ebpf;
-        let (verdicts, ring, counters) = (Maps::new(ebpf)?, Rings::new(ebpf)?, CounterMap::new(ebpf)?);
+        let (ebpf, (verdicts, ring, counters, log), program, egress) = loaded.inspect_err(|_| set.give_up(&pins))?;
+        let kernel = Self { ebpf, pinned: Some(Pinned { pins, set, build: options.build(), program, egress }) };
         Ok((kernel, verdicts, ring, counters, log))
     }
 
     /// The maps of a set, those that were missing made, and its programs.
-    fn load_set(options: &LoadOptions, set: &Set) -> Result<(Ebpf, KernelLog, Xdp, SchedClassifier), Error> {
+    fn load_set(options: &LoadOptions, set: &Set) -> Result<(Ebpf, AllMaps, Xdp, SchedClassifier), Error> {
         let (sizes, level) = (options.sizes(), options.log_level());
         let mut loader = loader(&sizes, &level);
         for name in set.names() {
@@ -188,6 +204,9 @@ impl Kernel {
         let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
         set.carry_over()?;
         let log = KernelLog::new(&mut ebpf)?;
+        let mut verdicts = Maps::new(&mut ebpf)?;
+        set.carry_table(&mut verdicts)?;
+        let maps = (verdicts, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?, log);
         let [xdp, egress] = ["xdp", "egress"].map(|what| set.directory.join(format!("{what}-{}", options.build())));
         let pinning = |error: PinError| load_error(&error);
         if !xdp.exists() {
@@ -202,7 +221,7 @@ impl Kernel {
         }
         let program = Xdp::from_pin(&xdp, XdpAttachType::Interface).map_err(|error| load_error(&error))?;
         let egress = SchedClassifier::from_pin(&egress).map_err(|error| load_error(&error))?;
-        Ok((ebpf, log, program, egress))
+        Ok((ebpf, maps, program, egress))
     }
 
     fn program(&mut self) -> Result<&mut Xdp, Error> {
