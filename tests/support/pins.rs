@@ -52,14 +52,15 @@ impl Drop for BpfMount {
     }
 }
 
-/// Runs `detector attach` or `detach`, of any build, whatever it exits with.
+/// Runs `detector attach`, `detach` or `mode`, of any build, whatever it exits with.
 ///
 /// # Errors
 /// When it can't be started.
 pub fn pins(lab: &Lab, detector: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = lab.server().command(detector);
     command.args(arguments).arg("--config").arg(daemon::configuration(lab));
-    command.env("DETECTOR_PINS", directory(lab)).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command.env("DETECTOR_PINS", directory(lab)).env("DETECTOR_CONTROL_SOCKET", daemon::control_socket(lab));
+    command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     Ok(command.output()?)
 }
 

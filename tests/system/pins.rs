@@ -4,9 +4,10 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use detector_tests::clients::{Kind, Report, Target, batch};
 use detector_tests::daemon::{Daemon, DaemonOptions, control_ok};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::figures::show;
@@ -20,7 +21,7 @@ use detector_tests::server::{Nginx, SERVER_NAME};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::scene::{LONG, ensure_answered, ensure_refused, from, script};
+use crate::scene::{LONG, SHORT, ensure_answered, ensure_refused, from, ja4_of, script};
 
 /// Dropped segments are only dropped, so that what gets past the programs is what wasn't.
 const PLAIN_DROPS: &str = "[enforce]\nreset = false\n";
@@ -368,4 +369,66 @@ fn end_of(mut script: Process, mut said: impl Iterator<Item = std::io::Result<St
     let told = said.next().context("held.py told nothing")??;
     script.wait(Duration::from_secs(60))?;
     Ok(serde_json::from_str(&told)?)
+}
+
+/// An operator's word on the mode: at once, with the daemon hung; for a time, and then as before by the kernel alone; and
+/// over a restart, whatever the configuration says.
+#[test]
+fn the_mode_is_changed_with_the_daemon_hung() -> Result<()> {
+    let (lab, _mount) = scene()?;
+    let _nginx = Nginx::start(&lab)?;
+    let bot = Target { timeout: SHORT, ..from(CLIENT_V4) };
+    let visit = || -> Result<Report> { Ok(batch(&lab, &bot, &[Kind::Python], 1)?.remove(0)) };
+    attach(&lab, &detector()?)?;
+    let daemon = pinned_daemon(&lab, detector()?)?;
+    let ja4 = ja4_of(&daemon, &visit()?)?;
+    daemon.stop(Signal::SIGTERM)?;
+
+    let rule: &'static str = format!("{PLAIN_DROPS}[deny]\nja4 = [\"{ja4}\"]\n").leak();
+    let start = || Daemon::start(&lab, DaemonOptions { config: rule, ..DaemonOptions::default() });
+    let daemon = start()?;
+    // The first one tells the program which fingerprint that is.
+    daemon.hello_from(visit()?.port.context("no port")?)?;
+    ensure!(visit()?.answered(), "the configuration says observe");
+    daemon.signal(Signal::SIGSTOP)?;
+    let asked = Instant::now();
+    let said = pins_ok(&lab, &detector()?, &["mode", "enforce", "--for", "4s"])?;
+    show(&format!("mode enforce with the daemon stopped: {} ms", asked.elapsed().as_millis()));
+    ensure!(said.contains("enforce (by an operator, for 4s, then observe)"), "{said}");
+    ensure!(!visit()?.answered(), "answered in mode enforce");
+    until("the end of the mode, with the daemon stopped", PATIENCE, || Ok(visit()?.answered().then_some(())))?;
+    ensure!(pins_ok(&lab, &detector()?, &["mode"])?.contains("observe (configured)"));
+
+    pins_ok(&lab, &detector()?, &["mode", "enforce"])?;
+    daemon.signal(Signal::SIGCONT)?;
+    until("the daemon to tell of it", PATIENCE, || {
+        Ok(control_ok(&lab, &["status"])?.contains("mode enforce (by an operator)").then_some(()))
+    })?;
+    ensure!(daemon.log().contains("changed in the pinned map"), "no line of the change: {}", daemon.log());
+    daemon.stop(Signal::SIGTERM)?;
+    let daemon = start()?;
+    ensure!(!visit()?.answered(), "the configuration overruled an operator");
+    ensure!(control_ok(&lab, &["status"])?.contains("mode enforce (by an operator)"));
+    pins_ok(&lab, &detector()?, &["mode", "observe"])?;
+    ensure!(visit()?.answered(), "in mode observe again");
+    daemon.stop(Signal::SIGTERM)?;
+    Ok(())
+}
+
+/// Without pins the daemon changes it; without a daemon too, the error says so.
+#[test]
+fn without_pins_the_daemon_changes_the_mode() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    fs::write(detector_tests::daemon::configuration(&lab), "")?;
+    let refused = pins(&lab, &detector()?, &["mode", "enforce"])?;
+    assert_eq!(refused.status.code(), Some(69), "{}", String::from_utf8_lossy(&refused.stderr));
+    let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+    let said = pins_ok(&lab, &detector()?, &["mode", "enforce", "--for", "1h"])?;
+    ensure!(said.contains("enforce (by an operator, for 1h, then observe)"), "{said}");
+    let status: Value = serde_json::from_str(&control_ok(&lab, &["status", "--format", "json"])?)?;
+    assert_eq!((&status["mode"], &status["mode_by_operator"]), (&"enforce".into(), &true.into()), "{status}");
+    let audited = until("the audit line", PATIENCE, || Ok(daemon.log().contains("change asked for").then_some(())));
+    audited.with_context(|| daemon.log())?;
+    assert_eq!(daemon.metrics(&lab)?.sum("detector_daemon_info", &[("mode", "enforce")]), 1.0);
+    Ok(())
 }

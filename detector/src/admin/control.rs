@@ -228,13 +228,14 @@ fn answer(frame: &[u8], handler: &impl Handler, peer: Peer) -> (Response, bool) 
         Ok(request) => request,
         Err(message) => return refuse(format!("not a request: {message}")),
     };
-    let (verb, subject) = (request.verb(), request.subject().cloned());
+    let verb = request.verb();
+    let subject = request.subject().map(ToString::to_string).or(request.mode().map(|mode| mode.label().to_owned()));
     let response = handler.handle(request, peer);
     if let Some(subject) = subject {
         let Peer { uid, gid, pid } = peer;
         let until = if let Response::Changed(changed) = &response { changed.until.as_str() } else { "" };
         let outcome = response.label();
-        tracing::info!(target: "detector::audit", verb, %subject, until, outcome, uid, gid, pid, "change asked for");
+        tracing::info!(target: "detector::audit", verb, subject, until, outcome, uid, gid, pid, "change asked for");
     }
     (response, false)
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Mode;
 use crate::policy::subject::Subject;
 use crate::policy::ttl::Ttl;
 
-pub use status::{Fingerprint, Interface, Ring, Status};
+pub use status::{Fingerprint, InForce, Interface, Ring, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -55,6 +56,15 @@ pub enum Request {
     },
     /// How things stand.
     Status,
+    /// Whether what nobody ordered by hand is carried out.
+    Mode {
+        /// What it is to be; none: only ask.
+        #[serde(default)]
+        mode: Option<Mode>,
+        /// For how long; then it is what it was.
+        #[serde(default)]
+        ttl: Option<Ttl>,
+    },
 }
 
 impl Request {
@@ -82,6 +92,7 @@ impl Request {
             Request::Unallow { .. } => "unallow",
             Request::List { .. } => "list",
             Request::Status => "status",
+            Request::Mode { .. } => "mode",
         }
     }
 
@@ -93,8 +104,14 @@ impl Request {
             | Request::Allow { subject, .. }
             | Request::Unblock { subject }
             | Request::Unallow { subject } => Some(subject),
-            Request::List { .. } | Request::Status => None,
+            Request::List { .. } | Request::Status | Request::Mode { .. } => None,
         }
+    }
+
+    /// What a request that changes the mode makes of it.
+    #[must_use]
+    pub const fn mode(&self) -> Option<Mode> {
+        if let Request::Mode { mode, .. } = self { *mode } else { None }
     }
 }
 
@@ -113,6 +130,8 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// The mode, as it is now.
+    Mode(InForce),
     /// There was nothing to take back.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
@@ -135,7 +154,7 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) => "changed",
-            Response::Entries { .. } | Response::Status(_) => "answered",
+            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) => "answered",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
             Response::Error { .. } => "error",

@@ -7,6 +7,7 @@ pub mod client;
 mod figures;
 pub mod fingerprint;
 pub mod list;
+pub mod mode;
 pub mod printable;
 pub mod run;
 mod sheet;
@@ -61,6 +62,8 @@ pub enum Command {
     Unallow(change::UnallowArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
+    /// Carry out what rules say, or only count it: with the daemon hung, too
+    Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
 }
@@ -180,6 +183,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
+        Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));

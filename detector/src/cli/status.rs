@@ -8,7 +8,7 @@ use detector_common::counter::Counter;
 
 use super::client::{Client, ControlArgs};
 use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, printable};
+use super::{Exit, Failure, Format, figures, mode, printable};
 use crate::admin::protocol::{Request, Response, Status};
 use crate::config::Mode;
 use crate::telemetry::metrics::{Fate, VerdictKind, fate};
@@ -53,13 +53,14 @@ pub fn run(args: &StatusArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 fn screen(status: &Status) -> String {
-    let mode = match status.mode {
-        Mode::Observe => "observe: rules count, only operators' blocks drop",
-        Mode::Enforce => "enforce: rules and operators' blocks drop",
+    let drops = match status.mode.mode {
+        Mode::Observe => "rules count, only operators' blocks drop",
+        Mode::Enforce => "rules and operators' blocks drop",
     };
     let uptime = figures::seconds(status.uptime_s);
     let version = printable::line(&status.version);
-    let head = format!("detector {version} (pid {}), up {uptime}, mode {mode}", status.pid);
+    let head =
+        format!("detector {version} (pid {}), up {uptime}, mode {}: {drops}", status.pid, mode::describe(&status.mode));
     let rows = [
         ("interfaces", interfaces(status)),
         ("ports", few(status.ports.iter().map(ToString::to_string))),
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn the_screen() {
         let expected = "\
-detector 0.1.0 (pid 1234), up 3h 12m, mode observe: rules count, only operators' blocks drop
+detector 0.1.0 (pid 1234), up 3h 12m, mode observe (configured): rules count, only operators' blocks drop
 
 interfaces  eth0 native (pinned)
 ports       443, 8443

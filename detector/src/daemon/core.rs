@@ -12,18 +12,22 @@ use std::{
     },
 };
 
-use detector_common::verdict::Action as KernelAction;
+use detector_common::{
+    mode::Mode,
+    verdict::{Action as KernelAction, FOREVER},
+};
 use ipnet::IpNet;
 use lru::LruCache;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::{
     admin::protocol::{
-        Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, Origin as ProtocolOrigin, PAGE, Request,
-        Response,
+        Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, InForce, Origin as ProtocolOrigin, PAGE,
+        Request, Response,
     },
     capture::{Flow, Proof, event},
     clock::{Timestamp, monotonic, wall},
+    config::Mode as ConfigMode,
     connection::{Connections, Event, Settled, Standing},
     enforce::Enforcer,
     fingerprint::{Ja4, Transport},
@@ -57,6 +61,8 @@ pub(super) enum Class {
 pub(super) struct Line {
     pub(super) settled: Box<Settled>,
     pub(super) decision: Decision,
+    /// The mode at that time.
+    pub(super) enforcing: bool,
 }
 
 struct Seen {
@@ -102,6 +108,7 @@ struct Verdicts<M> {
     tally: Tally,
     /// Connections that were just decided against.
     decided: Vec<(Flow, Decision)>,
+    mode: Mode,
     enforcing: bool,
 }
 
@@ -113,12 +120,13 @@ impl<M: VerdictMaps> Core<M> {
         metrics: Arc<Metrics>,
         lines: SyncSender<Line>,
         fingerprints: NonZeroUsize,
-        enforcing: bool,
     ) -> Self {
         let seen = LruCache::new(fingerprints);
         let tally = Tally::default();
         let decided = Vec::new();
-        let verdicts = Verdicts { enforcer, metrics, lines, seen, tally, decided, enforcing };
+        // Until the first look at the map, which is at once.
+        let (mode, enforcing) = (Mode::default(), false);
+        let verdicts = Verdicts { enforcer, metrics, lines, seen, tally, decided, mode, enforcing };
         Self { pipeline, connections, verdicts }
     }
 
@@ -149,6 +157,24 @@ impl<M: VerdictMaps> Core<M> {
             false
         });
         hellos || settled || ended
+    }
+
+    /// Looks at the mode, which a command may have changed in the map, and which may have ended by itself.
+    pub(super) fn look_at_mode(&mut self) {
+        let verdicts = &mut self.verdicts;
+        let Ok(mode) = verdicts.enforcer.maps().mode() else { return };
+        let in_force = InForce::new(&mode, monotonic());
+        if mode != verdicts.mode && verdicts.mode != Mode::default() {
+            let InForce { mode, mode_for_s, .. } = in_force;
+            info!(target: "detector::audit", verb = "mode", subject = mode.label(), for_s = mode_for_s, "changed in the pinned map");
+        }
+        verdicts.mode = mode;
+        verdicts.enforces(in_force.mode == ConfigMode::Enforce);
+    }
+
+    /// The mode, as it was looked at last.
+    pub(super) fn mode(&self) -> InForce {
+        InForce::new(&self.verdicts.mode, monotonic())
     }
 
     /// Asks for the sockets of hellos that have waited long for a proof. Whether there may be more of them.
@@ -250,6 +276,7 @@ impl<M: VerdictMaps> Core<M> {
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
+            Request::Mode { mode, ttl } => self.verdicts.mode(mode, ttl, now),
             Request::Status => Ok(Response::Error { message: "`status` is not the core's to answer".to_owned() }),
         };
         changed.unwrap_or_else(|error| match error {
@@ -262,6 +289,29 @@ impl<M: VerdictMaps> Core<M> {
 }
 
 impl<M: VerdictMaps> Verdicts<M> {
+    fn enforces(&mut self, enforcing: bool) {
+        if enforcing != self.enforcing {
+            self.enforcing = enforcing;
+            let mode = if enforcing { ConfigMode::Enforce } else { ConfigMode::Observe };
+            self.metrics.set_mode(mode);
+            info!(mode = mode.label(), "the mode");
+        }
+    }
+
+    /// Changes the mode, if there is anything to change, and tells it.
+    fn mode(&mut self, wanted: Option<ConfigMode>, ttl: Option<Ttl>, now: Timestamp) -> Result<Response, Error> {
+        let mut mode = self.enforcer.maps().mode()?;
+        if let Some(wanted) = wanted {
+            let until = ttl.and_then(|ttl| end(ttl, now)).map_or(FOREVER, Timestamp::as_nanos);
+            mode = mode.ordered(wanted == ConfigMode::Enforce, until);
+            self.enforcer.maps().set_mode(mode)?;
+        }
+        self.mode = mode;
+        let in_force = InForce::new(&mode, now);
+        self.enforces(in_force.mode == ConfigMode::Enforce);
+        Ok(Response::Mode(in_force))
+    }
+
     /// A packet's fate, or what it says about a hello.
     fn outcome(&mut self, connections: &mut Connections, outcome: Outcome, now: Timestamp) {
         match outcome {
@@ -371,7 +421,8 @@ impl<M: VerdictMaps> Verdicts<M> {
             self.remember(&settled.hello, monotonic());
         }
         self.tally.lines_queued += 1;
-        match self.lines.try_send(Line { settled, decision }) {
+        let enforcing = self.enforcing;
+        match self.lines.try_send(Line { settled, decision, enforcing }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.tally.lines_dropped += 1,
         }
@@ -525,7 +576,6 @@ mod tests {
     use super::*;
     use crate::{
         capture::{frame, pcap},
-        config::Mode,
         connection,
         daemon::labels,
         enforce, flow,
@@ -558,10 +608,10 @@ mod tests {
     fn of_the_hellos_that_wait_those_with_an_established_socket_are_confirmed() {
         let enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), Rules::default(), LIMITS).unwrap();
         let connections = Connections::new(connection::Limits { answers: false, ..connection::Limits::default() });
-        let metrics = Arc::new(Metrics::new(Mode::Observe, labels()).unwrap());
+        let metrics = Arc::new(Metrics::new(ConfigMode::Observe, labels()).unwrap());
         let (lines, written) = sync_channel(8);
         let (pipeline, fingerprints) = (Pipeline::new(flow::Limits::default()), NonZeroUsize::MIN);
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, false);
+        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

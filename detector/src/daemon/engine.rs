@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::core::{Class, Core};
 use crate::{
-    admin::protocol::{Fingerprint, Request, Response},
+    admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
     kernel::{
         AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
@@ -41,7 +41,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 enum Command {
     Request(Request, SyncSender<Response>),
-    Publish(SyncSender<Vec<Fingerprint>>),
+    Publish(SyncSender<(Vec<Fingerprint>, InForce)>),
     Stop,
 }
 
@@ -60,8 +60,8 @@ impl Handle {
         })
     }
 
-    /// Brings the metrics up to date, and tells the top fingerprints. `None`: they are as they were.
-    pub(super) fn publish(&self) -> Option<Vec<Fingerprint>> {
+    /// Brings the metrics up to date, and tells the top fingerprints and the mode. `None`: they are as they were.
+    pub(super) fn publish(&self) -> Option<(Vec<Fingerprint>, InForce)> {
         self.ask(Command::Publish)
     }
 
@@ -118,6 +118,7 @@ impl Engine {
         }
         let (mut full_rounds, mut forged_rounds) = (0, 0);
         let mut ticked = monotonic();
+        self.core.look_at_mode();
         let mut more = false;
         loop {
             if !more && let Err(error) = self.wait(waker) {
@@ -147,7 +148,8 @@ impl Engine {
                         // What the kernel counted as submitted is to be found among the received.
                         self.drain_all();
                         self.core.publish();
-                        let _ = reply.send(self.core.top());
+                        self.core.look_at_mode();
+                        let _ = reply.send((self.core.top(), self.core.mode()));
                     }
                     Command::Stop => {
                         self.drain_all();
@@ -215,6 +217,7 @@ impl Engine {
             return false;
         }
         let mut more = self.core.tick();
+        self.core.look_at_mode();
         if let Some(sockets) = &mut self.sockets {
             more |= self.core.ask(sockets);
         }

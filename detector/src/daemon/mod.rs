@@ -19,7 +19,6 @@ use std::{
 use detector_common::{
     counter::Counter,
     key::Seeds,
-    mode::{self, WHOLE_SHARE},
     settings::{RESET_TICK_BITS, Settings},
 };
 use tokio::{
@@ -90,7 +89,6 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     ports: Vec<u16>,
-    mode: Mode,
     started: Timestamp,
 }
 
@@ -112,7 +110,7 @@ impl Daemon {
             Ok(counters) => counters,
             Err(error) => return Response::Error { message: error.to_string() },
         };
-        let Some(fingerprints) = self.engine.publish() else {
+        let Some((fingerprints, mode)) = self.engine.publish() else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
         };
         let table = |rows: &crate::telemetry::counters::Counters| -> BTreeMap<String, u64> {
@@ -123,7 +121,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: monotonic().since(self.started).as_secs(),
-            mode: self.mode,
+            mode,
             interfaces: self.attached.iter().map(interface_status).collect(),
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
@@ -304,10 +302,8 @@ fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
         None => Kernel::load(&options)?,
     };
     maps.protect_ports(&config.capture.ports)?;
-    let before = maps.mode()?;
-    if before.by_operator == 0 {
-        maps.set_mode(mode::Mode::lasting(config.mode == Mode::Enforce, WHOLE_SHARE))?;
-    }
+    let mode = maps.mode()?.configured(config.mode == Mode::Enforce, monotonic().as_nanos());
+    maps.set_mode(mode)?;
     maps.beat(monotonic())?;
     let (local_only, watch) = protect(&mut maps, &config.capture.addresses)?;
     let known = maps.settings();
@@ -377,12 +373,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let enforcing = config.mode == Mode::Enforce;
     let (lines, written) = sync_channel(limits.events as usize);
     let writer_metrics = Arc::clone(&metrics);
     let writer = thread::Builder::new()
         .name("hello-lines".to_owned())
-        .spawn(move || output::write(&written, format, enforcing, &writer_metrics))
+        .spawn(move || output::write(&written, format, &writer_metrics))
         .map_err(system("starting a thread"))?;
     kernel.replace()?;
     // Before the XDP program, so that no hello is seen whose SYN-ACK wasn't.
@@ -396,7 +391,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     });
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints);
     let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let daemon = Arc::new(Daemon {
@@ -405,7 +400,6 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         ports: config.capture.ports.clone(),
-        mode: config.mode,
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
@@ -456,7 +450,7 @@ fn serve(
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
-        info!(mode = daemon.mode.label(), "ready");
+        info!("ready");
         let result = tokio::select! {
             _ = terminate.recv() => Ok(Some(watcher)),
             _ = interrupt.recv() => Ok(Some(watcher)),

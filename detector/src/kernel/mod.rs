@@ -12,6 +12,7 @@ pub mod memory;
 mod addresses;
 mod bpf;
 mod maps;
+mod mode;
 mod pins;
 mod program;
 mod ring;
@@ -39,6 +40,7 @@ use crate::clock::Timestamp;
 pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
+    mode::PinnedMode,
     pins::{Pins, detach},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},

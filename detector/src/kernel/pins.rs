@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{clock::monotonic, config::XdpMode};
 
-const CURRENT: &str = "current";
+pub(super) const CURRENT: &str = "current";
 const LINKS: &str = "links";
 /// Of `current`, until it is in place.
 const NEXT: &str = "next";
@@ -326,7 +326,7 @@ fn unusable(directory: &Path, reason: &str, hint: &str) -> Error {
     Error::Pins { directory: directory.to_owned(), reason: reason.to_owned(), hint: hint.to_owned() }
 }
 
-fn refused(directory: &Path, error: io::Error) -> Error {
+pub(super) fn refused(directory: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Error::Permission(format!("{}: {error}", directory.display())),
         _ => unusable(directory, &error.to_string(), REMOVE),

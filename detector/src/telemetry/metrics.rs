@@ -118,6 +118,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    info: IntGaugeVec,
     /// Set by [`Metrics::set_kernel`].
     kernel_packets: Counters,
     kernel_frames: Counters,
@@ -356,15 +357,21 @@ impl Metrics {
             verdicts: gauges(&registry, "detector_enforce_verdicts", "Verdicts in force, by table.", &["kind"])?,
             pending: pending(&registry)?,
             latency: latency(&registry)?,
+            info: gauges(&registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?,
             registry,
         };
         for kind in VerdictKind::ALL {
             metrics.set_verdicts(*kind, 0);
         }
-        let info = gauges(&metrics.registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
+        metrics.set_mode(mode);
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
+    }
+
+    /// Says whether rules drop.
+    pub fn set_mode(&self, mode: Mode) {
+        self.info.reset();
+        self.info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
     }
 
     /// Takes over what the kernel has counted: for each counter its sum over all CPUs.
