@@ -127,7 +127,8 @@ fn second_run(compiler: &Compiler, linker: &Path) -> Result<Command> {
 /// The second run: lets aya-build build the one package there is.
 fn build(rustup: &str) -> Result<()> {
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../detector-ebpf");
-    let package = Package { name: "detector-ebpf", root_dir, ..Package::default() };
+    let features: &[&str] = if env::var_os("CARGO_FEATURE_WIDE_VERDICTS").is_some() { &["wide-verdicts"] } else { &[] };
+    let package = Package { name: "detector-ebpf", root_dir, features, ..Package::default() };
     let toolchain = if rustup.is_empty() { Toolchain::default() } else { Toolchain::Custom(rustup) };
     aya_build::build_ebpf([package], toolchain)
 }

@@ -1,4 +1,7 @@
 //! Names and default sizes of the maps. aya finds a map by the name of its `static`; these are the same words.
+//!
+//! Pinned maps outlive the build that made them. A value may grow at its end: the next build reads the beginning of the
+//! old ones. Any other change of what values mean takes another name.
 
 /// `Array<Settings>`, one entry.
 pub const SETTINGS: &str = "SETTINGS";

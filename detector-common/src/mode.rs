@@ -11,6 +11,11 @@ pub const WHOLE_SHARE: u32 = 1 << 16;
 /// Without a sign of life of the daemon for so many nanoseconds, automatic verdicts are ignored (threats.md T47).
 pub const DEAD_MAN_NS: u64 = 60_000_000_000;
 
+/// Of [`Mode::by_operator`].
+pub const BY_OPERATOR: u32 = 1;
+/// Of [`Mode::by_operator`].
+pub const BY_OPERATOR_AFTERWARDS: u32 = 1 << 1;
+
 /// The one entry of the `MODE` array. The entry of zeros, which the array begins with, enforces nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -23,7 +28,8 @@ pub struct Mode {
     pub until: u64,
     /// Of [`WHOLE_SHARE`]: the share of addresses that automatic verdicts hold for, by a hash of the address.
     pub share: u32,
-    /// 1: written by an operator, and not to be replaced by the configuration's; 0: by the daemon at its start.
+    /// [`BY_OPERATOR`] if `enforce` is an operator's word, and [`BY_OPERATOR_AFTERWARDS`] if `afterwards` is; else they are
+    /// the configuration's, which the next start may change.
     pub by_operator: u32,
 }
 
@@ -34,6 +40,36 @@ impl Mode {
     #[must_use]
     pub const fn lasting(enforce: bool, share: u32) -> Self {
         Self { enforce: enforce as u32, afterwards: enforce as u32, until: FOREVER, share, by_operator: 0 }
+    }
+
+    /// After an operator's word, which stays until the next one, or holds until a time; then the mode is again what it was
+    /// to stay.
+    #[must_use]
+    pub const fn ordered(self, enforce: bool, until: u64) -> Self {
+        // The entry of zeros takes in nobody.
+        let share = if self.share == 0 { WHOLE_SHARE } else { self.share };
+        let (enforce, stays) = (enforce as u32, until == FOREVER);
+        let afterwards = if stays { enforce } else { self.afterwards };
+        let by_afterwards = if stays { BY_OPERATOR_AFTERWARDS } else { self.by_operator & BY_OPERATOR_AFTERWARDS };
+        Self { enforce, afterwards, until, share, by_operator: BY_OPERATOR | by_afterwards }
+    }
+
+    /// After a start with a configuration: that doesn't overrule an operator's word.
+    #[must_use]
+    pub const fn configured(self, enforce: bool, now: u64) -> Self {
+        if self.by_operator & BY_OPERATOR_AFTERWARDS != 0 {
+            return self;
+        }
+        if self.by_operator & BY_OPERATOR != 0 && now < self.until {
+            return Self { afterwards: enforce as u32, ..self };
+        }
+        Self::lasting(enforce, WHOLE_SHARE)
+    }
+
+    /// Whether what is in force at `now` is an operator's word.
+    #[must_use]
+    pub const fn is_operators(&self, now: u64) -> bool {
+        self.by_operator & (if now < self.until { BY_OPERATOR } else { BY_OPERATOR_AFTERWARDS }) != 0
     }
 
     /// Whether verdicts that aren't an operator's hold at `now`, CLOCK_MONOTONIC nanoseconds.
@@ -49,5 +85,33 @@ impl Mode {
     pub const fn takes_in(&self, unit: u64) -> bool {
         // The upper bits: the lower ones choose the bucket.
         ((unit >> 48) as u32) < self.share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operators_word_outlives_the_configuration() {
+        let start = Mode::default().configured(false, 5);
+        assert!(!start.enforces(5) && !start.is_operators(5));
+        let ordered = start.ordered(true, FOREVER);
+        assert!(ordered.enforces(9) && ordered.is_operators(9));
+        assert_eq!(ordered.configured(false, 9), ordered);
+        assert_eq!(start.configured(true, 9), Mode::lasting(true, WHOLE_SHARE));
+    }
+
+    #[test]
+    fn for_a_time_and_then_as_before() {
+        let passing = Mode::lasting(false, 7).ordered(true, 100).ordered(true, 200);
+        assert!(passing.enforces(199) && !passing.enforces(200), "not what was to pass, but what was to stay");
+        assert!(passing.is_operators(199) && !passing.is_operators(200));
+        assert_eq!(passing.share, 7);
+        let started = passing.configured(true, 150);
+        assert!(started.enforces(199) && started.enforces(200) && !started.is_operators(200));
+        assert_eq!(passing.configured(false, 200), Mode::lasting(false, WHOLE_SHARE));
+        let back = Mode::lasting(true, 7).ordered(false, FOREVER).ordered(true, 100);
+        assert!(!back.enforces(100) && back.is_operators(100));
     }
 }

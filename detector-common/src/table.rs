@@ -31,6 +31,9 @@ pub struct Cell {
     pub check: u64,
     /// A [`Word`].
     pub word: u64,
+    /// Says nothing.
+    #[cfg(feature = "wide-verdicts")]
+    pub more: u64,
 }
 
 /// Two cache lines.
@@ -41,7 +44,7 @@ pub struct Bucket {
     pub cells: [Cell; CELLS],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 128);
+const _: () = assert!(size_of::<Bucket>() == 128 || cfg!(feature = "wide-verdicts"));
 
 /// Value of the stash: a verdict whose bucket is full.
 #[repr(C)]

@@ -57,16 +57,19 @@ pub struct Verdict {
     /// `REASON_*`.
     pub reason: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; RESERVED],
 }
 
-const _: () = assert!(size_of::<Verdict>() == 32);
+/// Bytes of [`Verdict::reserved`].
+const RESERVED: usize = if cfg!(feature = "wide-verdicts") { 13 } else { 5 };
+
+const _: () = assert!(size_of::<Verdict>() == 27 + RESERVED);
 
 impl Verdict {
     /// One without hits.
     #[must_use]
     pub const fn new(action: Action, origin: u8, reason: u8, expires_at: u64) -> Self {
-        Self { expires_at, hits: 0, limit: 0, action: action as u8, origin, reason, reserved: [0; 5] }
+        Self { expires_at, hits: 0, limit: 0, action: action as u8, origin, reason, reserved: [0; RESERVED] }
     }
 }
 
@@ -75,15 +78,15 @@ impl Verdict {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ConnectionVerdict {
-    /// The verdict.
-    pub verdict: Verdict,
     /// The client's initial sequence number, host byte order. A SYN with another one ends the verdict.
     pub initial_seq: u32,
     /// Zero.
     pub reserved: u32,
+    /// The verdict: last, since it may grow.
+    pub verdict: Verdict,
 }
 
-const _: () = assert!(size_of::<ConnectionVerdict>() == 40);
+const _: () = assert!(size_of::<ConnectionVerdict>() == 8 + size_of::<Verdict>());
 
 /// Value of the map of rates: how fast new connections may come, by the generic cell rate algorithm (ITU-T I.371
 /// section A). All CPUs share one entry.

@@ -20,6 +20,7 @@ use crate::hello::Hello;
 use crate::lab::{Lab, SERVER_INTERFACE};
 use crate::link::XdpMode;
 use crate::metrics::Metrics;
+use crate::pins;
 use crate::process::{Process, output};
 use crate::programs;
 
@@ -62,8 +63,17 @@ impl Daemon {
     /// # Errors
     /// When it isn't ready in time; the error holds its log.
     pub fn start(lab: &Lab, options: DaemonOptions) -> Result<Self> {
+        Self::start_build(lab, programs::detector()?, options)
+    }
+
+    /// The same with another build of it.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_build(lab: &Lab, program: PathBuf, options: DaemonOptions) -> Result<Self> {
         let mut command = run_command(
             lab,
+            program,
             options.interface.unwrap_or(SERVER_INTERFACE),
             METRICS_ADDRESS,
             &control_socket(lab),
@@ -187,6 +197,13 @@ pub fn set_clock(lab: &Lab, ahead: &str) -> Result<()> {
     Ok(fs::write(lab.file(CLOCK), ahead)?)
 }
 
+/// The configuration file in this lab: one of its own, so that the machine's own /etc/detector/detector.toml plays no
+/// part.
+#[must_use]
+pub fn configuration(lab: &Lab) -> PathBuf {
+    lab.file("detector.toml")
+}
+
 /// The control socket in this lab.
 #[must_use]
 pub fn control_socket(lab: &Lab) -> PathBuf {
@@ -199,7 +216,7 @@ pub fn control_socket(lab: &Lab) -> PathBuf {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &lab.file("second.sock"), "")?)
+    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &lab.file("second.sock"), "")?)
 }
 
 /// Likewise, with the daemon's own control socket.
@@ -207,7 +224,7 @@ pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal_of_socket(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, interface, "127.0.0.1:9465", &control_socket(lab), "")?)
+    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &control_socket(lab), "")?)
 }
 
 fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
@@ -218,15 +235,21 @@ fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
     Ok((status.code(), fs::read_to_string(&said)?))
 }
 
-fn run_command(lab: &Lab, interface: &str, metrics: &str, control_socket: &Path, config: &str) -> Result<Command> {
-    // A file of its own, so that the machine's own /etc/detector/detector.toml plays no part.
-    let configuration = lab.file("detector.toml");
+fn run_command(
+    lab: &Lab,
+    program: PathBuf,
+    interface: &str,
+    metrics: &str,
+    control_socket: &Path,
+    config: &str,
+) -> Result<Command> {
+    let configuration = configuration(lab);
     fs::write(&configuration, config)?;
-    let mut command = lab.server().command(programs::detector()?);
+    let mut command = lab.server().command(program);
     command.args(["run", "--interface", interface, "--format", "json", "--metrics", metrics]);
     command.arg("--config").arg(configuration).arg("--control-socket").arg(control_socket);
     // Likewise of its own, in a lab that is gone afterwards.
-    command.env("STATE_DIRECTORY", lab.file("state"));
+    command.env("STATE_DIRECTORY", lab.file("state")).env("DETECTOR_PINS", pins::directory(lab));
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     Ok(command)
 }

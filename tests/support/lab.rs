@@ -13,6 +13,7 @@ use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
@@ -266,7 +267,13 @@ struct Left {
 
 impl Left {
     fn remove(&self) -> Result<()> {
-        if self.directory { Ok(fs::remove_dir_all(env::temp_dir().join(&self.name))?) } else { remove(&self.name) }
+        if !self.directory {
+            return remove(&self.name);
+        }
+        let path = env::temp_dir().join(&self.name);
+        // Of a test that was killed: its pins go with the file system they are in.
+        let _ = umount2(&path.join("bpf"), MntFlags::MNT_DETACH);
+        Ok(fs::remove_dir_all(path)?)
     }
 }
 

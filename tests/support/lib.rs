@@ -21,6 +21,7 @@ pub mod hello;
 pub mod lab;
 pub mod link;
 pub mod metrics;
+pub mod pins;
 pub mod process;
 pub mod programs;
 pub mod server;

@@ -21,6 +21,7 @@ mod lifecycle;
 mod live;
 mod matrix;
 mod never_block;
+mod pins;
 mod quic;
 mod reset;
 mod scene;

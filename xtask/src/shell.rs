@@ -13,12 +13,15 @@ pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// What setup makes for this checkout alone: `tools` in the target directory, found from where this program lies, so
-/// that another target directory is honoured.
+/// What setup makes for this checkout alone: `tools` in the target directory.
 pub(crate) fn tools() -> Result<PathBuf> {
+    Ok(built()?.parent().context("this program isn't in a target directory")?.join("tools"))
+}
+
+/// Where cargo leaves what it builds: found from where this program lies, so that another target directory is honoured.
+pub(crate) fn built() -> Result<PathBuf> {
     let this = env::current_exe().context("can't tell this program's own path")?;
-    let target = this.ancestors().nth(2).context("this program isn't in a target directory")?;
-    Ok(target.join("tools"))
+    Ok(this.parent().context("this program isn't in a directory")?.to_owned())
 }
 
 /// The cargo that runs this program, in the workspace's root.

@@ -3,7 +3,7 @@
 //! In: the checkout. Out: cargo's own output, stage by stage, with times. What needs root is chosen by a feature, so it
 //! runs or isn't built; it is left out only when `--no-root` says so, and then the last line says so too.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -38,6 +38,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         return Ok(());
     }
     let suites = root_suites()?;
+    stage("another build of detector, for the tests of upgrades", || {
+        cargo(&["build"], &["--bin", "detector", "--features", "detector/wide-verdicts"], full)?;
+        // The next stage leaves the real one at that place.
+        let built = shell::built()?;
+        fs::copy(built.join("detector"), built.join("detector-wide")).context("can't keep the other build")?;
+        Ok(())
+    })?;
     // With the tests beside them, so that dependencies keep the features, and the builds, that those have.
     let programs = ["--bins", "--tests", "--features", FEATURE];
     stage("programs and suites", || cargo(&["build"], &programs, full))?;

@@ -268,7 +268,7 @@ fn answer(
         let Peer { uid, gid, pid } = peer;
         let until = if let Response::Changed(changed) = &response { changed.until.as_str() } else { "" };
         let outcome = response.label();
-        tracing::info!(target: "detector::audit", verb, %subject, until, outcome, uid, gid, pid, "change asked for");
+        tracing::info!(target: "detector::audit", verb, subject, until, outcome, uid, gid, pid, "change asked for");
     }
     (response, false)
 }

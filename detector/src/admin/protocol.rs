@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Mode;
 use crate::fingerprint::Ja4Raw;
 use crate::policy::subject::Subject;
 use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
 
 pub use load::{Item, List, Load, Loaded};
-pub use status::{Fingerprint, Interface, Ring, Status};
+pub use status::{Fingerprint, InForce, Interface, Ring, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -87,6 +88,15 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// Whether what nobody ordered by hand is carried out.
+    Mode {
+        /// What it is to be; none: only ask.
+        #[serde(default)]
+        mode: Option<Mode>,
+        /// For how long; then it is what it was.
+        #[serde(default)]
+        ttl: Option<Ttl>,
+    },
 }
 
 /// How much care a block is taken with.
@@ -142,6 +152,7 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Mode { .. } => "mode",
         }
     }
 
@@ -153,7 +164,7 @@ impl Request {
             | Request::Allow { subject, .. }
             | Request::Unblock { subject }
             | Request::Unallow { subject } => Some(subject),
-            Request::List { .. } | Request::Load(_) | Request::Confirm | Request::Status => None,
+            Request::List { .. } | Request::Load(_) | Request::Confirm | Request::Status | Request::Mode { .. } => None,
         }
     }
 
@@ -163,8 +174,15 @@ impl Request {
         match self {
             Request::Load(load) => Some(format!("{} entries to {}", load.items.len(), load.list.verb())),
             Request::Confirm => Some("what would take itself back".to_owned()),
+            Request::Mode { mode, .. } => mode.map(|mode| mode.label().to_owned()),
             request => request.subject().map(ToString::to_string),
         }
+    }
+
+    /// What a request that changes the mode makes of it.
+    #[must_use]
+    pub const fn mode(&self) -> Option<Mode> {
+        if let Request::Mode { mode, .. } = self { *mode } else { None }
     }
 }
 
@@ -195,6 +213,8 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// The mode, as it is now.
+    Mode(InForce),
     /// There was nothing to take back.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
@@ -217,7 +237,7 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
-            Response::Entries { .. } | Response::Status(_) => "answered",
+            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) => "answered",
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",

@@ -1,12 +1,14 @@
 //! The command line: arguments in, one command run, an [`Exit`] out. An error is at most three lines on stderr: what
 //! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon, and a minute for a load.
 
+pub mod attach;
 mod bulk;
 pub mod change;
 pub mod client;
 mod figures;
 pub mod fingerprint;
 pub mod list;
+pub mod mode;
 pub mod printable;
 pub mod run;
 mod sheet;
@@ -45,6 +47,10 @@ pub struct Cli {
 pub enum Command {
     /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
     Run(run::RunArgs),
+    /// Load and pin the programs: what is in force holds while no daemon runs
+    Attach(attach::AttachArgs),
+    /// Take the programs off every interface, and remove what is pinned
+    Detach(attach::DetachArgs),
     /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
     /// Drop what addresses, prefixes or the clients with a JA4 value send to a protected port
@@ -59,6 +65,8 @@ pub enum Command {
     Unallow(change::UnallowArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
+    /// Carry out what rules say, or only count it: with the daemon hung, too
+    Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
 }
@@ -171,12 +179,15 @@ pub fn execute(command: Command) -> Exit {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let done = match &command {
         Command::Run(_) | Command::Fingerprint(_) => Ok(Exit::Done),
+        Command::Attach(args) => attach::attach(args, &mut out),
+        Command::Detach(args) => attach::detach(args, &mut out),
         Command::Block(args) => change::block(args, &mut out),
         Command::Allow(args) => change::allow(args, &mut out),
         Command::Confirm(args) => change::confirm(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
+        Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));

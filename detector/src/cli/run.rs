@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, Failure, Format};
+use super::{Exit, Failure, Format, attach::PinsArgs};
 use crate::{
     config::{Config, MetricsAddress, Overrides, Port, XdpMode},
     daemon, kernel,
@@ -18,7 +18,7 @@ use crate::{
     detector run --interface eth0 --format json   the same for a program\n  \
     detector run --interface eth0 --enforce       apply deny.ja4 too\n\n\
     Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
-    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _LOG, STATE_DIRECTORY")]
+    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG, STATE_DIRECTORY")]
 pub struct RunArgs {
     /// A port to attach to; repeatable [default: that of the default route]
     #[arg(long = "interface", short = 'i', value_name = "IFACE")]
@@ -53,6 +53,9 @@ pub struct RunArgs {
     /// Where metrics are served [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDRESS:PORT|off", env = "DETECTOR_METRICS", hide_env = true)]
     pub metrics: Option<MetricsAddress>,
+    /// Where the pins are.
+    #[command(flatten)]
+    pub pins: PinsArgs,
 }
 
 /// Runs the daemon; returns the exit code.
@@ -71,6 +74,7 @@ pub fn run(args: RunArgs) -> Exit {
         control_socket: args.control_socket,
         state_directory: args.state_directory,
         metrics: args.metrics,
+        pins: args.pins.pins,
     };
     let usage = |error: &dyn std::error::Error| Failure::new(Exit::Usage, error.to_string()).report();
     let config = match Config::load(&overrides) {
@@ -86,7 +90,8 @@ pub fn run(args: RunArgs) -> Exit {
     }
 }
 
-fn exit(error: &daemon::Error) -> Exit {
+/// How a failure of the daemon, or of the kernel, ends the process.
+pub(super) fn exit(error: &daemon::Error) -> Exit {
     match error {
         daemon::Error::Kernel(kernel::Error::Permission(_)) => Exit::Permission,
         daemon::Error::Control(error) if error.is_permission() => Exit::Permission,

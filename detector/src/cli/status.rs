@@ -8,7 +8,7 @@ use detector_common::counter::Counter;
 
 use super::client::{Client, ControlArgs};
 use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, printable};
+use super::{Exit, Failure, Format, figures, mode, printable};
 use crate::admin::protocol::{Request, Response, Status};
 use crate::config::Mode;
 use crate::telemetry::metrics::{Fate, VerdictKind, fate};
@@ -53,13 +53,14 @@ pub fn run(args: &StatusArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 fn screen(status: &Status) -> String {
-    let mode = match status.mode {
-        Mode::Observe => "observe: rules count, only operators' blocks drop",
-        Mode::Enforce => "enforce: rules and operators' blocks drop",
+    let drops = match status.mode.mode {
+        Mode::Observe => "rules count, only operators' blocks drop",
+        Mode::Enforce => "rules and operators' blocks drop",
     };
     let uptime = figures::seconds(status.uptime_s);
     let version = printable::line(&status.version);
-    let head = format!("detector {version} (pid {}), up {uptime}, mode {mode}", status.pid);
+    let head =
+        format!("detector {version} (pid {}), up {uptime}, mode {}: {drops}", status.pid, mode::describe(&status.mode));
     let rows = [
         ("interfaces", interfaces(status)),
         ("ports", few(status.ports.iter().map(ToString::to_string))),
@@ -98,7 +99,8 @@ fn interfaces(status: &Status) -> String {
     few(status.interfaces.iter().map(|interface| {
         let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
-        format!("{} {mode}{attached}", printable::line(&interface.name))
+        let pinned = if interface.pinned { " (pinned)" } else { "" };
+        format!("{} {mode}{pinned}{attached}", printable::line(&interface.name))
     }))
 }
 
@@ -175,7 +177,7 @@ fn verdicts(status: &Status) -> String {
         let count = status.entries.get(kind.label()).copied().filter(|count| *count > 0)?;
         Some(format!("{} {}", figures::count(count), kind.label()))
     });
-    let text = few(some);
+    let text = some.collect::<Vec<_>>().join(", ");
     if text.is_empty() { "none".to_owned() } else { text }
 }
 
@@ -231,7 +233,12 @@ mod tests {
             version: "0.1.0".to_owned(),
             pid: 1234,
             uptime_s: 11_520,
-            interfaces: vec![Interface { name: "eth0".to_owned(), xdp_mode: XdpMode::Native, attached: true }],
+            interfaces: vec![Interface {
+                name: "eth0".to_owned(),
+                xdp_mode: XdpMode::Native,
+                attached: true,
+                pinned: true,
+            }],
             ports: vec![443, 8443],
             kernel: counts([
                 ("packets", 12_345_678),
@@ -265,9 +272,9 @@ mod tests {
     #[test]
     fn the_screen() {
         let expected = "\
-detector 0.1.0 (pid 1234), up 3h 12m, mode observe: rules count, only operators' blocks drop
+detector 0.1.0 (pid 1234), up 3h 12m, mode observe (configured): rules count, only operators' blocks drop
 
-interfaces  eth0 native
+interfaces  eth0 native (pinned)
 ports       443, 8443
 packets     12,345,678 seen, 12,345,000 passed, 678 dropped (678 connection)
 passed      12,000,000 other_port, 345,000 protected

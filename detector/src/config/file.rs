@@ -59,6 +59,7 @@ pub(super) struct Admin {
     pub(super) control_socket: Option<PathBuf>,
     pub(super) control_group: Option<String>,
     pub(super) metrics: Option<MetricsAddress>,
+    pub(super) pins: Option<PathBuf>,
 }
 
 const KIB: u64 = 1 << 10;

@@ -28,6 +28,8 @@ pub const DEFAULT_CONTROL_GROUP: &str = "detector";
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/detector";
 /// Where this host's resolvers stand: those of resolv.conf(5), and those behind systemd-resolved.
 pub const DEFAULT_RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Where `detector attach` pins what outlives the daemon.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/detector";
 /// Where the metrics are served.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -97,6 +99,8 @@ pub struct Admin {
     pub control_group: String,
     /// Where the metrics are served, or nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Directory of the pins, in a BPF file system.
+    pub pins: PathBuf,
 }
 
 /// The bounds of every table and queue. Entries unless another unit is said.
@@ -173,6 +177,8 @@ pub struct Overrides {
     pub state_directory: Option<PathBuf>,
     /// `--metrics`.
     pub metrics: Option<MetricsAddress>,
+    /// `--pins`.
+    pub pins: Option<PathBuf>,
 }
 
 /// Why there is no configuration. Exit code 64. At most three lines.
@@ -224,6 +230,7 @@ impl Default for Config {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
                 metrics: Some(DEFAULT_METRICS),
+                pins: DEFAULT_PINS.into(),
             },
             limits: Limits::default(),
         }
@@ -313,6 +320,7 @@ impl Config {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
                 metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
+                pins: file.admin.pins.unwrap_or(base.admin.pins),
             },
             limits: Limits::resolve(&file.limits),
         })
@@ -334,6 +342,9 @@ impl Config {
         }
         if let Some(path) = &overrides.state_directory {
             self.orders.state_directory.clone_from(path);
+        }
+        if let Some(path) = &overrides.pins {
+            self.admin.pins.clone_from(path);
         }
         self.admin.metrics = overrides.metrics.map_or(self.admin.metrics, |metrics| metrics.0);
         self

@@ -62,6 +62,7 @@ fn flags_win_over_the_file() {
         control_socket: Some("/tmp/c.sock".into()),
         state_directory: Some("/tmp/state".into()),
         metrics: Some(MetricsAddress(Some(DEFAULT_METRICS))),
+        pins: Some("/sys/fs/bpf/other".into()),
         ..plain
     };
     let config = Config::load(&flags).unwrap();
@@ -70,6 +71,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
     assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
+    assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
 }
 
 #[test]

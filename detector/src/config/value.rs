@@ -16,7 +16,7 @@ use crate::fingerprint::Ja4;
 use crate::policy::subject::Subject;
 
 /// Whether rules drop packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeserializeDerive, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeserializeDerive, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Rules only count; an operator's own block drops.

@@ -13,20 +13,25 @@ use std::{
     time::Duration,
 };
 
-use detector_common::{key::Keys, verdict::Action as KernelAction};
+use detector_common::{
+    key::Keys,
+    mode::Mode,
+    verdict::{Action as KernelAction, FOREVER},
+};
 use ipnet::IpNet;
 use lru::LruCache;
-use tracing::error;
+use tracing::{error, info};
 
 mod terms;
 
 use crate::{
     admin::protocol::{
-        self, Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, Origin as ProtocolOrigin, PAGE, Request,
-        Response,
+        self, Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, InForce, Origin as ProtocolOrigin, PAGE,
+        Request, Response,
     },
     capture::{Flow, Proof, event},
     clock::{Timestamp, monotonic, wall},
+    config::Mode as ConfigMode,
     connection::{Connections, Event, Settled, Standing},
     enforce::{Enforcer, Listed},
     fingerprint::{Fingerprint, Ja4, Ja4Raw, Transport},
@@ -63,6 +68,8 @@ pub(super) enum Class {
 pub(super) struct Line {
     pub(super) settled: Box<Settled>,
     pub(super) decision: Decision,
+    /// The mode at that time.
+    pub(super) enforcing: bool,
 }
 
 struct Seen {
@@ -122,6 +129,7 @@ struct Verdicts<M> {
     tally: Tally,
     /// Connections that were just decided against.
     decided: Vec<(Flow, Decision)>,
+    mode: Mode,
     enforcing: bool,
 }
 
@@ -133,14 +141,15 @@ impl<M: VerdictMaps> Core<M> {
         metrics: Arc<Metrics>,
         lines: SyncSender<Line>,
         memory: &Memory,
-        enforcing: bool,
     ) -> Self {
         let seen = LruCache::new(memory.fingerprints);
         // Any secret does as the dice of a sample.
         let browsers = Window::new(memory.browser_hellos, enforcer.seeds().rest);
         let tally = Tally::default();
         let decided = Vec::new();
-        let verdicts = Verdicts { enforcer, metrics, lines, seen, browsers, tally, decided, enforcing };
+        // Until the first look at the map, which is at once.
+        let (mode, enforcing) = (Mode::default(), false);
+        let verdicts = Verdicts { enforcer, metrics, lines, seen, browsers, tally, decided, mode, enforcing };
         Self { pipeline, connections, verdicts }
     }
 
@@ -171,6 +180,24 @@ impl<M: VerdictMaps> Core<M> {
             false
         });
         hellos || settled || ended
+    }
+
+    /// Looks at the mode, which a command may have changed in the map, and which may have ended by itself.
+    pub(super) fn look_at_mode(&mut self) {
+        let verdicts = &mut self.verdicts;
+        let Ok(mode) = verdicts.enforcer.maps().mode() else { return };
+        let in_force = InForce::new(&mode, monotonic());
+        if mode != verdicts.mode && verdicts.mode != Mode::default() {
+            let InForce { mode, mode_for_s, .. } = in_force;
+            info!(target: "detector::audit", verb = "mode", subject = mode.label(), for_s = mode_for_s, "changed in the pinned map");
+        }
+        verdicts.mode = mode;
+        verdicts.enforces(in_force.mode == ConfigMode::Enforce);
+    }
+
+    /// The mode, as it was looked at last.
+    pub(super) fn mode(&self) -> InForce {
+        InForce::new(&self.verdicts.mode, monotonic())
     }
 
     /// Asks for the sockets of hellos that have waited long for a proof. Whether there may be more of them.
@@ -289,6 +316,7 @@ impl<M: VerdictMaps> Core<M> {
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
+            Request::Mode { mode, ttl } => self.verdicts.mode(mode, ttl, now),
             other => Ok(Response::Error { message: format!("`{}` is not the core's to answer", other.verb()) }),
         };
         changed.unwrap_or_else(|error| match error {
@@ -301,6 +329,29 @@ impl<M: VerdictMaps> Core<M> {
 }
 
 impl<M: VerdictMaps> Verdicts<M> {
+    fn enforces(&mut self, enforcing: bool) {
+        if enforcing != self.enforcing {
+            self.enforcing = enforcing;
+            let mode = if enforcing { ConfigMode::Enforce } else { ConfigMode::Observe };
+            self.metrics.set_mode(mode);
+            info!(mode = mode.label(), "the mode");
+        }
+    }
+
+    /// Changes the mode, if there is anything to change, and tells it.
+    fn mode(&mut self, wanted: Option<ConfigMode>, ttl: Option<Ttl>, now: Timestamp) -> Result<Response, Error> {
+        let mut mode = self.enforcer.maps().mode()?;
+        if let Some(wanted) = wanted {
+            let until = ttl.and_then(|ttl| end(ttl, now)).map_or(FOREVER, Timestamp::as_nanos);
+            mode = mode.ordered(wanted == ConfigMode::Enforce, until);
+            self.enforcer.maps().set_mode(mode)?;
+        }
+        self.mode = mode;
+        let in_force = InForce::new(&mode, now);
+        self.enforces(in_force.mode == ConfigMode::Enforce);
+        Ok(Response::Mode(in_force))
+    }
+
     /// A packet's fate, or what it says about a hello.
     fn outcome(&mut self, connections: &mut Connections, outcome: Outcome, now: Timestamp) {
         match outcome {
@@ -410,7 +461,8 @@ impl<M: VerdictMaps> Verdicts<M> {
             self.remember(&settled.hello, monotonic());
         }
         self.tally.lines_queued += 1;
-        match self.lines.try_send(Line { settled, decision }) {
+        let enforcing = self.enforcing;
+        match self.lines.try_send(Line { settled, decision, enforcing }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.tally.lines_dropped += 1,
         }
@@ -617,7 +669,6 @@ mod tests {
     use super::*;
     use crate::{
         capture::{frame, pcap},
-        config::Mode,
         connection,
         daemon::labels,
         enforce, flow,
@@ -650,11 +701,11 @@ mod tests {
     fn of_the_hellos_that_wait_those_with_an_established_socket_are_confirmed() {
         let enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), Rules::default(), LIMITS).unwrap();
         let connections = Connections::new(connection::Limits { answers: false, ..connection::Limits::default() });
-        let metrics = Arc::new(Metrics::new(Mode::Observe, labels()).unwrap());
+        let metrics = Arc::new(Metrics::new(ConfigMode::Observe, labels()).unwrap());
         let (lines, written) = sync_channel(8);
         let pipeline = Pipeline::new(flow::Limits::default());
         let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory, false);
+        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::core::{Class, Core};
 use crate::{
-    admin::protocol::{Fingerprint, Request, Response},
+    admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
     fingerprint::{Ja4, Ja4Raw},
     kernel::{
@@ -50,7 +50,7 @@ enum Command {
     Raw(Ja4, SyncSender<Option<Ja4Raw>>),
     Recent(SyncSender<Recent>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
-    Publish(SyncSender<Vec<Fingerprint>>),
+    Publish(SyncSender<(Vec<Fingerprint>, InForce)>),
     Stop,
 }
 
@@ -104,8 +104,8 @@ impl Handle {
         self.ask(Command::Recent)
     }
 
-    /// Brings the metrics up to date, and tells the top fingerprints. `None`: they are as they were.
-    pub(super) fn publish(&self) -> Option<Vec<Fingerprint>> {
+    /// Brings the metrics up to date, and tells the top fingerprints and the mode. `None`: they are as they were.
+    pub(super) fn publish(&self) -> Option<(Vec<Fingerprint>, InForce)> {
         self.ask(Command::Publish)
     }
 
@@ -162,6 +162,7 @@ impl Engine {
         }
         let (mut full_rounds, mut forged_rounds) = (0, 0);
         let mut ticked = monotonic();
+        self.core.look_at_mode();
         let mut more = false;
         let mut longest = Duration::ZERO;
         loop {
@@ -202,7 +203,8 @@ impl Engine {
                         // What the kernel counted as submitted is to be found among the received.
                         self.drain_all();
                         self.core.publish(longest);
-                        let _ = reply.send(self.core.top());
+                        self.core.look_at_mode();
+                        let _ = reply.send((self.core.top(), self.core.mode()));
                     }
                     Command::Stop => {
                         self.drain_all();
@@ -285,6 +287,7 @@ impl Engine {
             return false;
         }
         let mut more = self.core.tick();
+        self.core.look_at_mode();
         if let Some(sockets) = &mut self.sockets {
             more |= self.core.ask(sockets);
         }

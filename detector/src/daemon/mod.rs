@@ -1,7 +1,8 @@
 //! The only file that knows every room: bind everything, load, spawn, attach; serve until a signal; detach, drain.
 //!
 //! Traffic flows whenever this process doesn't: what is attached goes with it, and until it is attached nothing is
-//! looked at.
+//! looked at. Unless it was pinned, by [`attach`]: then it stays, with the verdicts in force, and the next daemon takes
+//! it over.
 
 mod core;
 mod engine;
@@ -20,7 +21,7 @@ use std::{
 
 use detector_common::{
     counter::Counter,
-    mode::{self, WHOLE_SHARE},
+    key::Seeds,
     settings::{RESET_TICK_BITS, Settings},
 };
 use tokio::{
@@ -45,14 +46,14 @@ use crate::{
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Mode},
+    config::{Addresses, Config, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
     kernel::{
-        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, VerdictMaps as _,
-        interface, own_addresses,
+        self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
+        VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::{never_block::Why, rules::Rules},
@@ -78,7 +79,7 @@ pub enum Error {
     #[error("{0}: {1}")]
     System(&'static str, String),
     /// A thread that must not end did.
-    #[error("the packet path has ended; see the log above. Its programs are detached, and traffic flows")]
+    #[error("the packet path has ended; see the log above. Its programs are detached, unless they are pinned")]
     Ended,
 }
 
@@ -94,7 +95,6 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     ports: Vec<u16>,
-    mode: Mode,
     started: Timestamp,
 }
 
@@ -116,7 +116,7 @@ impl Daemon {
             Ok(counters) => counters,
             Err(error) => return Response::Error { message: error.to_string() },
         };
-        let Some(fingerprints) = self.engine.publish() else {
+        let Some((fingerprints, mode)) = self.engine.publish() else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
         };
         let table = |rows: &crate::telemetry::counters::Counters| -> BTreeMap<String, u64> {
@@ -127,7 +127,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: monotonic().since(self.started).as_secs(),
-            mode: self.mode,
+            mode,
             interfaces: self.attached.iter().map(interface_status).collect(),
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
@@ -156,7 +156,7 @@ impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
-            Request::List { .. } => self.engine.request(request),
+            Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
             change => self.orders.handle(change, peer),
         }
     }
@@ -166,16 +166,20 @@ impl Handler for Daemon {
     }
 }
 
-/// Attaches the egress program everywhere. `false`, and a line in the log, if that fails anywhere: hellos are then
-/// captured all the same.
-fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
+/// Attaches the egress program everywhere, if it is `wanted`. `false`, and a line in the log, if that fails anywhere:
+/// hellos are then captured all the same.
+fn attach_egress(kernel: &mut Kernel, wanted: bool, interfaces: &[String]) -> Result<bool, kernel::Error> {
+    if !wanted {
+        kernel.detach_egress()?;
+        return Ok(false);
+    }
     for name in interfaces {
         if let Err(error) = kernel.attach_egress(name) {
             warn!(%error, "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses");
-            return false;
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }
 
 /// Where this host's sockets are asked for. `None`, and a line in the log, if the kernel doesn't answer.
@@ -198,8 +202,8 @@ fn labels() -> Labels {
 }
 
 fn interface_status(attached: &Attached) -> Interface {
-    let Attached { interface, mode } = attached;
-    Interface { name: interface.clone(), xdp_mode: *mode, attached: interface::check(interface).is_ok() }
+    let Attached { interface, mode, pin } = attached;
+    Interface { name: interface.clone(), xdp_mode: *mode, attached: attached.holds(), pinned: pin.is_some() }
 }
 
 fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
@@ -272,30 +276,51 @@ fn protect(maps: &mut Maps, addresses: &Addresses) -> Result<(bool, Option<Addre
     }
 }
 
-/// Runs until SIGINT or SIGTERM.
-///
-/// # Errors
-/// If it can't start, or the packet path ends.
-pub fn run(config: &Config, format: Format) -> Result<(), Error> {
-    let interfaces = if config.capture.interfaces.is_empty() {
-        vec![interface::default_route().map_err(kernel::Error::from)?]
-    } else {
-        config.capture.interfaces.clone()
-    };
-    for name in &interfaces {
-        interface::check(name).map_err(kernel::Error::from)?;
+/// The names of the interfaces: those of the configuration, or those that have a pinned link, or that of the default
+/// route.
+fn interfaces(config: &Config, pins: Option<&Pins>) -> Result<Vec<String>, kernel::Error> {
+    let mut names = config.capture.interfaces.clone();
+    if let Some(pins) = pins
+        && names.is_empty()
+    {
+        names.extend(pins.attached()?.into_iter().map(|attached| attached.interface));
     }
-    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
-    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    if names.is_empty() {
+        names.push(interface::default_route()?);
+    }
+    for name in &names {
+        interface::check(name)?;
+    }
+    Ok(names)
+}
 
+/// The program with its maps as the configuration wants them, attached nowhere yet; links that are pinned still have
+/// their old program.
+struct Loaded {
+    kernel: Kernel,
+    enforcer: Enforcer<Maps>,
+    rings: Rings,
+    counters: CounterMap,
+    log: KernelLog,
+    watch: Option<AddressWatch>,
+    seeds: Seeds,
+}
+
+fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
     let limits = &config.limits;
-    let debug = tracing::enabled!(tracing::Level::DEBUG);
-    let (mut kernel, mut maps, rings, counters, log) = Kernel::load(&load_options(limits, debug))?;
+    let options = load_options(limits, tracing::enabled!(tracing::Level::DEBUG));
+    let (kernel, mut maps, rings, counters, log) = match pins {
+        Some(pins) => Kernel::load_pinned(&options, pins)?,
+        None => Kernel::load(&options)?,
+    };
     maps.protect_ports(&config.capture.ports)?;
-    maps.set_mode(mode::Mode::lasting(config.mode == Mode::Enforce, WHOLE_SHARE))?;
+    let mode = maps.mode()?.configured(config.mode == Mode::Enforce, monotonic().as_nanos());
+    maps.set_mode(mode)?;
     maps.beat(monotonic())?;
-    let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
-    let seeds = random_seeds();
+    let (local_only, watch) = protect(&mut maps, &config.capture.addresses)?;
+    let known = maps.settings();
+    // Verdicts that are in force go by these.
+    let seeds = if known.seeds == Seeds::default() { random_seeds() } else { known.seeds };
     let settings = Settings {
         local_only: u32::from(local_only),
         segments_per_flow: limits.segments_per_flow,
@@ -306,24 +331,69 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         resets: if config.reset { resets(limits.resets_per_second) } else { 0 },
         seeds,
         follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
-        ..Settings::default()
+        ..known
     };
     let mut rules = Rules::default();
     rules.configure(config.deny_ja4.iter().copied());
-    let enforcer = Enforcer::new(maps, settings, rules, enforce_limits(limits))?;
+    let found = maps.entries();
+    let mut enforcer = Enforcer::new(maps, settings, rules, enforce_limits(limits))?;
+    enforcer.adopt(found, monotonic())?;
+    Ok(Loaded { kernel, enforcer, rings, counters, log, watch, seeds })
+}
+
+/// Pins the programs and attaches them, or gives what is pinned this build's programs and this configuration. They stay
+/// when this returns. Says what is attached where.
+///
+/// # Errors
+/// If that can't be done. Then nothing is left attached that wasn't before.
+pub fn attach(config: &Config) -> Result<Vec<Attached>, Error> {
+    let directory = &config.admin.pins;
+    let before = Pins::are_in(directory);
+    let pins = Pins::open(directory)?;
+    let attached = interfaces(config, Some(&pins)).and_then(|interfaces| {
+        let Loaded { mut kernel, .. } = load(config, Some(pins))?;
+        kernel.replace()?;
+        attach_egress(&mut kernel, config.capture.egress, &interfaces)?;
+        attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)
+    });
+    if attached.is_err() && !before {
+        kernel::detach(directory)?;
+    }
+    Ok(attached?)
+}
+
+/// Attaches the XDP program to these interfaces, and to no others.
+fn attach_all(kernel: &mut Kernel, mode: XdpMode, interfaces: &[String]) -> Result<Vec<Attached>, kernel::Error> {
+    let attached = interfaces.iter().map(|name| kernel.attach(name, mode)).collect::<Result<_, _>>()?;
+    kernel.keep_only(interfaces)?;
+    Ok(attached)
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// If it can't start, or the packet path ends.
+pub fn run(config: &Config, format: Format) -> Result<(), Error> {
+    let limits = &config.limits;
+    let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
+    let pinned = pins.is_some();
+    let interfaces = interfaces(config, pins.as_ref())?;
+    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
+    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let enforcing = config.mode == Mode::Enforce;
     let (lines, written) = sync_channel(limits.events as usize);
     let writer_metrics = Arc::clone(&metrics);
     let writer = thread::Builder::new()
         .name("hello-lines".to_owned())
-        .spawn(move || output::write(&written, format, enforcing, &writer_metrics))
+        .spawn(move || output::write(&written, format, &writer_metrics))
         .map_err(system("starting a thread"))?;
+    kernel.replace()?;
     // Before the XDP program, so that no hello is seen whose SYN-ACK wasn't.
-    let egress = config.capture.egress && attach_egress(&mut kernel, &interfaces);
+    let egress = attach_egress(&mut kernel, config.capture.egress, &interfaces)?;
     let sockets = if config.capture.sock_diag { open_sockets() } else { None };
     let connections = Connections::new(connection::Limits {
         pending: limits.pending_hellos as usize,
@@ -334,16 +404,12 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let memory = Memory { fingerprints, browser_hellos: limits.browser_hellos as usize };
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory, enforcing);
-    let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
+    let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config)?;
     let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
-
-    let mut attached = Vec::new();
-    for name in &interfaces {
-        attached.push(kernel.attach(name, config.capture.xdp_mode)?);
-    }
+    let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
@@ -352,11 +418,10 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         ports: config.capture.ports.clone(),
-        mode: config.mode,
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
-    // Detached first: nothing is dropped any more, and the ring gets its last event.
+    // Detached first, unless it is pinned: nothing is dropped any more, and the ring gets its last event.
     drop(kernel);
     keeper.stop();
     engine.stop();
@@ -366,7 +431,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         let _ = thread.join();
         let _ = writer.join();
     }
-    info!("detached; stopped");
+    if pinned {
+        info!("stopped; the programs stay attached, until `detector detach`");
+    } else {
+        info!("detached; stopped");
+    }
     Ok(())
 }
 
@@ -400,7 +469,7 @@ fn serve(
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
-        info!(mode = daemon.mode.label(), "ready");
+        info!("ready");
         let result = tokio::select! {
             _ = terminate.recv() => Ok(Some(watcher)),
             _ = interrupt.recv() => Ok(Some(watcher)),

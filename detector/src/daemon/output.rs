@@ -25,7 +25,7 @@ pub enum Format {
 }
 
 /// Writes until every sender is gone.
-pub(super) fn write(lines: &Receiver<Line>, format: Format, enforcing: bool, metrics: &Arc<Metrics>) {
+pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metrics>) {
     let mut out = BufWriter::new(io::stdout().lock());
     if format == Format::Table {
         let _ = writeln!(out, "{}", header());
@@ -45,7 +45,7 @@ pub(super) fn write(lines: &Receiver<Line>, format: Format, enforcing: bool, met
             }
         };
         // Whoever read standard output may go; the daemon's work is elsewhere.
-        open = open && one(&mut out, &line, format, enforcing).is_ok();
+        open = open && one(&mut out, &line, format).is_ok();
         metrics.event_lines.add(if open { "written" } else { "dropped" }, 1);
     }
 }
@@ -63,8 +63,8 @@ fn header() -> String {
     format!("{:<7} {:<24} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
 }
 
-fn one(out: &mut impl Write, line: &Line, format: Format, enforcing: bool) -> io::Result<()> {
-    let action = action(line.decision, enforcing);
+fn one(out: &mut impl Write, line: &Line, format: Format) -> io::Result<()> {
+    let action = action(line.decision, line.enforcing);
     match format {
         Format::Json => {
             let hello = HelloLine::from(&*line.settled);

@@ -12,7 +12,7 @@ use std::{
 
 use detector_common::{
     key::{Keys, Seeds},
-    settings::Settings,
+    settings::{IN_USE_TABLE, Settings},
     verdict::{
         Action, FOREVER, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, ORIGIN_RULE, REASON_COMMAND, REASON_DENY_JA4, REASON_NONE,
         Rate, Verdict,
@@ -190,6 +190,30 @@ impl<M: VerdictMaps> Enforcer<M> {
         })
     }
 
+    /// Takes into the books what an earlier process has put into the maps, and clears away what has ended.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn adopt(&mut self, found: Vec<(Slot, Verdict)>, now: Timestamp) -> Result<(), Error> {
+        for (slot, verdict) in found {
+            let Verdict { expires_at, action, origin, reason, .. } = verdict;
+            if expires_at <= now.as_nanos() {
+                self.maps.remove(&slot)?;
+                continue;
+            }
+            let actions = [Action::Allow, Action::Challenge, Action::RateLimit, Action::Block];
+            let action = actions.into_iter().find(|known| *known as u8 == action).unwrap_or(Action::Observe);
+            let origin = match origin {
+                ORIGIN_OPERATOR => Origin::Operator,
+                ORIGIN_RULE => Origin::Rule,
+                _ => Origin::Automatic,
+            };
+            let by_rule = matches!(slot, Slot::Connection { .. });
+            self.enter(slot, Entry { action, origin, reason, rate: None, expires_at, id: 0, ja4: None, by_rule })?;
+        }
+        Ok(())
+    }
+
     /// The maps.
     pub fn maps(&mut self) -> &mut M {
         &mut self.maps
@@ -327,11 +351,20 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// # Errors
     /// The maps'.
     pub fn remove(&mut self, slot: &Slot) -> Result<bool, Error> {
-        let Some(entry) = self.entries.remove(slot) else { return Ok(false) };
+        let Some(entry) = self.entries.remove(slot) else { return self.remove_unknown(slot) };
         self.unlist(slot, &entry);
         self.maps.remove(slot)?;
         self.changed(slot, &entry, -1)?;
         Ok(true)
+    }
+
+    /// What an earlier process has put into the table is in no book: names can't be read back.
+    fn remove_unknown(&mut self, slot: &Slot) -> Result<bool, Error> {
+        let found = slot.in_use() & IN_USE_TABLE != 0 && self.maps.hits(slot).is_some();
+        if found {
+            self.maps.remove(slot)?;
+        }
+        Ok(found)
     }
 
     /// Takes back an operator's block of a JA4, and the verdicts on connections that came of it; whether there was one.
@@ -490,6 +523,10 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// Into the maps, then into the books.
     fn install(&mut self, slot: Slot, verdict: Verdict, entry: Entry) -> Result<(), Error> {
         self.maps.put(&slot, verdict)?;
+        self.enter(slot, entry)
+    }
+
+    fn enter(&mut self, slot: Slot, entry: Entry) -> Result<(), Error> {
         self.next_id += 1;
         let entry = Entry { id: self.next_id, ..entry };
         self.expiry_of(&slot).insert((entry.expires_at, entry.id), slot);

@@ -14,7 +14,7 @@ use detector_common::{
     flow::{Address, FlowKey, MAPPED_PREFIX_BITS},
     maps,
     mode::Mode,
-    settings::Settings,
+    settings::{IN_USE_TABLE, Settings},
     table::{CELLS, FILTER_WORDS, Stashed, TableSeeds, Word, pair},
     verdict::{Action, ConnectionVerdict, Rate, Verdict},
 };
@@ -58,6 +58,19 @@ pub(super) fn mapped(address: IpAddr) -> Address {
 fn prefix_key(prefix: &IpNet) -> Key<Address> {
     let extra = if matches!(prefix, IpNet::V4(_)) { MAPPED_PREFIX_BITS } else { 0 };
     Key::new(extra + u32::from(prefix.prefix_len()), mapped(prefix.network()))
+}
+
+/// The address of the form that maps use.
+fn unmapped(address: &Address) -> IpAddr {
+    IpAddr::from(*address).to_canonical()
+}
+
+/// The prefix of a trie's key.
+fn prefix_of(key: &Key<Address>) -> IpNet {
+    let address = unmapped(&key.data());
+    let length = key.prefix_len();
+    let length = if address.is_ipv4() { length.saturating_sub(MAPPED_PREFIX_BITS) } else { length };
+    IpNet::new(address, u8::try_from(length).unwrap_or(u8::MAX)).unwrap_or_else(|_| IpNet::from(address))
 }
 
 fn flow_key(source: SocketAddr, destination: SocketAddr) -> Plain<FlowKey> {
@@ -144,6 +157,8 @@ pub struct Maps {
     follow: HashMap<MapData, Plain<FlowKey>, [u8; 128]>,
     /// As last written.
     written: Settings,
+    /// `IN_USE_*` of an earlier process: what it has put into the table can't be read back.
+    inherited: u32,
     /// What `local` holds.
     own: Vec<IpAddr>,
 }
@@ -162,14 +177,18 @@ impl Maps {
                 return Err(Error::Map(name, format!("it has {} words instead of {least}", shared.as_ref().len())));
             }
         }
-        Ok(Self {
-            settings: take(ebpf, maps::SETTINGS)?,
+        let settings: Array<MapData, Plain<Settings>> = take(ebpf, maps::SETTINGS)?;
+        // Of zeros, unless the maps are pinned and an earlier process has written to them.
+        let written = settings.get(&0, 0).map_err(|error| Error::System("reading settings", error.to_string()))?.0;
+        let seeds = if written.table_seeds == TableSeeds::default() { random_seeds() } else { written.table_seeds };
+        let mut maps = Self {
+            settings,
             mode: take(ebpf, maps::MODE)?,
             heartbeat: take(ebpf, maps::HEARTBEAT)?,
             ports: take(ebpf, maps::PORTS)?,
             local: take(ebpf, maps::LOCAL_ADDRESSES)?,
             table: Table::new(cells, hits, KernelStash(take(ebpf, maps::STASH)?)),
-            seeds: random_seeds(),
+            seeds,
             filter: Filter::new(filter),
             rates: take(ebpf, maps::RATES)?,
             prefixes: take(ebpf, maps::PREFIXES)?,
@@ -177,9 +196,44 @@ impl Maps {
             never_block: take(ebpf, maps::NEVER_BLOCK)?,
             connections: take(ebpf, maps::CONNECTIONS)?,
             follow: take(ebpf, maps::FOLLOW)?,
-            written: Settings::default(),
+            written,
+            inherited: written.in_use & IN_USE_TABLE,
             own: Vec::new(),
-        })
+        };
+        let stashed: Vec<u64> = maps.table.stash().0.keys().filter_map(Result::ok).collect();
+        maps.table.know_stashed(stashed);
+        maps.prefixes.keys().filter_map(Result::ok).for_each(|key| maps.filter.add(prefix_of(&key)));
+        Ok(maps)
+    }
+
+    /// The settings as they are: of zeros, unless the maps are pinned and were in use before.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.written
+    }
+
+    /// The verdicts of an earlier process, by the slots that can be read back: all but those in the table.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(Slot, Verdict)> {
+        let allowed =
+            self.allow.iter().filter_map(Result::ok).map(|(key, value)| (Slot::Allow(prefix_of(&key)), value.0));
+        let prefixes =
+            self.prefixes.iter().filter_map(Result::ok).map(|(key, value)| (Slot::Prefix(prefix_of(&key)), value.0));
+        let connections = self.connections.iter().filter_map(Result::ok).map(|(Plain(key), Plain(value))| {
+            let source = SocketAddr::new(unmapped(&key.source), key.source_port);
+            let destination = SocketAddr::new(unmapped(&key.destination), key.destination_port);
+            (Slot::Connection { source, destination, initial_seq: value.initial_seq }, value.verdict)
+        });
+        allowed.chain(prefixes).chain(connections).collect()
+    }
+
+    /// Puts verdicts of another table into this one: each by its name, with its hits. What has ended is left out.
+    pub(super) fn carry_over(&mut self, verdicts: impl Iterator<Item = (u64, Word, u64)>) -> Result<(), Error> {
+        let now = monotonic().as_nanos();
+        for (name, word, hits) in verdicts.filter(|(_, word, _)| word.is_live(now)) {
+            self.table.carry_over(name, word, hits, now)?;
+        }
+        Ok(())
     }
 
     fn place(&self, slot: &Slot) -> Place {
@@ -219,7 +273,8 @@ impl Maps {
     fn write_settings(&mut self, settings: Settings) -> Result<(), Error> {
         let table_mask = self.table.mask();
         let stash = u32::from(self.table.stash_in_use());
-        let settings = Settings { table_mask, stash, table_seeds: self.seeds, ..settings };
+        let in_use = settings.in_use | self.inherited;
+        let settings = Settings { table_mask, stash, in_use, table_seeds: self.seeds, ..settings };
         if settings != self.written {
             let result = self.settings.set(0, Plain(settings), 0);
             result.map_err(|error| Error::System("writing settings", error.to_string()))?;
@@ -253,12 +308,14 @@ impl Maps {
         if addresses == self.own {
             return Ok(false);
         }
+        let known: Vec<Address> = self.local.keys().filter_map(Result::ok).collect();
         for address in &addresses {
             self.local.insert(mapped(*address), 1, 0).map_err(|error| table_error("addresses", &error))?;
         }
-        for gone in self.own.iter().filter(|address| !addresses.contains(address)) {
+        let wanted: Vec<Address> = addresses.iter().copied().map(mapped).collect();
+        for gone in known.iter().filter(|address| !wanted.contains(address)) {
             // Gone already is as good.
-            let _ = self.local.remove(&mapped(*gone));
+            let _ = self.local.remove(gone);
         }
         self.own = addresses;
         Ok(true)

@@ -4,22 +4,29 @@
 //!
 //! Memory: the sizes of the maps, fixed at load.
 
-#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary")]
+#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary, and bpf(2) where aya has no call")]
 
 pub mod interface;
 pub mod memory;
 
 mod addresses;
+mod bpf;
 mod maps;
+mod mode;
+mod pins;
 mod program;
 mod ring;
 mod routes;
+mod shape;
 mod shared;
 mod sockets;
 mod table;
 mod urgency;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use detector_common::{
     counter::Counter,
@@ -34,6 +41,8 @@ use crate::clock::Timestamp;
 pub use self::{
     addresses::{AddressWatch, own_addresses},
     maps::{CounterMap, Maps},
+    mode::PinnedMode,
+    pins::{Pins, detach},
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
     routes::gateways,
@@ -80,6 +89,16 @@ pub enum Error {
         interface: String,
         /// The kernel's words.
         reason: String,
+    },
+    /// The directory of pins, or what is in it, is of no use.
+    #[error("can't use the pins in `{}`: {reason}\n  {hint}", directory.display())]
+    Pins {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        reason: String,
+        /// What to type.
+        hint: String,
     },
     /// A name that isn't a port to attach to.
     #[error(transparent)]

@@ -1,16 +1,29 @@
-//! Loads the object and attaches its program. What is attached goes when this process goes: the links are owned here.
+//! Loads the object and attaches its program. Without pins what is attached goes when this process goes: the links are
+//! owned here. With them it stays, and the next process gives the links its own program.
+
+use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
+    pin::PinError,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, tc::TcAttachOptions,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
     },
 };
+use aya_obj::programs::XdpAttachType;
 use detector_common::{maps, table::CELL_BITS};
 use nix::errno::Errno;
-use tracing::warn;
+use sha2::{Digest as _, Sha256};
+use tracing::{info, warn};
 
-use super::{CounterMap, Error, KernelLog, Maps, Rings, interface};
+use super::{
+    CounterMap, Error, KernelLog, Maps, Pins, Rings, interface,
+    pins::{LinkKind, Set},
+    shape::Shapes,
+};
 use crate::config::XdpMode;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
@@ -81,12 +94,65 @@ pub struct Attached {
     pub interface: String,
     /// [`XdpMode::Native`] or [`XdpMode::Generic`].
     pub mode: XdpMode,
+    /// Where its link is pinned; `None`: it goes with this process.
+    pub pin: Option<PathBuf>,
 }
 
-/// The loaded object. Dropping it detaches the program from every interface.
+impl Attached {
+    /// Whether it still is.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        interface::check(&self.interface).is_ok() && self.pin.as_ref().is_none_or(|pin| pin.exists())
+    }
+}
+
+impl LoadOptions {
+    fn sizes(&self) -> [(&'static str, u32); 12] {
+        let buckets = buckets(self.table);
+        [
+            (maps::EVENTS, self.ring_bytes),
+            (maps::UNCONFIRMED, self.unconfirmed_ring_bytes),
+            (maps::SYNS, self.handshakes),
+            (maps::SYN_ACKS, self.handshakes),
+            (maps::FOLLOW, self.follow),
+            (maps::TABLE, buckets),
+            (maps::HITS, buckets << CELL_BITS),
+            (maps::STASH, stash(buckets)),
+            (maps::RATES, self.rates),
+            (maps::PREFIXES, self.prefixes),
+            (maps::ALLOW, self.allow),
+            (maps::CONNECTIONS, self.connections),
+        ]
+    }
+
+    fn log_level(&self) -> u8 {
+        if self.debug { aya_log::Level::Debug as u8 } else { 0 }
+    }
+
+    /// A name for the programs that are loaded with these: the same for the same programs only.
+    fn build(&self) -> String {
+        let digest = Sha256::new().chain_update(OBJECT).chain_update([self.log_level()]).finalize();
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The loaded object. Dropping it detaches the program from every interface, unless its links are pinned.
 pub struct Kernel {
     ebpf: Ebpf,
+    pinned: Option<Pinned>,
 }
+
+/// The programs as they are pinned: loaded by this process, or by an earlier one of the same build.
+struct Pinned {
+    pins: Pins,
+    set: Set,
+    build: String,
+    program: Xdp,
+    egress: SchedClassifier,
+}
+
+/// The maps, apart.
+type AllMaps = (Maps, Rings, CounterMap, KernelLog);
 
 /// What the verifier and the kernel say of the loaded program.
 #[derive(Clone, Copy, Debug)]
@@ -103,42 +169,109 @@ impl Kernel {
     /// # Errors
     /// If this process may not, the kernel is too old, or the object is broken.
     pub fn load(options: &LoadOptions) -> Result<(Self, Maps, Rings, CounterMap, KernelLog), Error> {
-        let level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
-        let buckets = buckets(options.table);
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::EVENTS, options.ring_bytes)
-            .map_max_entries(maps::UNCONFIRMED, options.unconfirmed_ring_bytes)
-            .map_max_entries(maps::SYNS, options.handshakes)
-            .map_max_entries(maps::SYN_ACKS, options.handshakes)
-            .map_max_entries(maps::FOLLOW, options.follow)
-            .map_max_entries(maps::TABLE, buckets)
-            .map_max_entries(maps::HITS, buckets << CELL_BITS)
-            .map_max_entries(maps::STASH, stash(buckets))
-            .map_max_entries(maps::RATES, options.rates)
-            .map_max_entries(maps::PREFIXES, options.prefixes)
-            .map_max_entries(maps::ALLOW, options.allow)
-            .map_max_entries(maps::CONNECTIONS, options.connections)
-            .override_global(aya_log::LEVEL, &level, true)
-            .load(OBJECT)
-            .map_err(|error| load_error(&error))?;
+        let (sizes, level) = (options.sizes(), options.log_level());
+        let mut ebpf = loader(&sizes, &level).load(OBJECT).map_err(|error| load_error(&error))?;
         let log = KernelLog::new(&mut ebpf)?;
         let (verdicts, ring, counters) = (Maps::new(&mut ebpf)?, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?);
-        let mut kernel = Self { ebpf };
+        let mut kernel = Self { ebpf, pinned: None };
         kernel.program()?.load().map_err(|error| load_error(&error))?;
         kernel.egress_program()?.load().map_err(|error| load_error(&error))?;
         Ok((kernel, verdicts, ring, counters, log))
     }
 
+    /// The same with maps and programs that are pinned, or will be. Until [`Kernel::replace`] what is attached goes on as
+    /// before.
+    ///
+    /// # Errors
+    /// Likewise; and if the pins are of no use.
+    pub fn load_pinned(options: &LoadOptions, pins: Pins) -> Result<(Self, Maps, Rings, CounterMap, KernelLog), Error> {
+        let wanted = Shapes::wanted(OBJECT, &options.sizes()).map_err(|error| Error::Load(error, kernel_release()))?;
+        let set = pins.set(wanted)?;
+        let loaded = Self::load_set(options, &set);
+        let (ebpf, (verdicts, ring, counters, log), program, egress) = loaded.inspect_err(|_| set.give_up(&pins))?;
+        let kernel = Self { ebpf, pinned: Some(Pinned { pins, set, build: options.build(), program, egress }) };
+        Ok((kernel, verdicts, ring, counters, log))
+    }
+
+    /// The maps of a set, those that were missing made, and its programs.
+    fn load_set(options: &LoadOptions, set: &Set) -> Result<(Ebpf, AllMaps, Xdp, SchedClassifier), Error> {
+        let (sizes, level) = (options.sizes(), options.log_level());
+        let mut loader = loader(&sizes, &level);
+        for name in set.names() {
+            // aya takes whatever is there; that it has the right shape, `Pins::set` has seen to.
+            loader.map_pin_path(name, set.directory.join(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
+        set.carry_over()?;
+        let log = KernelLog::new(&mut ebpf)?;
+        let mut verdicts = Maps::new(&mut ebpf)?;
+        set.carry_table(&mut verdicts)?;
+        let maps = (verdicts, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?, log);
+        let [xdp, egress] = ["xdp", "egress"].map(|what| set.directory.join(format!("{what}-{}", options.build())));
+        let pinning = |error: PinError| load_error(&error);
+        if !xdp.exists() {
+            let program = xdp_of(&mut ebpf)?;
+            program.load().map_err(|error| load_error(&error))?;
+            program.pin(&xdp).map_err(pinning)?;
+        }
+        if !egress.exists() {
+            let program = egress_of(&mut ebpf)?;
+            program.load().map_err(|error| load_error(&error))?;
+            program.pin(&egress).map_err(pinning)?;
+        }
+        let program = Xdp::from_pin(&xdp, XdpAttachType::Interface).map_err(|error| load_error(&error))?;
+        let egress = SchedClassifier::from_pin(&egress).map_err(|error| load_error(&error))?;
+        Ok((ebpf, maps, program, egress))
+    }
+
     fn program(&mut self) -> Result<&mut Xdp, Error> {
-        let missing = |what: String| Error::Load(what, kernel_release());
-        let program = self.ebpf.program_mut(PROGRAM).ok_or_else(|| missing(format!("no program `{PROGRAM}`")))?;
-        program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+        match &mut self.pinned {
+            Some(pinned) => Ok(&mut pinned.program),
+            None => xdp_of(&mut self.ebpf),
+        }
     }
 
     fn egress_program(&mut self) -> Result<&mut SchedClassifier, Error> {
-        let missing = |what: String| Error::Load(what, kernel_release());
-        let program = self.ebpf.program_mut(EGRESS).ok_or_else(|| missing(format!("no program `{EGRESS}`")))?;
-        program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+        match &mut self.pinned {
+            Some(pinned) => Ok(&mut pinned.egress),
+            None => egress_of(&mut self.ebpf),
+        }
+    }
+
+    /// Gives every pinned link this build's program, each in one step: no packet is without one. From then on the set of
+    /// maps is the one in force. Without pins there is nothing to replace.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn replace(&mut self) -> Result<(), Error> {
+        let Some(pinned) = &mut self.pinned else { return Ok(()) };
+        let mut links = pinned.pins.links()?;
+        // The egress program first, so that no hello is seen whose SYN-ACK wasn't.
+        links.sort_by_key(|(kind, _)| *kind != LinkKind::Egress);
+        for (kind, interface) in links {
+            match pinned.give_program(kind, &interface) {
+                Ok(()) => {}
+                Err(error) if is_gone(&error) => {
+                    info!(interface, "the interface is not the one that the program was attached to");
+                    pinned.pins.unlink(kind, &interface)?;
+                }
+                Err(error) => return Err(load_error(&error)),
+            }
+        }
+        pinned.pins.commit(&pinned.set, &pinned.build)
+    }
+
+    /// Takes the programs off the interfaces that aren't among these. Without pins there are none.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep_only(&mut self, interfaces: &[String]) -> Result<(), Error> {
+        let Some(pinned) = &self.pinned else { return Ok(()) };
+        for (kind, interface) in pinned.pins.links()?.into_iter().filter(|(_, name)| !interfaces.contains(name)) {
+            info!(interface, "detached, since it isn't among the interfaces that were named");
+            pinned.pins.unlink(kind, &interface)?;
+        }
+        Ok(())
     }
 
     /// Attaches the egress program to a port, beside whatever programs are there.
@@ -146,9 +279,28 @@ impl Kernel {
     /// # Errors
     /// If the kernel has no tcx (Linux 6.6), or refuses.
     pub fn attach_egress(&mut self, interface: &str) -> Result<(), Error> {
+        let path = self.pinned.as_ref().map(|pinned| pinned.pins.link(LinkKind::Egress, interface));
+        if path.as_ref().is_some_and(|path| path.exists()) {
+            return Ok(());
+        }
+        let failed = |reason: String| Error::Egress { interface: interface.to_owned(), reason };
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let attached = self.egress_program()?.attach_with_options(interface, TcAttachType::Egress, options);
-        attached.map(drop).map_err(|error| Error::Egress { interface: interface.to_owned(), reason: error.to_string() })
+        let program = self.egress_program()?;
+        let attached = program.attach_with_options(interface, TcAttachType::Egress, options);
+        let link = attached.map_err(|error| failed(error.to_string()))?;
+        let Some(path) = path else { return Ok(()) };
+        let link = program.take_link(link).map_err(|error| failed(error.to_string()))?;
+        pin(link.try_into(), &path).map_err(failed)
+    }
+
+    /// Takes the egress program off every port. Without pins it is on none, before [`Kernel::attach_egress`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn detach_egress(&mut self) -> Result<(), Error> {
+        let Some(pinned) = &self.pinned else { return Ok(()) };
+        let mut links = pinned.pins.links()?.into_iter().filter(|(kind, _)| *kind == LinkKind::Egress);
+        links.try_for_each(|(kind, interface)| pinned.pins.unlink(kind, &interface))
     }
 
     /// Attaches the XDP program to a port.
@@ -157,23 +309,47 @@ impl Kernel {
     /// If the interface isn't a port, has a program of someone else's, or its driver refuses.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
         interface::check(interface)?;
-        let attached = |mode| Attached { interface: interface.to_owned(), mode };
+        if let Some(pinned) = &self.pinned
+            && let Some(there) = pinned.pins.attached()?.into_iter().find(|there| there.interface == interface)
+        {
+            if mode == XdpMode::Auto || mode == there.mode {
+                return Ok(there);
+            }
+            warn!(interface, "attaching in another mode: for a moment the interface is without the program");
+            pinned.pins.unlink(LinkKind::Xdp(there.mode), interface)?;
+        }
         if mode != XdpMode::Generic {
             match self.attach_as(interface, XdpMode::Native) {
-                Ok(()) => return Ok(attached(XdpMode::Native)),
+                Ok(attached) => return Ok(attached),
                 Err(error @ Error::Attach { .. }) if mode == XdpMode::Auto => {
                     warn!(interface, %error, "no native XDP here; attaching in generic mode, which costs more per packet");
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.attach_as(interface, XdpMode::Generic)?;
-        Ok(attached(XdpMode::Generic))
+        self.attach_as(interface, XdpMode::Generic)
     }
 
-    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<(), Error> {
+    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
         let flags = if mode == XdpMode::Generic { aya::programs::XdpMode::Skb } else { aya::programs::XdpMode::Driver };
-        let Err(error) = self.program()?.attach(interface, flags) else { return Ok(()) };
+        let path = self.pinned.as_ref().map(|pinned| pinned.pins.link(LinkKind::Xdp(mode), interface));
+        let program = self.program()?;
+        let error = match program.attach(interface, flags) {
+            Ok(link) => {
+                let attached = Attached { interface: interface.to_owned(), mode, pin: path };
+                let Some(path) = &attached.pin else { return Ok(attached) };
+                let failed = |reason| Error::Attach {
+                    interface: interface.to_owned(),
+                    mode: mode.label(),
+                    reason,
+                    hint: "\n  its link can't be pinned",
+                };
+                let link = program.take_link(link).map_err(|error| failed(error.to_string()))?;
+                pin(link.try_into(), path).map_err(failed)?;
+                return Ok(attached);
+            }
+            Err(error) => error,
+        };
         let errno = match &error {
             ProgramError::SyscallError(syscall) => syscall.io_error.raw_os_error().map(Errno::from_raw),
             _ => None,
@@ -251,6 +427,67 @@ impl Kernel {
             .map_err(|error| Error::System("running the program on a frame", error.to_string()))?;
         Ok((run.return_value, run.duration))
     }
+}
+
+impl Pinned {
+    /// Replaces the program of a pinned link (`BPF_LINK_UPDATE`).
+    fn give_program(&mut self, kind: LinkKind, interface: &str) -> Result<(), ProgramError> {
+        let link = FdLink::from(PinnedLink::from_pin(self.pins.link(kind, interface)).map_err(not_a_link)?);
+        // What is taken out of the programs is dropped at once: the pins alone hold the links, and whoever removes those
+        // detaches the programs.
+        match kind {
+            LinkKind::Xdp(_) => {
+                let link = XdpLink::try_from(link).map_err(not_a_link)?;
+                let link = self.program.attach_to_link(link)?;
+                self.program.take_link(link).map(drop)
+            }
+            LinkKind::Egress => {
+                let link = SchedClassifierLink::try_from(link).map_err(not_a_link)?;
+                let link = self.egress.attach_to_link(link)?;
+                self.egress.take_link(link).map(drop)
+            }
+        }
+    }
+}
+
+fn not_a_link(error: LinkError) -> ProgramError {
+    match error {
+        LinkError::SyscallError(error) => ProgramError::SyscallError(error),
+        error => ProgramError::IOError(std::io::Error::other(error)),
+    }
+}
+
+/// Pins a link, which then belongs to nobody but its pin.
+fn pin(link: Result<FdLink, LinkError>, path: &Path) -> Result<(), String> {
+    let link = link.map_err(|error| error.to_string())?;
+    link.pin(path).map(drop).map_err(|error| error.to_string())
+}
+
+/// Whether the kernel says that the interface of a link is no more.
+fn is_gone(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(call) if call.io_error.raw_os_error() == Some(Errno::ENOLINK as i32))
+}
+
+fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    let missing = |what: String| Error::Load(what, kernel_release());
+    let program = ebpf.program_mut(PROGRAM).ok_or_else(|| missing(format!("no program `{PROGRAM}`")))?;
+    program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+}
+
+fn egress_of(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+    let missing = |what: String| Error::Load(what, kernel_release());
+    let program = ebpf.program_mut(EGRESS).ok_or_else(|| missing(format!("no program `{EGRESS}`")))?;
+    program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+}
+
+/// A loader of the object with maps of these sizes.
+fn loader<'a>(sizes: &[(&'a str, u32)], log_level: &'a u8) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    for (name, size) in sizes {
+        loader.map_max_entries(name, *size);
+    }
+    loader.override_global(aya_log::LEVEL, log_level, true);
+    loader
 }
 
 fn kernel_release() -> String {

@@ -36,6 +36,18 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Maps the array `name` with entries of whatever size.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn whole(name: &'static str, map: MapData) -> Result<Self, Error> {
+        let info = map.info().map_err(|error| Error::Map(name, error.to_string()))?;
+        let words = (info.value_size() as usize).div_ceil(size_of::<u64>());
+        Self::new(name, map, words)
+    }
+}
+
 impl AsRef<[AtomicU64]> for Shared {
     fn as_ref(&self) -> &[AtomicU64] {
         // SAFETY: page-aligned, as long as this, and mapped until the drop. The kernel and other processes write to it

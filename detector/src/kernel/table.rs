@@ -10,14 +10,14 @@ use std::{
 
 use detector_common::{
     flow::MAPPED_PREFIX_BITS,
-    table::{self, CELL_BITS, CELLS, FILTER_BITS, FILTER_IPV6_BITS, Stashed, Word},
+    table::{self, CELL_BITS, CELLS, Cell, FILTER_BITS, FILTER_IPV6_BITS, Stashed, Word},
 };
 use ipnet::IpNet;
 
 use super::{Error, maps::mapped};
 
-/// Words of a cell: its check, and its word.
-const CELL_WORDS: usize = 2;
+/// Words of a cell: its check, its word, and what it may have grown by.
+const CELL_WORDS: usize = size_of::<Cell>() / size_of::<u64>();
 
 /// Words of a bucket.
 pub(super) const BUCKET_WORDS: usize = CELLS * CELL_WORDS;
@@ -50,6 +50,29 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
         Self { cells, hits, mask, stash, stashed: HashMap::new(), names_stashed: 0 }
     }
 
+    /// The map behind full buckets.
+    pub(super) fn stash(&self) -> &S {
+        &self.stash
+    }
+
+    /// Takes up what an earlier process has put into the stash.
+    pub(super) fn know_stashed(&mut self, names: impl IntoIterator<Item = u64>) {
+        for name in names {
+            self.stashed.entry(table::bucket(name, self.mask)).or_default().push(name);
+            self.names_stashed += 1;
+        }
+    }
+
+    /// Puts a verdict in force with the hits that it had elsewhere.
+    pub(super) fn carry_over(&mut self, name: u64, entry: Word, hits: u64, now: u64) -> Result<(), Error> {
+        self.put(name, entry, now)?;
+        match self.find(name).and_then(|cell| self.hits.as_ref().get(cell)) {
+            Some(count) => count.store(hits, Relaxed),
+            None => self.stash.put(name, Stashed { word: entry.0, hits })?,
+        }
+        Ok(())
+    }
+
     /// Buckets less one.
     pub(super) fn mask(&self) -> u32 {
         self.mask
@@ -61,7 +84,9 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
     }
 
     fn cell(&self, cell: usize) -> Option<(&AtomicU64, &AtomicU64)> {
-        let [check, word] = self.cells.as_ref().get(cell * CELL_WORDS..(cell + 1) * CELL_WORDS)? else { return None };
+        let [check, word, ..] = self.cells.as_ref().get(cell * CELL_WORDS..(cell + 1) * CELL_WORDS)? else {
+            return None;
+        };
         Some((check, word))
     }
 
@@ -173,6 +198,17 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
             None => self.stash.get(name).map(|entry| entry.hits),
         }
     }
+}
+
+/// The names, verdicts and hits in the table of any build: `hits` says how many cells there are, and so how large one is.
+pub(super) fn read<W: AsRef<[AtomicU64]>>(cells: &W, hits: &W) -> impl Iterator<Item = (u64, Word, u64)> {
+    let (cells, hits) = (cells.as_ref(), hits.as_ref());
+    let words = cells.len().checked_div(hits.len()).unwrap_or(0).max(1);
+    cells.chunks_exact(words).zip(hits).filter_map(|(cell, hits)| {
+        let [check, word, ..] = cell else { return None };
+        let (check, word) = (check.load(Relaxed), word.load(Relaxed));
+        (word != 0).then(|| (check ^ word, Word(word), hits.load(Relaxed)))
+    })
 }
 
 /// The filter in front of the trie of prefixes. It may say yes for nothing, never no for a prefix that is there.

@@ -122,6 +122,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    info: IntGaugeVec,
     /// Set by [`Metrics::set_kernel`].
     kernel_packets: Counters,
     kernel_frames: Counters,
@@ -409,6 +410,7 @@ impl Metrics {
                 "Complete hellos that wait for the proof of their client's address, or for the server's answer.",
             )?,
             latency: latency(&registry)?,
+            info: gauges(&registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?,
             registry,
         };
         for kind in VerdictKind::ALL {
@@ -417,10 +419,15 @@ impl Metrics {
         for reason in labels.never_block {
             metrics.set_never_block(reason, 0);
         }
-        let info = gauges(&metrics.registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
+        metrics.set_mode(mode);
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
+    }
+
+    /// Says whether rules drop.
+    pub fn set_mode(&self, mode: Mode) {
+        self.info.reset();
+        self.info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.label()]).set(1);
     }
 
     /// Takes over what the kernel has counted: for each counter its sum over all CPUs.

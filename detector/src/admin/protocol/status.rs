@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::config::{Mode, XdpMode};
 
 /// How things stand.
@@ -17,7 +18,8 @@ pub struct Status {
     /// Seconds since it started.
     pub uptime_s: u64,
     /// Whether rules drop.
-    pub mode: Mode,
+    #[serde(flatten)]
+    pub mode: InForce,
     /// Where it looks.
     pub interfaces: Vec<Interface>,
     /// Protected ports.
@@ -44,6 +46,36 @@ pub struct Status {
     pub enforce_p99_us: Option<u64>,
 }
 
+/// The mode: whether what nobody ordered by hand is carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// Now.
+    pub mode: Mode,
+    /// An operator said so; else the configuration.
+    pub mode_by_operator: bool,
+    /// Seconds until it is another one; none: it stays.
+    pub mode_for_s: Option<u64>,
+    /// Which one that is.
+    pub mode_afterwards: Mode,
+}
+
+impl InForce {
+    /// As the kernel sees it.
+    #[must_use]
+    pub fn new(mode: &detector_common::mode::Mode, now: Timestamp) -> Self {
+        let word = |enforce| if enforce { Mode::Enforce } else { Mode::Observe };
+        let nanos = now.as_nanos();
+        let passes = mode.until != detector_common::verdict::FOREVER && nanos < mode.until;
+        Self {
+            mode: word(mode.enforces(nanos)),
+            mode_by_operator: mode.is_operators(nanos),
+            // A second that has begun is one: what is left can be typed again.
+            mode_for_s: passes.then(|| (mode.until - nanos).div_ceil(1_000_000_000)),
+            mode_afterwards: word(mode.afterwards != 0),
+        }
+    }
+}
+
 /// One interface of [`Status`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
@@ -53,6 +85,9 @@ pub struct Interface {
     pub xdp_mode: XdpMode,
     /// The program is attached now.
     pub attached: bool,
+    /// It stays when the daemon goes.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// Packets on the way from the kernel.
