@@ -26,7 +26,7 @@ fn ours(record: &[u8]) -> (Keys, String, String) {
         let parts = Parts::new(hello, Transport::Tcp);
         let (keys, raw) = (key::keys(hello, Transport::Tcp, &SEEDS), parts.raw(Order::Sorted));
         let read: Ja4Raw = raw.parse().expect("a JA4_r");
-        assert_eq!((read.key(&SEEDS), read.ja4()), (keys.key, parts.ja4(Order::Sorted)), "of {raw}");
+        assert_eq!((read.keys(&SEEDS), read.ja4()), (keys, parts.ja4(Order::Sorted)), "of {raw}");
         (keys, raw, parts.raw(Order::Stable))
     })
 }
@@ -50,7 +50,7 @@ fn every_hello_has_userspaces_keys_in_whatever_pieces_it_comes() {
     for sample in samples() {
         let keys = sample.hello.fingerprint.keys;
         let raw: Ja4Raw = sample.hello.fingerprint.ja4_r.parse().expect("a JA4_r");
-        assert_eq!((raw.key(&SEEDS), raw.ja4()), (keys.key, sample.hello.fingerprint.ja4), "{raw}");
+        assert_eq!((raw.keys(&SEEDS), raw.ja4()), (keys, sample.hello.fingerprint.ja4), "{raw}");
         for size in [1, 2, 3, 16, 17, 536, 1448, sample.stream.len()] {
             assert_read(sample.stream.chunks(size), keys, &sample.name);
         }
