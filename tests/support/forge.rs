@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use crate::lab::{CLIENT_INTERFACE, CLIENT_V4, Lab, SERVER_INTERFACE, SERVER_V4};
+use crate::lab::{CLIENT_INTERFACE, Lab, SERVER_INTERFACE, SERVER_V4};
 use crate::process::Process;
 use crate::programs;
 use crate::server::SERVER_NAME;
@@ -27,6 +27,9 @@ pub struct Sent {
     pub seconds: f64,
 }
 
+/// Where the server's answers to forged addresses go.
+const ROUTER_V4: &str = "10.77.0.4";
+
 /// A forger at work.
 #[derive(Debug)]
 pub struct Forger(Process);
@@ -37,7 +40,9 @@ impl Forger {
     /// # Errors
     /// When it can't be started.
     pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
-        lab.server().ip(&format!("route replace default via {CLIENT_V4}"))?;
+        // An address of its own: a gateway is never blocked, and clients are to be.
+        lab.client().ip(&format!("address replace {ROUTER_V4}/24 dev {CLIENT_INTERFACE}"))?;
+        lab.server().ip(&format!("route replace default via {ROUTER_V4}"))?;
         let macs = [mac(lab.server(), SERVER_INTERFACE)?, mac(lab.client(), CLIENT_INTERFACE)?].join(",");
         let mut command = lab.client().command(programs::python()?);
         command.arg("-B").arg(programs::clients().with_file_name("forge.py"));

@@ -66,6 +66,8 @@ struct State {
     /// Latest last.
     callers: VecDeque<(IpAddr, Timestamp)>,
     never_block: NeverBlock,
+    /// The kernel knows it.
+    published: bool,
     /// The last try to write failed.
     unwritten: bool,
     /// How many stored JA4 values were looked up that had no JA4_r.
@@ -119,6 +121,7 @@ impl Orders {
             spared: Vec::new(),
             callers: VecDeque::new(),
             never_block: NeverBlock::default(),
+            published: true,
             unwritten: false,
             looked_up: 0,
         };
@@ -168,7 +171,7 @@ impl Orders {
         self.tend(&mut state, now);
         let callers = state.callers.len();
         state.callers.retain(|(_, seen)| now.monotonic.since(*seen) < CALLER_AGE);
-        if callers != state.callers.len() {
+        if callers != state.callers.len() || !state.published {
             self.publish_never_block(&mut state);
         }
     }
@@ -237,9 +240,13 @@ impl Orders {
             let count = never_block.iter().filter(|spared| spared.why == *why).count();
             self.metrics.set_never_block(why.label(), count);
         }
-        if let Err(error) = self.engine.never_block(never_block.iter().map(|spared| spared.prefix).collect()) {
-            warn!(%error, "the kernel doesn't know all of what is never blocked");
+        let result = self.engine.never_block(never_block.iter().map(|spared| spared.prefix).collect());
+        if let Err(error) = &result
+            && state.published
+        {
+            warn!(%error, "the kernel doesn't know all of what is never blocked; trying on");
         }
+        state.published = result.is_ok();
         state.never_block = never_block;
     }
 

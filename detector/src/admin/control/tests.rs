@@ -15,6 +15,10 @@ impl Handler for Echo {
         self.0.fetch_add(1, Ordering::Relaxed);
         Response::Refused { reason: request.verb().to_owned(), hint: peer.uid.to_string() }
     }
+
+    fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
+        if load.total <= 3 { Ok(()) } else { Err(Box::new(Response::NotFound)) }
+    }
 }
 
 /// A server on a socket of its own, gone when dropped.
@@ -80,6 +84,48 @@ fn one_connection_asks_as_often_as_it_likes() {
         assert_eq!(response(&stream), Response::Refused { reason: "status".to_owned(), hint: uid });
     }
     assert_eq!(server.handler.0.load(Ordering::Relaxed), 3);
+}
+
+/// A frame of a load of `total` entries, with `items` of them.
+fn frame(total: usize, items: usize, more: bool) -> Vec<u8> {
+    let items = vec![serde_json::json!({ "subject": "192.0.2.7" }); items];
+    let load = serde_json::json!({
+        "verb": "load", "list": "block", "ttl": "1h", "total": total, "items": items, "more": more
+    });
+    format!("{load}\n").into_bytes()
+}
+
+#[test]
+fn a_load_is_one_request_when_its_last_frame_has_come() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    for entries in [1, 2] {
+        stream.write_all(&frame(3, 1, true)).unwrap();
+        assert_eq!(response(&stream), Response::Held { entries });
+    }
+    assert_eq!(server.handler.0.load(Ordering::Relaxed), 0, "nothing is done before the last frame");
+    stream.write_all(&frame(3, 1, false)).unwrap();
+    assert!(matches!(response(&stream), Response::Refused { reason, .. } if reason == "load"));
+    assert_eq!(server.handler.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn loads_are_bounded_and_one_at_a_time() {
+    let server = Server::start();
+    assert_eq!(server.ask(&frame(4, 1, true)), Response::NotFound, "too many, by the first frame");
+    let mut first = server.connect();
+    first.write_all(&frame(2, 1, true)).unwrap();
+    assert_eq!(response(&first), Response::Held { entries: 1 });
+    let other = server.ask(&frame(2, 1, true));
+    assert!(matches!(other, Response::Refused { reason, .. } if reason.contains("another load")));
+    first.write_all(&frame(2, 2, true)).unwrap();
+    assert!(matches!(response(&first), Response::Error { .. }), "more than it said");
+    // With that connection its load is gone, and another may come.
+    let end = Instant::now() + Duration::from_secs(20);
+    while !matches!(server.ask(&frame(2, 1, true)), Response::Held { .. }) {
+        assert!(Instant::now() < end, "the load was never given up");
+    }
+    assert_eq!(server.handler.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]
