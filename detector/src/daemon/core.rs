@@ -297,6 +297,11 @@ impl<M: VerdictMaps> Core<M> {
         self.verdicts.raw(ja4)
     }
 
+    /// Every order is in force again: nothing else that an operator ordered once is.
+    pub(super) fn sweep(&mut self) -> Result<usize, Error> {
+        self.verdicts.enforcer.sweep()
+    }
+
     /// Makes these what is never blocked.
     pub(super) fn never_block(&mut self, prefixes: Vec<IpNet>) -> Result<(), Error> {
         self.verdicts.enforcer.never_block(prefixes)

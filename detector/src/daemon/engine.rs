@@ -49,6 +49,7 @@ enum Command {
     Requests(Vec<Request>, SyncSender<Vec<Response>>),
     Raw(Ja4, SyncSender<Option<Ja4Raw>>),
     Recent(SyncSender<Recent>),
+    Sweep(SyncSender<Result<usize, Error>>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
     Publish(SyncSender<(Vec<Fingerprint>, InForce)>),
     Stop,
@@ -96,6 +97,12 @@ impl Handle {
     /// Makes these what is never blocked.
     pub(super) fn never_block(&self, prefixes: Vec<IpNet>) -> Result<(), Error> {
         let answer = self.ask(|reply| Command::NeverBlock(prefixes, reply));
+        answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
+    }
+
+    /// Ends what an earlier process left in force and nobody orders any more. How much.
+    pub(super) fn sweep(&self) -> Result<usize, Error> {
+        let answer = self.ask(Command::Sweep);
         answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
     }
 
@@ -195,6 +202,9 @@ impl Engine {
                     }
                     Command::Recent(reply) => {
                         let _ = reply.send(self.core.recent());
+                    }
+                    Command::Sweep(reply) => {
+                        let _ = reply.send(self.core.sweep());
                     }
                     Command::NeverBlock(prefixes, reply) => {
                         let _ = reply.send(self.core.never_block(prefixes));

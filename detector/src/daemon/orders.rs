@@ -100,8 +100,11 @@ impl Orders {
     pub(super) fn open(config: &Config, engine: Handle, metrics: Arc<Metrics>, spared: Vec<Spared>) -> Self {
         let directory = state_directory(config);
         let now = Now::read();
+        // Of orders that can't be read, what the kernel still has of them holds.
+        let all;
         let store = match Store::open(&directory, now) {
             Ok((store, found)) => {
+                all = found.damaged == 0;
                 metrics.store_damaged.set("", found.damaged as u64);
                 if let Some(aside) = found.aside {
                     let (damaged, kept) = (found.damaged, aside.display());
@@ -110,6 +113,7 @@ impl Orders {
                 store
             }
             Err(error) => {
+                all = false;
                 error!(%error, "operators' orders are not kept over a restart; put that right and restart detector");
                 Store::without_disk(error.to_string())
             }
@@ -134,6 +138,13 @@ impl Orders {
         };
         orders.spare(spared);
         orders.rearm();
+        if all {
+            match orders.engine.sweep() {
+                Ok(0) => {}
+                Ok(verdicts) => info!(verdicts, "an earlier daemon's verdicts that nobody orders any more are ended"),
+                Err(error) => warn!(%error, "an earlier daemon's verdicts may be in force that nobody orders any more"),
+            }
+        }
         orders
     }
 

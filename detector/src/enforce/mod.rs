@@ -367,6 +367,14 @@ impl<M: VerdictMaps> Enforcer<M> {
         Ok(found)
     }
 
+    /// All orders are in force again: what else an earlier process left in the table, but automatic verdicts, ends. How many.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn sweep(&mut self) -> Result<usize, Error> {
+        self.maps.sweep(&mut self.entries.keys())
+    }
+
     /// Takes back an operator's block of a JA4, and the verdicts on connections that came of it; whether there was one.
     ///
     /// # Errors

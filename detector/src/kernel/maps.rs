@@ -389,6 +389,15 @@ impl VerdictMaps for Maps {
         })
     }
 
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error> {
+        let names = known.filter_map(|slot| match self.place(slot) {
+            Place::Table(name) => Some(name),
+            _ => None,
+        });
+        let names = names.collect();
+        self.table.sweep(&names)
+    }
+
     fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error> {
         let key = self.rate_key(&self.place(slot));
         self.rates.insert(key, Plain(rate), 0).map_err(|error| table_error("rates", &error))

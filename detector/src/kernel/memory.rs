@@ -8,7 +8,7 @@ use std::{
 use detector_common::{
     mode::Mode,
     settings::Settings,
-    verdict::{Rate, Verdict},
+    verdict::{ORIGIN_AUTOMATIC, Rate, Verdict},
 };
 
 use super::{Error, EventSource, Lookup, Slot, Sockets, VerdictMaps};
@@ -56,6 +56,12 @@ impl VerdictMaps for MemoryMaps {
         self.verdicts.remove(slot);
         self.rates.remove(slot);
         Ok(())
+    }
+
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error> {
+        let (known, before) = (known.copied().collect::<Vec<_>>(), self.verdicts.len());
+        self.verdicts.retain(|slot, verdict| verdict.origin == ORIGIN_AUTOMATIC || known.contains(slot));
+        Ok(before - self.verdicts.len())
     }
 
     fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error> {

@@ -198,6 +198,12 @@ pub trait VerdictMaps {
     /// # Errors
     /// [`Error::Full`] if the table takes no more.
     fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error>;
+    /// Ends those verdicts of the table that aren't automatic and stand in none of these slots: an earlier process put them
+    /// there, and nobody orders them any more. How many.
+    ///
+    /// # Errors
+    /// The kernel's, which has none for these maps.
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error>;
     /// How fast new connections may come of a slot whose verdict limits them; before that verdict is put.
     ///
     /// # Errors

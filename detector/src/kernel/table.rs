@@ -11,6 +11,7 @@ use std::{
 use detector_common::{
     flow::MAPPED_PREFIX_BITS,
     table::{self, CELL_BITS, CELLS, Cell, FILTER_BITS, FILTER_IPV6_BITS, Stashed, Word},
+    verdict::ORIGIN_AUTOMATIC,
 };
 use ipnet::IpNet;
 
@@ -153,6 +154,24 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
             self.names_stashed += 1;
         }
         Ok(())
+    }
+
+    /// Ends the verdicts that aren't automatic and whose name isn't `known`. How many.
+    pub(super) fn sweep(&mut self, known: &HashSet<u64>) -> Result<usize, Error> {
+        let is_stranger =
+            |name: u64, word: u64| word != 0 && Word(word).origin() != ORIGIN_AUTOMATIC && !known.contains(&name);
+        let placed = (0..self.hits.as_ref().len()).filter_map(|cell| {
+            let (check, word) = self.cell(cell)?;
+            let (check, word) = (check.load(Relaxed), word.load(Relaxed));
+            is_stranger(check ^ word, word).then_some(check ^ word)
+        });
+        let stashed = self.stashed.values().flatten().copied();
+        let stashed = stashed.filter(|name| self.stash.get(*name).is_some_and(|entry| is_stranger(*name, entry.word)));
+        let strangers: Vec<u64> = placed.chain(stashed).collect();
+        for name in &strangers {
+            self.remove(*name)?;
+        }
+        Ok(strangers.len())
     }
 
     /// Ends a verdict; nothing if there is none.

@@ -149,6 +149,20 @@ proptest! {
 }
 
 #[test]
+fn what_nobody_knows_of_is_swept_away_unless_it_is_automatic() {
+    let mut table = memory(2, 100);
+    let automatic = Word::new(&Verdict::new(Action::Block, ORIGIN_AUTOMATIC, 1, FOREVER));
+    for name in 1..=40 {
+        table.put(name, if name % 4 == 0 { automatic } else { entry(FOREVER) }, 0).unwrap();
+    }
+    let known: HashSet<u64> = (1..=20).collect();
+    assert_eq!(table.sweep(&known).unwrap(), 15);
+    for name in 1..=40 {
+        assert_eq!(look_up(&table, name).is_some(), name <= 20 || name % 4 == 0, "{name}");
+    }
+}
+
+#[test]
 fn ended_verdicts_make_room() {
     let mut table = memory(1, 0);
     for name in 1..=CELLS as u64 {
