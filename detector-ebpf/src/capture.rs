@@ -228,6 +228,8 @@ pub struct State {
     pub parse: u32,
     /// 1: the packet is dropped for its hello's fingerprint.
     pub blocked: u32,
+    /// 1: a hello ends in the packet, and is judged by its keys.
+    pub judged: u32,
 }
 
 /// A later segment of a flow that is followed. `false`: it has nothing to do with that hello.
@@ -384,7 +386,6 @@ pub fn segment(
         (*state).request = 0;
         (*state).unfinished = 0;
         (*state).parse = PARSE_NOTHING;
-        (*state).blocked = 0;
     }
     if syn {
         if !crate::protects(settings, &key.destination) {
