@@ -17,6 +17,7 @@ use detector_tests::link::{XdpMode, xdp};
 use detector_tests::process::output;
 use detector_tests::server::Nginx;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::fixture::{expected, samples_of};
 use crate::scene::{LONG, SHORT, script};
@@ -42,6 +43,9 @@ fn play(mode: XdpMode) -> Result<()> {
     let _nginx = Nginx::start(&lab)?;
     let daemon = Daemon::start(&lab, DaemonOptions { mode: Some(mode), ..DaemonOptions::default() })?;
     assert_eq!(xdp(lab.server(), SERVER_INTERFACE)?, Some(mode));
+
+    let status: Value = serde_json::from_str(&control_ok(&lab, &["status", "--format", "json"])?)?;
+    assert_eq!(status["egress"], has_tcx()?, "{}", daemon.log());
 
     let browser = expected()[CAPTURE].first().context("a capture with a hello")?.ja4.clone();
     let mut curl = Vec::new();
@@ -75,6 +79,14 @@ fn play(mode: XdpMode) -> Result<()> {
     assert_eq!(daemon.stop(Signal::SIGTERM)?.code(), Some(0));
     assert_eq!(xdp(lab.server(), SERVER_INTERFACE)?, None);
     Ok(())
+}
+
+/// Whether this kernel has the place for the egress program; the daemon does without.
+fn has_tcx() -> Result<bool> {
+    const SINCE: [u32; 2] = [6, 6];
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let numbers = release.split('.').take(2).map(str::parse).collect::<Result<Vec<u32>, _>>();
+    Ok(numbers.with_context(|| format!("a kernel called `{release}`"))?.as_slice() >= SINCE.as_slice())
 }
 
 /// Asks for a page with curl: the client's port, if it came within `limit`.

@@ -65,7 +65,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     arguments.finish()?;
     shell::need_root("guest", "")?;
     setup::install()?;
-    shell::run(shell::cargo(&["build"]).args(ALL).args(["--bins", "--features", FEATURE]))?;
+    shell::run(shell::cargo(&["build"]).args(ALL).args(["--bins", "--tests", "--features", FEATURE]))?;
     test(&suite, &names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 

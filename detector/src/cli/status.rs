@@ -95,11 +95,12 @@ fn reasons(counts: Vec<(&str, u64)>) -> String {
 }
 
 fn interfaces(status: &Status) -> String {
-    few(status.interfaces.iter().map(|interface| {
+    let interfaces = few(status.interfaces.iter().map(|interface| {
         let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
         format!("{} {mode}{attached}", printable::line(&interface.name))
-    }))
+    }));
+    if status.egress { interfaces } else { format!("{interfaces} (what goes out isn't seen)") }
 }
 
 fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
@@ -228,6 +229,7 @@ mod tests {
             pid: 1234,
             uptime_s: 11_520,
             interfaces: vec![Interface { name: "eth0".to_owned(), xdp_mode: XdpMode::Native, attached: true }],
+            egress: true,
             ports: vec![443, 8443],
             kernel: counts([
                 ("packets", 12_345_678),

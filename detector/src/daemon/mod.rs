@@ -87,6 +87,7 @@ struct Daemon {
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
+    egress: bool,
     ports: Vec<u16>,
     mode: Mode,
     started: Timestamp,
@@ -123,6 +124,7 @@ impl Daemon {
             uptime_s: monotonic().since(self.started).as_secs(),
             mode: self.mode,
             interfaces: self.attached.iter().map(interface_status).collect(),
+            egress: self.egress,
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
             hellos: table(&self.metrics.hellos),
@@ -160,7 +162,11 @@ impl Handler for Daemon {
 fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
     for name in interfaces {
         if let Err(error) = kernel.attach_egress(name) {
-            warn!(%error, "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses");
+            warn!(
+                %error,
+                "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses; \
+                 `egress = false` in [capture] ends this warning"
+            );
             return false;
         }
     }
@@ -333,6 +339,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         counters,
         metrics,
         attached,
+        egress,
         ports: config.capture.ports.clone(),
         mode: config.mode,
         started: monotonic(),
