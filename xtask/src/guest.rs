@@ -75,7 +75,7 @@ pub(crate) fn test(suite: &str, names: &[&str]) -> Result<()> {
     let mut cargo = shell::cargo(&["test", "--no-run", "--message-format", "json"]);
     cargo.args(ALL).args(["--features", FEATURE, "--test", suite]);
     let messages = shell::output(cargo.stderr(Stdio::inherit()))?;
-    let program = program(&messages).with_context(|| format!("cargo built no suite `{suite}`"))?;
+    let program = program(&messages, suite).with_context(|| format!("cargo built no suite `{suite}`"))?;
     let directory = shell::root().join("tests").canonicalize()?;
     let words = [&[program.as_str(), "--test-threads=1", "--color=never"], names].concat();
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
@@ -87,10 +87,12 @@ pub(crate) fn test(suite: &str, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The test program, in what cargo says of a build.
-fn program(messages: &str) -> Option<String> {
+/// The test program, in what cargo says of a build: it builds the binaries that tests may want too.
+fn program(messages: &str, suite: &str) -> Option<String> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).last()
+    let mut built =
+        messages.filter(|message| message["target"]["kind"][0] == "test" && message["target"]["name"] == suite);
+    built.find_map(|message| message["executable"].as_str().map(str::to_owned))
 }
 
 /// Whether a test harness's line says that at least one test ran, and all passed.
@@ -189,6 +191,17 @@ mod tests {
         assert!(has_passed("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 53 filtered out"));
         assert!(!has_passed("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 65 filtered out"));
         assert!(!has_passed("test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"));
+    }
+
+    #[test]
+    fn a_suites_program_is_told_from_other_programs() {
+        let message = |kind: &str, name: &str| {
+            let target = serde_json::json!({ "kind": [kind], "name": name });
+            serde_json::json!({ "target": target, "executable": format!("/t/{kind}-{name}") }).to_string()
+        };
+        let messages = [message("test", "kernel"), message("bin", "demo"), "warning".into(), message("test", "system")];
+        assert_eq!(program(&messages.join("\n"), "kernel").as_deref(), Some("/t/test-kernel"));
+        assert_eq!(program(&messages.join("\n"), "demo"), None);
     }
 
     #[test]
