@@ -18,7 +18,7 @@ pub(crate) const ALL: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
 pub(crate) const FEATURE: &str = "detector-tests/root";
 
 /// What runs a second time on the oldest kernel that is tried, by suite and names: the verifier's word, and each thing
-/// that the programs do. Not all, since a test takes some ten times as long there. One that is renamed must be so here.
+/// that the programs do. Not all, since a test takes some ten times as long there.
 const ON_LINUX_6_1: [(&str, &[&str]); 2] = [
     (
         "kernel",
