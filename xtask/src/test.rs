@@ -38,7 +38,6 @@ const ON_LINUX_6_1: [(&str, &[&str]); 2] = [
             "verdicts::a_blocked_address",
             "verdicts::a_verdict_on_a_connection",
             "verdicts::automatic",
-            "verdicts::new_connections",
             "verdicts::the_kernel_ends",
         ],
     ),
