@@ -21,7 +21,7 @@ use detector_common::{
 use crate::{
     count::Counters,
     enforce::{self, now},
-    frame::Frame,
+    frame::{Frame, load},
     handshake,
     key::{PARSE_NOTHING, PARSE_ON, PARSE_START},
     maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED},
@@ -40,13 +40,9 @@ pub const WINDOW: u32 = EVENT_PAYLOAD_MAX as u32;
 #[inline(always)]
 pub fn head<const N: usize>(frame: &impl Frame, packet: &Packet, len: usize) -> Option<[u8; N]> {
     let mut bytes = [0u8; N];
-    // A constant length for the usual case; the rest byte counts are rare.
-    let n = black_box(if len < N { len } else { N });
-    if n == 0 || n > N {
-        return None;
-    }
-    // SAFETY: `n` bytes fit the array.
-    if unsafe { frame.load(packet.offset() as u32, bytes.as_mut_ptr(), n as u32) } { Some(bytes) } else { None }
+    let n = if len < N { len } else { N };
+    // SAFETY: so many bytes fit the array.
+    if unsafe { load::<N>(frame, packet.offset(), bytes.as_mut_ptr(), n) } { Some(bytes) } else { None }
 }
 
 /// Whether the payload's first bytes, `len` of them known, can be a ClientHello's (RFC 8446 sections 4 and 5.1). After
@@ -110,9 +106,10 @@ pub fn send(scratch: *mut Scratch, confirmed: bool, counters: Counters) {
     }
     // SAFETY: this CPU's map value; so many bytes of it were written just now.
     let sent = unsafe {
-        let len = black_box((*scratch).len as usize);
-        len <= size_of::<EventHeader>() + EVENT_PAYLOAD_MAX && len >= size_of::<EventHeader>() && {
-            let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), len);
+        // Hidden and compared as in `frame::load`.
+        let payload = black_box(((*scratch).len as usize).wrapping_sub(size_of::<EventHeader>()));
+        payload <= EVENT_PAYLOAD_MAX && {
+            let bytes = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<EventHeader>() + payload);
             if confirmed {
                 EVENTS.output::<[u8]>(bytes, 0).is_ok()
             } else {
@@ -134,15 +131,13 @@ pub fn send(scratch: *mut Scratch, confirmed: bool, counters: Counters) {
 /// `image` is this CPU's map value.
 #[inline(always)]
 pub unsafe fn image(frame: &impl Frame, packet: &Packet, image: *mut SegmentImage) -> Option<()> {
-    let n = black_box(packet.network.header_len as usize);
-    if n == 0 || n > TCP_HEADER_MAX {
-        return None;
-    }
-    // SAFETY: the caller's; `n` bytes fit.
+    let n = packet.network.header_len as usize;
+    // SAFETY: the caller's; so many bytes fit.
     unsafe {
         (*image).network = packet.network;
         (*image).payload_len = packet.len() as u32;
-        if frame.load(packet.transport() as u32, (&raw mut (*image).tcp).cast(), n as u32) { Some(()) } else { None }
+        let tcp = (&raw mut (*image).tcp).cast();
+        if load::<TCP_HEADER_MAX>(frame, packet.transport(), tcp, n) { Some(()) } else { None }
     }
 }
 
@@ -201,7 +196,8 @@ fn payload(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
                 (*header).syn_ack = (*syn_ack).image;
             }
         }
-        if n > 0 && !frame.load(packet.offset() as u32, (&raw mut (*scratch).payload).cast(), n as u32) {
+        let payload = (&raw mut (*scratch).payload).cast();
+        if n > 0 && !load::<EVENT_PAYLOAD_MAX>(frame, packet.offset(), payload, n) {
             return None;
         }
         Some(n)

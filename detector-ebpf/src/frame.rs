@@ -1,5 +1,7 @@
 //! What both programs need of their context: XDP sees frames come in, tcx sees them go out.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
@@ -75,4 +77,18 @@ impl Frame for TcContext {
 pub fn at<T>(frame: &impl Frame, offset: usize) -> Option<*const T> {
     let (start, end) = frame.bounds();
     if start + offset + size_of::<T>() > end { None } else { Some((start + offset) as *const T) }
+}
+
+/// Copies `len` bytes, 1 to `MOST`, from `offset`, wherever they lie. `false` for any other `len`, or if the frame ends
+/// before.
+///
+/// # Safety
+/// `to` has room for `len` bytes.
+#[inline(always)]
+pub unsafe fn load<const MOST: usize>(frame: &impl Frame, offset: usize, to: *mut u8, len: usize) -> bool {
+    // Hidden from LLVM, which would drop the bound that the verifier wants to see. One less is compared, since the
+    // verifier of Linux 6.1 learns nothing from a comparison with 0.
+    let less = black_box(len.wrapping_sub(1));
+    // SAFETY: the caller's.
+    less < MOST && unsafe { frame.load(offset as u32, to, (less + 1) as u32) }
 }

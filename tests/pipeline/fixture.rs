@@ -179,7 +179,8 @@ pub(crate) fn samples() -> &'static [Sample] {
     })
 }
 
-fn samples_of(name: &str) -> Vec<Sample> {
+/// Likewise, of one capture.
+pub(crate) fn samples_of(name: &str) -> Vec<Sample> {
     let capture = bytes(&format!("captures/pcaps/{name}"));
     let mut hellos = run_capture(&capture).hellos;
     hellos.retain(|hello| hello.transport == Transport::Tcp);

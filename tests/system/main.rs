@@ -4,6 +4,7 @@
 //! sentence without it. Run by `cargo xtask test`, one test at a time: the machine's cores are few, and deadlines are
 //! meant for one lab.
 
+mod basics;
 mod block;
 mod browsers;
 mod bulk;

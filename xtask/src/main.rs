@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod dependencies;
 mod fuzz;
+mod guest;
 mod layers;
 #[cfg(all(test, feature = "linked-toolchain"))]
 mod linked;
@@ -30,12 +31,12 @@ struct Verb {
     run: fn(Arguments) -> Result<()>,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 8] = [
     Verb {
         name: "setup",
         usage: "",
         about: "Installs what building, testing and the demo need and is missing: system packages, a Rust toolchain for \
-                eBPF, bpf-linker, a Python with curl_cffi and aioquic. Takes seconds when all is there.",
+                eBPF, bpf-linker, a Python with curl_cffi and aioquic, an older kernel. Takes seconds when all is there.",
         run: setup::run,
     },
     Verb {
@@ -51,6 +52,13 @@ const VERBS: [Verb; 7] = [
         about: "Sets up, then runs all tests: those without privileges, then those that need root. --full makes 1,000 \
                 connections a cell instead of 100; --no-root leaves the second half out, and says so.",
         run: test::run,
+    },
+    Verb {
+        name: "guest",
+        usage: "SUITE [NAME...]",
+        about: "Runs the tests of a suite that needs root, or those of it whose names hold one of the words, on Debian's \
+                Linux 6.1, in a virtual machine. Needs root.",
+        run: guest::run,
     },
     Verb {
         name: "lint",

@@ -5,6 +5,7 @@
 
 mod compiler;
 mod linker;
+pub(crate) mod linux;
 mod packages;
 mod python;
 
@@ -37,7 +38,7 @@ type Step = (&'static str, &'static str, fn() -> Result<State>);
 
 /// All steps, in the order in which they need each other.
 pub(crate) fn install() -> Result<()> {
-    const STEPS: [Step; 5] = [
+    const STEPS: [Step; 6] = [
         ("system packages", "servers, clients and network tools for tests and demo", packages::install),
         (
             "Rust toolchain for eBPF",
@@ -50,6 +51,7 @@ pub(crate) fn install() -> Result<()> {
             "clients that imitate browsers, and HTTP/3, for tests and demo",
             python::install,
         ),
+        ("Debian's Linux 6.1", "an older kernel, for tests in a virtual machine", linux::install),
         ("kernel", "the programs use what Linux has since 5.18", kernel),
     ];
     let count = STEPS.len();

@@ -8,14 +8,41 @@ use std::{fs, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{arguments::Arguments, setup, shell};
+use crate::{arguments::Arguments, guest, setup, shell};
 
 /// All packages but the kernel's half, which `detector`'s build script builds: as a host program it doesn't link. The
 /// same selection in every stage, so that each dependency is compiled once, with one set of features.
-const ALL: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
+pub(crate) const ALL: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
 
 /// The feature that builds the suites which need root, in the package that has them.
-const FEATURE: &str = "detector-tests/root";
+pub(crate) const FEATURE: &str = "detector-tests/root";
+
+/// What runs a second time on the oldest kernel that is tried, by suite and names: the verifier's word, and each thing
+/// that the programs do. Not all, since a test takes some ten times as long there.
+const ON_LINUX_6_1: [(&str, &[&str]); 2] = [
+    (
+        "kernel",
+        &[
+            "capture::the_kernel_accepts",
+            "capture::a_hello_in_one_segment",
+            "capture::a_super_frame",
+            "fingerprints::a_verdict",
+            "framing::one_tag",
+            "keys::every_hello",
+            "reset::a_blocked_segment",
+            "reset::a_frame_of_several_buffers",
+            "sockets::a_socket",
+            "states::a_server_hello",
+            "states::datagrams",
+            "states::what_acknowledges",
+            "verdicts::a_blocked_address",
+            "verdicts::a_verdict_on_a_connection",
+            "verdicts::automatic",
+            "verdicts::the_kernel_ends",
+        ],
+    ),
+    ("system", &["basics::it_tells_and_blocks_in_native"]),
+];
 
 /// The verb.
 pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
@@ -53,6 +80,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         let name = format!("tests that need root: {suite}");
         let only = ["--features", FEATURE, "--test", suite, "--", "--test-threads=1"];
         stage(&name, || cargo(&["test"], &only, full))?;
+    }
+    for (suite, names) in ON_LINUX_6_1 {
+        stage(&format!("on Debian's Linux 6.1: {suite}"), || guest::test(suite, names))?;
     }
     Ok(())
 }

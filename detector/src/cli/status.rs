@@ -96,12 +96,13 @@ fn reasons(counts: Vec<(&str, u64)>) -> String {
 }
 
 fn interfaces(status: &Status) -> String {
-    few(status.interfaces.iter().map(|interface| {
+    let interfaces = few(status.interfaces.iter().map(|interface| {
         let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
         let pinned = if interface.pinned { " (pinned)" } else { "" };
         format!("{} {mode}{pinned}{attached}", printable::line(&interface.name))
-    }))
+    }));
+    if status.egress { interfaces } else { format!("{interfaces} (what goes out isn't seen)") }
 }
 
 fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
@@ -239,6 +240,7 @@ mod tests {
                 attached: true,
                 pinned: true,
             }],
+            egress: true,
             ports: vec![443, 8443],
             kernel: counts([
                 ("packets", 12_345_678),

@@ -94,6 +94,7 @@ struct Daemon {
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
+    egress: bool,
     ports: Vec<u16>,
     started: Timestamp,
 }
@@ -129,6 +130,7 @@ impl Daemon {
             uptime_s: monotonic().since(self.started).as_secs(),
             mode,
             interfaces: self.attached.iter().map(interface_status).collect(),
+            egress: self.egress,
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
             hellos: table(&self.metrics.hellos),
@@ -175,7 +177,11 @@ fn attach_egress(kernel: &mut Kernel, wanted: bool, interfaces: &[String]) -> Re
     }
     for name in interfaces {
         if let Err(error) = kernel.attach_egress(name) {
-            warn!(%error, "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses");
+            warn!(
+                %error,
+                "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses; \
+                 `egress = false` in [capture] ends this warning"
+            );
             return Ok(false);
         }
     }
@@ -417,6 +423,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         counters,
         metrics,
         attached,
+        egress,
         ports: config.capture.ports.clone(),
         started: monotonic(),
     });

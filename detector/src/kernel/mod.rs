@@ -59,7 +59,10 @@ pub enum Error {
     )]
     Permission(String),
     /// The verifier or the loader refused the object.
-    #[error("the kernel refused detector's eBPF program: {0}\n  detector needs Linux 5.18 or newer; this is {1}")]
+    #[error(
+        "the kernel refused detector's eBPF program: {0}\n  \
+         this is Linux {1}; detector is tested on 6.1 and 6.18, and needs 5.18 or newer"
+    )]
     Load(String, String),
     /// Another XDP program is there.
     #[error(

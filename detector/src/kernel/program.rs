@@ -495,18 +495,51 @@ fn kernel_release() -> String {
         .map_or_else(|_| "an unknown release".to_owned(), |uname| uname.release().to_string_lossy().into_owned())
 }
 
-/// The innermost error says what the kernel said.
+/// The innermost error says what the kernel said: EPERM to who may load nothing, EACCES or EINVAL if the verifier
+/// refuses, and then the end of its log says why.
 fn load_error(error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut innermost = error;
-    let mut permission = false;
+    let (mut innermost, mut refused) = (error, None);
     loop {
-        if let Some(io) = innermost.downcast_ref::<std::io::Error>() {
-            permission |= io.kind() == std::io::ErrorKind::PermissionDenied;
+        if let Some(ProgramError::LoadError { io_error, verifier_log }) = innermost.downcast_ref() {
+            refused = Some(format!("{io_error}, at `{}`", last_words(&verifier_log.to_string())));
         }
         match innermost.source() {
             Some(source) => innermost = source,
             None => break,
         }
     }
-    if permission { Error::Permission(error.to_string()) } else { Error::Load(error.to_string(), kernel_release()) }
+    let errno = innermost.downcast_ref().and_then(std::io::Error::raw_os_error).map(Errno::from_raw);
+    if errno == Some(Errno::EPERM) {
+        return Error::Permission(innermost.to_string());
+    }
+    Error::Load(refused.unwrap_or_else(|| error.to_string()), kernel_release())
+}
+
+/// The last line of a verifier's log but its statistics: what it refused, and why. The whole is thousands of lines.
+fn last_words(log: &str) -> &str {
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let mut lines = log.lines().map(str::trim).rev();
+    lines.find(|line| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word))).unwrap_or("no log")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_takes_three_lines_and_says_why() {
+        let log = "1433: (85) call bpf_xdp_load_bytes#189\nR3 min value is outside of the allowed memory range\n\
+                   verification time 11214 usec\nstack depth 192+0\nprocessed 564 insns (limit 1000000)\n";
+        assert_eq!(last_words(log), "R3 min value is outside of the allowed memory range");
+        assert_eq!(last_words(""), "no log");
+    }
+
+    #[test]
+    fn only_a_missing_right_is_called_one() {
+        let text = |errno| load_error(&io::Error::from_raw_os_error(errno)).to_string();
+        assert!(text(nix::libc::EPERM).contains("needs root"));
+        assert!(text(nix::libc::EACCES).contains("refused") && text(nix::libc::EACCES).lines().count() <= 3);
+    }
 }

@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 20] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -39,6 +39,8 @@ const NEEDS: [Need; 18] = [
         sign: "/usr/lib/python3/dist-packages/scapy",
         why: "builds SYNs of other systems",
     },
+    Need { package: "qemu-system-x86", sign: "qemu-system-x86_64", why: "runs tests on Debian's Linux 6.1" },
+    Need { package: "busybox-static", sign: "busybox", why: "starts that Linux" },
     Need { package: "bpftool", sign: "bpftool", why: "shows what is loaded" },
     Need {
         package: "libfaketime",

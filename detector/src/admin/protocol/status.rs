@@ -22,6 +22,8 @@ pub struct Status {
     pub mode: InForce,
     /// Where it looks.
     pub interfaces: Vec<Interface>,
+    /// A second program sees what goes out of all of them.
+    pub egress: bool,
     /// Protected ports.
     pub ports: Vec<u16>,
     /// Label of each `detector_common::counter::Counter` → its sum over all CPUs.
