@@ -18,7 +18,7 @@ use crate::{
     detector run --interface eth0 --format json   the same for a program\n  \
     detector run --interface eth0 --enforce       apply deny.ja4 too\n\n\
     Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
-    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG, STATE_DIRECTORY")]
+    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG")]
 pub struct RunArgs {
     /// A port to attach to; repeatable [default: that of the default route]
     #[arg(long = "interface", short = 'i', value_name = "IFACE")]
@@ -48,7 +48,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", env = "DETECTOR_CONTROL_SOCKET", hide_env = true)]
     pub control_socket: Option<PathBuf>,
     /// Where operators' orders are kept [default: /var/lib/detector]
-    #[arg(long, value_name = "PATH", env = "STATE_DIRECTORY", hide_env = true)]
+    #[arg(long, value_name = "PATH", env = "STATE_DIRECTORY", hide = true)]
     pub state_directory: Option<PathBuf>,
     /// Where metrics are served [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDRESS:PORT|off", env = "DETECTOR_METRICS", hide_env = true)]
