@@ -124,7 +124,8 @@ http {
     default_type text/plain;
     log_format port $remote_port;
     access_log off;
-    keepalive_timeout 15s;
+    keepalive_timeout 75s;
+    keepalive_requests 1000000;
     server {
         listen 443 ssl http2 backlog=4096;
         listen [::]:443 ssl http2 ipv6only=on backlog=4096;

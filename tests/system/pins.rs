@@ -207,6 +207,34 @@ fn refuses(lab: &Lab, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The interfaces are those that are named, and without names those that were; one that was made anew has the program again.
+#[test]
+fn interfaces_come_and_go() -> Result<()> {
+    let (lab, mount) = scene()?;
+    let attached = || -> Result<[bool; 2]> {
+        let on = |interface| Ok::<_, anyhow::Error>(program(lab.server(), interface)?.is_some());
+        Ok([on(SERVER_INTERFACE)?, on("port7")?])
+    };
+    let add = || lab.server().ip("link add port7 type veth peer name port8");
+    add()?;
+    attach(&lab, &detector()?)?;
+    assert_eq!(attached()?, [true, false]);
+    pins_ok(&lab, &detector()?, &["attach", "--interface", SERVER_INTERFACE, "--interface", "port7"])?;
+    assert_eq!(attached()?, [true, true]);
+    pins_ok(&lab, &detector()?, &["attach", "--interface", "port7"])?;
+    assert_eq!(attached()?, [false, true]);
+    lab.server().ip("link delete port7")?;
+    add()?;
+    assert_eq!(attached()?, [false, false]);
+    pins_ok(&lab, &detector()?, &["attach"])?;
+    assert_eq!(attached()?, [false, true]);
+    let said = pins_ok(&lab, &detector()?, &["detach"])?;
+    ensure!(said.contains("detached from port7 (native)"), "{said}");
+    assert_eq!(attached()?, [false, false]);
+    drop(mount);
+    Ok(())
+}
+
 /// A second daemon with another control socket finds the pins taken.
 #[test]
 fn two_daemons_never_share_pins() -> Result<()> {

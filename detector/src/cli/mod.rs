@@ -47,9 +47,9 @@ pub struct Cli {
 pub enum Command {
     /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
     Run(run::RunArgs),
-    /// Load and pin the programs: what is in force holds while no daemon runs
+    /// Attach and pin the programs: they outlive the daemon
     Attach(attach::AttachArgs),
-    /// Take the programs off every interface, and remove what is pinned
+    /// Detach the programs, and remove what is pinned
     Detach(attach::DetachArgs),
     /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
@@ -65,7 +65,7 @@ pub enum Command {
     Unallow(change::UnallowArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
-    /// Carry out what rules say, or only count it: with the daemon hung, too
+    /// Let rules drop, or only count
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),

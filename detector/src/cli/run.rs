@@ -14,9 +14,8 @@ use crate::{
 /// Watch interfaces, and enforce verdicts
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    detector run --interface eth0                 observe: a line a hello\n  \
-    detector run --interface eth0 --format json   the same for a program\n  \
-    detector run --interface eth0 --enforce       apply deny.ja4 too\n\n\
+    detector run --interface eth0             observe: a line a hello\n  \
+    detector run --interface eth0 --enforce   apply deny.ja4 too\n\
     Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
     Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG")]
 pub struct RunArgs {
