@@ -20,6 +20,7 @@ mod key;
 mod maps;
 mod parse;
 mod reset;
+mod waiting;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -95,7 +96,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
     if look == Look::Submit {
         capture::assemble(ctx, scratch);
         if packet.protocol == parse::TCP {
-            key::read(settings, scratch, counters);
+            key::read(ctx, settings, scratch, key, counters);
             judge(settings, scratch, key);
             capture::follow(scratch, key, counters);
         }
@@ -122,7 +123,11 @@ fn judge(settings: &Settings, scratch: *mut Scratch, key: &FlowKey) {
     if scratch.header.key != 0 {
         match enforce::fingerprint(settings, key, scratch.header.key, scratch.reason) {
             Decision::Pass(reason) => scratch.reason = reason,
-            Decision::Drop(_) => scratch.state.blocked = 1,
+            Decision::Drop(_) => {
+                scratch.state.blocked = 1;
+                // For the reset: what comes before is no news to the server.
+                scratch.packet.seq = scratch.packet.seq.wrapping_add(scratch.state.skip);
+            }
         }
     }
 }

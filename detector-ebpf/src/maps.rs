@@ -12,7 +12,7 @@ use detector_common::{
     key::parser::Parser,
     maps::{
         ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FINGERPRINTS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
-        PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES,
+        PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES, WAITING_MAX,
     },
     settings::Settings,
     verdict::{ConnectionVerdict, Verdict},
@@ -22,6 +22,7 @@ use crate::{
     capture::{Event, State},
     parse::Packet,
     reset::Budget,
+    waiting::Waiting,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is taken by the entry, since most hosts hold a handful; the kernel demands it of tries.
@@ -42,7 +43,7 @@ pub struct Follow {
     pub segments: u32,
     /// `PROOF_*` of the client's address.
     pub proof: u32,
-    /// 1: `parser` has read every byte up to `next`.
+    /// One of [`crate::key`]'s `READING_*`: what `parser` has read.
     pub parsing: u32,
     pub parser: Parser,
 }
@@ -85,6 +86,8 @@ pub struct Scratch {
     pub reserved_len: u32,
     /// Outlives the packet.
     pub resets: Budget,
+    /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.
+    pub blank: Waiting,
 }
 
 #[map]
@@ -105,6 +108,8 @@ pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_
 pub static FINGERPRINTS: HashMap<u64, Verdict> = HashMap::with_max_entries(FINGERPRINTS_MAX, NO_PREALLOC);
 #[map]
 pub static FOLLOW: LruHashMap<FlowKey, Follow> = LruHashMap::with_max_entries(FOLLOW_MAX, 0);
+#[map]
+pub static WAITING: LruHashMap<FlowKey, Waiting> = LruHashMap::with_max_entries(WAITING_MAX, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]

@@ -194,6 +194,7 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         unconfirmed_ring_bytes: limits.unconfirmed_ring_bytes,
         handshakes: limits.handshakes,
         follow: limits.partial_hellos,
+        waiting: limits.disordered_hellos,
         addresses: limits.addresses,
         prefixes: limits.prefixes,
         allow: limits.allow,

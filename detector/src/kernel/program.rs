@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub handshakes: u32,
     /// Of the table of followed flows.
     pub follow: u32,
+    /// Of the table of bytes that came too early.
+    pub waiting: u32,
     /// Of the address verdicts.
     pub addresses: u32,
     /// Of the prefix verdicts.
@@ -52,6 +54,7 @@ impl Default for LoadOptions {
             unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
+            waiting: maps::WAITING_MAX,
             addresses: maps::ADDRESSES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
@@ -98,6 +101,7 @@ impl Kernel {
             .map_max_entries(maps::SYNS, options.handshakes)
             .map_max_entries(maps::SYN_ACKS, options.handshakes)
             .map_max_entries(maps::FOLLOW, options.follow)
+            .map_max_entries(maps::WAITING, options.waiting)
             .map_max_entries(maps::ADDRESSES, options.addresses)
             .map_max_entries(maps::PREFIXES, options.prefixes)
             .map_max_entries(maps::ALLOW, options.allow)
