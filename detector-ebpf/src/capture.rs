@@ -237,6 +237,10 @@ pub struct State {
     pub waiting: u32,
     /// Bytes that waited for this segment, and stand behind its payload now.
     pub appended: u32,
+    /// What else waits: one of [`crate::waiting`]'s constants.
+    pub rest: u32,
+    /// Of the loop that reads the hello.
+    pub turns: u32,
     /// 1: the packet is dropped for its hello's fingerprint.
     pub blocked: u32,
 }

@@ -20,7 +20,7 @@ use detector_common::{
 use crate::{
     count::Counters,
     maps::Scratch,
-    waiting::{self, Rest},
+    waiting::{self, BEHIND, BEYOND, NOTHING},
 };
 
 /// [`crate::capture::State::parse`]: nothing.
@@ -67,58 +67,81 @@ impl Window for Bytes {
     }
 }
 
+/// Makes the window of the segment at hand ready: before its new bytes those that were kept of the segments before, after
+/// them what has waited for it. What the stages after this have to know is in `scratch.state`.
+#[inline(always)]
+fn open(scratch: &mut Scratch, key: &FlowKey) {
+    scratch.state.rest = NOTHING;
+    scratch.state.turns = TURNS;
+    if scratch.state.waiting != 0 {
+        scratch.state.rest = waiting::append(scratch, key);
+        scratch.state.turns = TURNS_ALL;
+        scratch.follow.next = scratch.follow.next.wrapping_add(scratch.state.appended);
+    }
+}
+
+/// Where in the window the bytes that were kept have their place.
+///
+/// # Safety
+/// `window` is that of this CPU's map value.
+#[inline(always)]
+unsafe fn kept(window: *mut u8, skip: u32) -> *mut [u8; KEPT as usize] {
+    // SAFETY: the caller's; masked, so many bytes of it are the window's.
+    unsafe { window.add((skip & (WINDOW_LEN - 1)) as usize).cast() }
+}
+
 /// Reads what the segment at hand has of its hello. The keys of one that ends with it are in the event's header then.
 #[inline(always)]
 pub fn read(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
-    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    {
+        // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+        let scratch = unsafe { &mut *black_box(scratch) };
+        scratch.follow.parsing = READING_NOTHING;
+        match scratch.state.parse {
+            PARSE_NOTHING => return,
+            PARSE_EARLY => {
+                if waiting::keep(ctx, scratch, key) {
+                    scratch.follow.parsing = READING_GAPS;
+                } else {
+                    counters.add(Counter::KeysEvicted);
+                }
+                return;
+            }
+            _ => open(scratch, key),
+        }
+    }
+    // SAFETY: as above.
     let (scratch, window) = unsafe {
         let scratch = black_box(scratch);
         (&mut *scratch, scratch.cast::<u8>().add(WINDOW))
     };
-    let (parse, seeds) = (scratch.state.parse, &settings.seeds);
-    scratch.follow.parsing = READING_NOTHING;
-    if parse == PARSE_NOTHING {
-        return;
-    }
-    if parse == PARSE_EARLY {
-        if waiting::keep(ctx, scratch, key) {
-            scratch.follow.parsing = READING_GAPS;
-        } else {
-            counters.add(Counter::KeysEvicted);
-        }
-        return;
-    }
-    let (captured, skip) = (scratch.header.captured_len, scratch.state.skip);
-    let (mut step, mut rest) = (Step::Beyond, Rest::Nothing);
+    let (captured, skip, seeds) = (scratch.header.captured_len, scratch.state.skip, &settings.seeds);
+    let mut step = Step::Beyond;
     if scratch.len != 0 && captured <= WINDOW_LEN - KEPT {
-        if scratch.state.waiting != 0 {
-            rest = waiting::append(scratch, key, captured);
-            scratch.follow.next = scratch.follow.next.wrapping_add(scratch.state.appended);
+        // SAFETY: as above.
+        unsafe {
+            if skip != 0 {
+                // Bytes of the payload, which is for userspace.
+                scratch.own = kept(window, skip).read();
+            }
+            kept(window, skip).write(*scratch.follow.parser.kept());
         }
-        // SAFETY: masked, so many bytes of the window.
-        let kept = unsafe { window.add((skip & (WINDOW_LEN - 1)) as usize).cast::<[u8; KEPT as usize]>() };
-        // Where the payload's own bytes stand there, userspace gets them back.
-        // SAFETY: as above.
-        let own = if skip == 0 { [0; KEPT as usize] } else { unsafe { kept.read() } };
-        // SAFETY: as above.
-        unsafe { kept.write(*scratch.follow.parser.kept()) };
         scratch.follow.parser.skip(skip);
-        let turns = if scratch.state.waiting != 0 { TURNS_ALL } else { TURNS };
         let end = KEPT + captured + scratch.state.appended;
-        step = walk(&mut scratch.follow.parser, window, end, turns, seeds);
+        step = walk(&mut scratch.follow.parser, window, end, scratch.state.turns, seeds);
         if skip != 0 {
             // SAFETY: as above.
-            unsafe { kept.write(own) };
+            unsafe { kept(window, skip).write(scratch.own) };
         }
         scratch.header.key = 0;
         scratch.header.key_stable = 0;
     }
     match step {
-        Step::More if captured == scratch.header.payload_len => match rest {
-            Rest::Nothing => scratch.follow.parsing = READING_ALL,
-            Rest::Behind => scratch.follow.parsing = READING_GAPS,
-            Rest::Beyond => counters.add(Counter::KeysDisordered),
-            Rest::Evicted => counters.add(Counter::KeysEvicted),
+        Step::More if captured == scratch.header.payload_len => match scratch.state.rest {
+            NOTHING => scratch.follow.parsing = READING_ALL,
+            BEHIND => scratch.follow.parsing = READING_GAPS,
+            BEYOND => counters.add(Counter::KeysDisordered),
+            _ => counters.add(Counter::KeysEvicted),
         },
         Step::On | Step::More | Step::Beyond => counters.add(Counter::KeysBeyond),
         Step::Malformed => counters.add(Counter::KeysMalformed),

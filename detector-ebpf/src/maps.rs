@@ -9,7 +9,7 @@ use detector_common::{
     counter::COUNTERS_LEN,
     event::{EVENT_PAYLOAD_MAX, EventHeader, SegmentImage},
     flow::{Address, FlowKey},
-    key::parser::Parser,
+    key::parser::{KEPT, Parser},
     maps::{
         ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FINGERPRINTS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
         PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES, WAITING_MAX,
@@ -88,6 +88,8 @@ pub struct Scratch {
     pub resets: Budget,
     /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.
     pub blank: Waiting,
+    /// Of the payload, while the parser's bytes stand in their place.
+    pub own: [u8; KEPT as usize],
 }
 
 #[map]

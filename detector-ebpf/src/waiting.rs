@@ -39,19 +39,14 @@ pub struct Waiting {
     bytes: [u8; (ROOM + CHUNK) as usize],
 }
 
-/// What waits behind the segment at hand and the bytes that [`append`] put after it.
-#[derive(Clone, Copy, PartialEq)]
-#[repr(u32)]
-pub enum Rest {
-    /// Nothing.
-    Nothing,
-    /// Something, behind a gap.
-    Behind,
-    /// Something that was too far ahead to be kept.
-    Beyond,
-    /// Nobody knows: the entry had to make room for another.
-    Evicted,
-}
+/// What waits behind the segment at hand and the bytes that [`append`] put after it: nothing.
+pub const NOTHING: u32 = 0;
+/// Something, behind a gap.
+pub const BEHIND: u32 = 1;
+/// Something that was too far ahead to be kept.
+pub const BEYOND: u32 = 2;
+/// Nobody knows: the entry had to make room for another.
+pub const EVICTED: u32 = 3;
 
 /// Places of an entry, to go through word by word.
 struct Places {
@@ -227,21 +222,22 @@ unsafe fn word_to(from: *const u8, to: *mut u8) {
 /// Bytes of [`Scratch::payload`]; a power of two.
 const PAYLOAD: u32 = detector_common::event::EVENT_PAYLOAD_MAX as u32;
 
-/// Puts what waits right behind the segment at hand after its payload, which ends at `scratch.follow.next` and has
-/// `captured` bytes; `scratch.state.appended` says how many that were. What else waits.
+/// Puts what waits right behind the segment at hand after its payload, which ends at `scratch.follow.next`;
+/// `scratch.state.appended` says how many that were. What else waits.
 #[inline(always)]
-pub fn append(scratch: &mut Scratch, key: &FlowKey, captured: u32) -> Rest {
-    let Some(waiting) = WAITING.get_ptr_mut(key) else { return Rest::Evicted };
+pub fn append(scratch: &mut Scratch, key: &FlowKey) -> u32 {
+    let captured = scratch.header.captured_len;
+    let Some(waiting) = WAITING.get_ptr_mut(key) else { return EVICTED };
     // SAFETY: a value of a map, valid until the program ends; the segments of one flow come by one CPU.
     let (first, top) = unsafe { (scratch.follow.next.wrapping_sub((*waiting).base), (*waiting).top) };
     if first >= top {
-        return Rest::Nothing;
+        return NOTHING;
     }
     let to = if top < ROOM { top } else { ROOM };
     let end = free(waiting, first, to);
     let count = if first < to { end - first } else { 0 };
-    if count > PAYLOAD - BLOCK - captured {
-        return Rest::Beyond;
+    if count + captured > PAYLOAD - BLOCK {
+        return BEYOND;
     }
     // SAFETY: both are values of maps, valid until the program ends.
     let (from, to) = unsafe { ((&raw const (*waiting).bytes).cast(), (&raw mut scratch.payload).cast()) };
@@ -250,8 +246,8 @@ pub fn append(scratch: &mut Scratch, key: &FlowKey, captured: u32) -> Rest {
     unsafe { bpf_loop(ROOM / BLOCK, block as *const () as *mut c_void, (&raw mut bytes).cast(), 0) };
     scratch.state.appended = count;
     match first + count {
-        end if end >= top => Rest::Nothing,
-        end if end >= ROOM => Rest::Beyond,
-        _ => Rest::Behind,
+        end if end >= top => NOTHING,
+        end if end >= ROOM => BEYOND,
+        _ => BEHIND,
     }
 }
