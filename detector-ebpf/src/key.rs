@@ -70,7 +70,7 @@ impl Window for Bytes {
 /// Makes the window of the segment at hand ready: before its new bytes those that were kept of the segments before, after
 /// them what has waited for it. What the stages after this have to know is in `scratch.state`.
 #[inline(always)]
-fn open(scratch: &mut Scratch, key: &FlowKey) {
+fn open(scratch: &mut Scratch, window: *mut u8, key: &FlowKey) {
     scratch.state.rest = NOTHING;
     scratch.state.turns = TURNS;
     if scratch.state.waiting != 0 {
@@ -78,6 +78,17 @@ fn open(scratch: &mut Scratch, key: &FlowKey) {
         scratch.state.turns = TURNS_ALL;
         scratch.follow.next = scratch.follow.next.wrapping_add(scratch.state.appended);
     }
+    let skip = scratch.state.skip;
+    // SAFETY: the window is that of this CPU's map value.
+    unsafe {
+        let kept = kept(window, skip);
+        if skip != 0 {
+            // Bytes of the payload, which is for userspace.
+            scratch.own = kept.read();
+        }
+        kept.write(*scratch.follow.parser.kept());
+    }
+    scratch.follow.parser.skip(skip);
 }
 
 /// Where in the window the bytes that were kept have their place.
@@ -95,7 +106,7 @@ unsafe fn kept(window: *mut u8, skip: u32) -> *mut [u8; KEPT as usize] {
 pub fn read(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
     {
         // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
-        let scratch = unsafe { &mut *black_box(scratch) };
+        let (scratch, window) = unsafe { (&mut *scratch, scratch.cast::<u8>().add(WINDOW)) };
         scratch.follow.parsing = READING_NOTHING;
         match scratch.state.parse {
             PARSE_NOTHING => return,
@@ -107,7 +118,7 @@ pub fn read(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &
                 }
                 return;
             }
-            _ => open(scratch, key),
+            _ => open(scratch, window, key),
         }
     }
     // SAFETY: as above.
@@ -115,27 +126,19 @@ pub fn read(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &
         let scratch = black_box(scratch);
         (&mut *scratch, scratch.cast::<u8>().add(WINDOW))
     };
-    let (captured, skip, seeds) = (scratch.header.captured_len, scratch.state.skip, &settings.seeds);
+    let (captured, seeds) = (scratch.header.captured_len, &settings.seeds);
     let mut step = Step::Beyond;
     if scratch.len != 0 && captured <= WINDOW_LEN - KEPT {
-        // SAFETY: as above.
-        unsafe {
-            if skip != 0 {
-                // Bytes of the payload, which is for userspace.
-                scratch.own = kept(window, skip).read();
-            }
-            kept(window, skip).write(*scratch.follow.parser.kept());
-        }
-        scratch.follow.parser.skip(skip);
         let end = KEPT + captured + scratch.state.appended;
         step = walk(&mut scratch.follow.parser, window, end, scratch.state.turns, seeds);
-        if skip != 0 {
-            // SAFETY: as above.
-            unsafe { kept(window, skip).write(scratch.own) };
-        }
-        scratch.header.key = 0;
-        scratch.header.key_stable = 0;
     }
+    let skip = scratch.state.skip;
+    if skip != 0 {
+        // SAFETY: as above.
+        unsafe { kept(window, skip).write(scratch.own) };
+    }
+    scratch.header.key = 0;
+    scratch.header.key_stable = 0;
     match step {
         Step::More if captured == scratch.header.payload_len => match scratch.state.rest {
             NOTHING => scratch.follow.parsing = READING_ALL,
