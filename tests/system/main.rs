@@ -7,6 +7,7 @@
 mod block;
 mod control;
 mod demo;
+mod disorder;
 mod expiry;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
