@@ -44,8 +44,14 @@ counters! {
     PassMalformed => "malformed",
     /// Passed: a verdict matched, and an allow entry overruled it.
     PassAllowed => "allowed",
-    /// Passed: a verdict matched, and the mode is observe.
+    /// Passed: a verdict matched, and only observes, or isn't in force: the mode, the share, the daemon's silence.
     PassObserved => "observed",
+    /// Passed: a verdict matched, and leaves it to a challenge.
+    PassChallenged => "challenged",
+    /// Passed: a verdict limits the client's new connections, and this is none, or within the limit.
+    PassLimited => "limited",
+    /// Passed: a verdict matched, and its source is one that nothing may be dropped of.
+    PassNeverBlock => "never_block",
     /// Dropped by a verdict on the source address.
     DropAddress => "address",
     /// Dropped by a verdict on the source prefix.
@@ -54,6 +60,10 @@ counters! {
     DropConnection => "connection",
     /// Dropped by a verdict on the fingerprint of the hello that ends in it.
     DropFingerprint => "fingerprint",
+    /// Dropped by a verdict on that fingerprint from its source.
+    DropPair => "pair",
+    /// Dropped: a new connection beyond a limit.
+    DropRateLimit => "rate_limit",
     /// Packets for userspace of clients whose address is proven, and servers' answers to them.
     CapturedConfirmed => "captured_confirmed",
     /// Of those: in the ring.

@@ -230,7 +230,8 @@ const fn finish(rest: u64, extension_count: u32, lists: u64) -> u64 {
 
 /// A permutation in which every bit hangs on every other: the finisher of splitmix64 without its first step.
 #[inline(always)]
-const fn mix(mut x: u64) -> u64 {
+#[must_use]
+pub const fn mix(mut x: u64) -> u64 {
     x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);

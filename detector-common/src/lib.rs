@@ -12,5 +12,7 @@ pub mod event;
 pub mod flow;
 pub mod key;
 pub mod maps;
+pub mod mode;
 pub mod settings;
+pub mod table;
 pub mod verdict;

@@ -6,17 +6,31 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const PORTS: &str = "PORTS";
 /// `HashMap<Address, u8>`: addresses of this host, or those the configuration names instead.
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
-/// `HashMap<Address, Verdict>`: verdicts on single source addresses.
-pub const ADDRESSES: &str = "ADDRESSES";
+/// `Array<Mode>`, one entry.
+pub const MODE: &str = "MODE";
+/// `Array<u64>`, one entry: CLOCK_MONOTONIC nanoseconds of the daemon's last sign of life.
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// `Array<Bucket>`, in userspace's memory too: verdicts on addresses, fingerprints and both together.
+pub const TABLE: &str = "TABLE";
+/// `Array<u64>`, the same: packets that matched, by cell.
+pub const HITS: &str = "HITS";
+/// `HashMap<u64, Stashed>`: verdicts whose bucket is full, by name.
+pub const STASH: &str = "STASH";
+/// `Array<u64>`, in userspace's memory too: which parts of the address space [`PREFIXES`] reaches into.
+pub const FILTER: &str = "FILTER";
+/// `HashMap<u64, Rate>`: of the verdicts that limit a rate.
+pub const RATES: &str = "RATES";
+/// `LruHashMap<FlowKey, u32>`: connections of limited clients that were let in. Private to the program.
+pub const ADMITTED: &str = "ADMITTED";
 /// `LpmTrie<Address, Verdict>`: verdicts on source prefixes. Lengths count from the first bit of the mapped form: an IPv4
 /// `/n` is `96 + n`.
 pub const PREFIXES: &str = "PREFIXES";
 /// `LpmTrie<Address, Verdict>`: sources that always pass; consulted only when another verdict is about to apply.
 pub const ALLOW: &str = "ALLOW";
+/// `LpmTrie<Address, u8>`: sources that nothing may be dropped of, found by the daemon in the host's own configuration.
+pub const NEVER_BLOCK: &str = "NEVER_BLOCK";
 /// `HashMap<FlowKey, ConnectionVerdict>`: verdicts on single connections.
 pub const CONNECTIONS: &str = "CONNECTIONS";
-/// `HashMap<u64, Verdict>`: verdicts on fingerprints, by [`crate::key::Keys::key`].
-pub const FINGERPRINTS: &str = "FINGERPRINTS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
 pub const FOLLOW: &str = "FOLLOW";
 /// `LruHashMap<FlowKey, Waiting>`: bytes of followed flows that came too early. Private to the program.
@@ -46,7 +60,19 @@ pub const ALLOW_MAX: u32 = 10_000;
 /// Default of `limits.connections`.
 pub const CONNECTIONS_MAX: u32 = 65_536;
 /// Default of `limits.ja4_rules`.
-pub const FINGERPRINTS_MAX: u32 = 10_000;
+pub const JA4_RULES_MAX: u32 = 10_000;
+/// Default of `limits.automatic`.
+pub const AUTOMATIC_MAX: u32 = 100_000;
+/// Default of `limits.rates`.
+pub const RATES_MAX: u32 = 10_000;
+/// Entries of [`ADMITTED`].
+pub const ADMITTED_MAX: u32 = 65_536;
+/// Most entries of [`NEVER_BLOCK`].
+pub const NEVER_BLOCK_MAX: u32 = 4_096;
+/// Buckets of [`TABLE`] before userspace says how many: a power of two.
+pub const BUCKETS: u32 = 1 << 16;
+/// The same of the entries of [`STASH`].
+pub const STASH_MAX: u32 = 8_192;
 /// Default of `limits.partial_hellos` (threats.md T18).
 pub const FOLLOW_MAX: u32 = 65_536;
 /// Default of `limits.disordered_hellos` (threats.md T14); some 5 KB each.

@@ -2,25 +2,46 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::key::Seeds;
+use crate::{key::Seeds, table::TableSeeds};
 
 /// A tick, the time for which RSTs are bounded, is two to this power of nanoseconds: 67 ms.
 pub const RESET_TICK_BITS: u32 = 26;
+
+/// [`Settings::in_use`]: single IPv4 addresses.
+pub const IN_USE_IPV4: u32 = 1;
+/// Single IPv6 addresses.
+pub const IN_USE_IPV6: u32 = 1 << 1;
+/// IPv6 /64.
+pub const IN_USE_SUBNETS: u32 = 1 << 2;
+/// IPv4 prefixes.
+pub const IN_USE_PREFIXES_IPV4: u32 = 1 << 3;
+/// IPv6 prefixes.
+pub const IN_USE_PREFIXES_IPV6: u32 = 1 << 4;
+/// IPv6 prefixes too short for the filter: every IPv6 packet is looked up in the trie.
+pub const IN_USE_PREFIXES_SHORT: u32 = 1 << 5;
+/// Connections.
+pub const IN_USE_CONNECTIONS: u32 = 1 << 6;
+/// Fingerprints, by key.
+pub const IN_USE_KEYS: u32 = 1 << 7;
+/// Fingerprints, by stable key.
+pub const IN_USE_STABLE: u32 = 1 << 8;
+/// Units and fingerprints together, by key.
+pub const IN_USE_KEY_PAIRS: u32 = 1 << 9;
+/// The same by stable key.
+pub const IN_USE_STABLE_PAIRS: u32 = 1 << 10;
 
 /// The one entry of the `SETTINGS` array.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Settings {
-    /// 1: verdicts of [`crate::verdict::ORIGIN_RULE`] hold; 0: they only count.
-    pub enforce: u32,
     /// 1: only frames to the addresses in `LOCAL_ADDRESSES` are captured or dropped; 0: to any address.
     pub local_only: u32,
-    /// 1 while `ADDRESSES` has entries, 0 otherwise: an empty map costs no look-up.
-    pub addresses: u32,
-    /// The same of `PREFIXES`.
-    pub prefixes: u32,
-    /// The same of `CONNECTIONS`.
-    pub connections: u32,
+    /// `IN_USE_*`: kinds of verdicts of which there are any. Of the others none is looked up.
+    pub in_use: u32,
+    /// Buckets of `TABLE` less one.
+    pub table_mask: u32,
+    /// 1 while `STASH` has entries, 0 otherwise.
+    pub stash: u32,
     /// The most segments one flow is followed for (threats.md T13).
     pub segments_per_flow: u32,
     /// 1: SYNs are kept for the hello that follows; 0: not.
@@ -31,8 +52,6 @@ pub struct Settings {
     pub udp: u32,
     /// 1: the program computes the keys of hellos; 0: not.
     pub keys: u32,
-    /// 1 while `FINGERPRINTS` has entries, 0 otherwise.
-    pub fingerprints: u32,
     /// Dropped segments that may become a RST for the host's own stack, on each CPU in a tick of 2^[`RESET_TICK_BITS`]
     /// nanoseconds; 0: none. Only with `local_only`.
     pub resets: u32,
@@ -40,6 +59,8 @@ pub struct Settings {
     pub follow_ns: u64,
     /// Of the keys.
     pub seeds: Seeds,
+    /// Of the names in `TABLE`.
+    pub table_seeds: TableSeeds,
 }
 
-const _: () = assert!(size_of::<Settings>() == 88);
+const _: () = assert!(size_of::<Settings>() == 120);

@@ -243,6 +243,8 @@ pub struct State {
     pub turns: u32,
     /// 1: the packet is dropped for its hello's fingerprint.
     pub blocked: u32,
+    /// 1: a hello ends in the packet, and is judged by its keys.
+    pub judged: u32,
 }
 
 /// A later segment of a flow that is followed. `false`: it has nothing to do with that hello.
@@ -398,7 +400,6 @@ pub fn segment(
         (*state).skip = 0;
         (*state).waiting = 0;
         (*state).appended = 0;
-        (*state).blocked = 0;
     }
     if syn {
         if !crate::protects(settings, &key.destination) {

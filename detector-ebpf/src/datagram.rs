@@ -60,6 +60,16 @@ fn kind(head: &[u8; HEAD], len: usize) -> Kind {
     Kind::Other
 }
 
+/// Whether a datagram begins a QUIC connection.
+#[inline(always)]
+pub fn opens(ctx: &XdpContext, packet: &Packet) -> bool {
+    let len = packet.len();
+    match head::<HEAD>(ctx, packet, len) {
+        Some(head) => matches!(kind(&head, len), Kind::Initial),
+        None => false,
+    }
+}
+
 /// Looks at a datagram to a protected port that passes.
 #[inline(always)]
 pub fn request(

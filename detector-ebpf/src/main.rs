@@ -41,6 +41,7 @@ use crate::{
     count::Counters,
     enforce::Decision,
     maps::{LOCAL_ADDRESSES, PORTS, SCRATCH, SETTINGS, Scratch},
+    parse::Packet,
 };
 
 /// `frags`: super-frames and jumbo frames come in several buffers, and a driver with an MTU above a page attaches no
@@ -55,7 +56,7 @@ pub fn detector(ctx: XdpContext) -> u32 {
             xdp_action::XDP_PASS
         }
         Decision::Drop(reason) => {
-            counters.add(reason);
+            counters.add_at(reason);
             if reset::rewrite(&ctx, counters) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
         }
     }
@@ -72,12 +73,13 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         return Decision::Pass(Counter::PassOtherPort as u32);
     }
     let Some(settings) = SETTINGS.get(0) else { return Decision::Pass(Counter::PassProtected as u32) };
-    let reason = match enforce::decide(settings, key, packet) {
+    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    unsafe { ((*scratch).state.blocked, (*scratch).state.judged) = (0, 0) };
+    let reason = match enforce::decide(ctx, settings, scratch, key, packet) {
         Decision::Pass(reason) => reason,
         drop => return drop,
     };
-    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile. In memory, the ways through
-    // the tables of verdicts are one to the verifier.
+    // SAFETY: as above. In memory, the ways through the tables of verdicts are one to the verifier.
     let reason = unsafe {
         (*scratch).reason = reason;
         (*black_box(scratch)).reason
@@ -97,7 +99,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         capture::assemble(ctx, scratch);
         if packet.protocol == parse::TCP {
             key::read(ctx, settings, scratch, key, counters);
-            judge(settings, scratch, key);
+            judge(ctx, settings, scratch, key, packet);
             capture::follow(scratch, key, counters);
         }
         // SAFETY: as above.
@@ -110,24 +112,30 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         (look == Look::Submit && scratch.state.blocked != 0, scratch.reason)
     };
     if blocked {
-        return Decision::Drop(Counter::DropFingerprint);
+        return Decision::Drop(reason);
     }
     Decision::Pass(if plain && look == Look::NotOurs { Counter::PassOtherAddress as u32 } else { reason })
 }
 
 /// What the hello that ends in the packet at hand, if one does, has to expect: in `scratch`.
 #[inline(always)]
-fn judge(settings: &Settings, scratch: *mut Scratch, key: &FlowKey) {
+fn judge(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+    if unsafe { (*black_box(scratch)).header.key } == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*scratch).state.judged = 1 };
+    let decision = enforce::fingerprint(ctx, settings, scratch, key, packet);
+    // SAFETY: as above.
     let scratch = unsafe { &mut *black_box(scratch) };
-    if scratch.header.key != 0 {
-        match enforce::fingerprint(settings, key, scratch.header.key, scratch.reason) {
-            Decision::Pass(reason) => scratch.reason = reason,
-            Decision::Drop(_) => {
-                scratch.state.blocked = 1;
-                // For the reset: what comes before is no news to the server.
-                scratch.packet.seq = scratch.packet.seq.wrapping_add(scratch.state.skip);
-            }
+    match decision {
+        Decision::Pass(reason) => scratch.reason = reason,
+        Decision::Drop(reason) => {
+            scratch.reason = reason;
+            scratch.state.blocked = 1;
+            // For the reset: what comes before is no news to the server.
+            scratch.packet.seq = scratch.packet.seq.wrapping_add(scratch.state.skip);
         }
     }
 }

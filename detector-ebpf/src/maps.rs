@@ -11,15 +11,19 @@ use detector_common::{
     flow::{Address, FlowKey},
     key::parser::{KEPT, Parser},
     maps::{
-        ADDRESSES_MAX, ALLOW_MAX, CONNECTIONS_MAX, FINGERPRINTS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
-        PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RING_BYTES, UNCONFIRMED_RING_BYTES, WAITING_MAX,
+        ADMITTED_MAX, ALLOW_MAX, BUCKETS, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
+        NEVER_BLOCK_MAX, PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RATES_MAX, RING_BYTES, STASH_MAX,
+        UNCONFIRMED_RING_BYTES, WAITING_MAX,
     },
+    mode::Mode,
     settings::Settings,
-    verdict::{ConnectionVerdict, Verdict},
+    table::{Bucket, CELL_BITS, FILTER_WORDS, Stashed},
+    verdict::{ConnectionVerdict, Rate, Verdict},
 };
 
 use crate::{
     capture::{Event, State},
+    enforce::Found,
     parse::Packet,
     reset::Budget,
     waiting::Waiting,
@@ -27,6 +31,8 @@ use crate::{
 
 /// `BPF_F_NO_PREALLOC`: memory is taken by the entry, since most hosts hold a handful; the kernel demands it of tries.
 const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`: userspace has it in its own memory.
+const MMAPABLE: u32 = 1 << 10;
 
 /// A flow whose ClientHello is not complete yet.
 #[repr(C)]
@@ -84,6 +90,8 @@ pub struct Scratch {
     /// Bytes of the event.
     pub len: u32,
     pub reserved_len: u32,
+    /// What the verdicts that match the packet come to.
+    pub found: Found,
     /// Outlives the packet.
     pub resets: Budget,
     /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.
@@ -99,15 +107,29 @@ pub static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 #[map]
 pub static LOCAL_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(LOCAL_ADDRESSES_MAX, NO_PREALLOC);
 #[map]
-pub static ADDRESSES: HashMap<Address, Verdict> = HashMap::with_max_entries(ADDRESSES_MAX, NO_PREALLOC);
+pub static MODE: Array<Mode> = Array::with_max_entries(1, 0);
+#[map]
+pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static TABLE: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
+#[map]
+pub static HITS: Array<u64> = Array::with_max_entries(BUCKETS << CELL_BITS, MMAPABLE);
+#[map]
+pub static STASH: HashMap<u64, Stashed> = HashMap::with_max_entries(STASH_MAX, NO_PREALLOC);
+#[map]
+pub static FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, MMAPABLE);
+#[map]
+pub static RATES: HashMap<u64, Rate> = HashMap::with_max_entries(RATES_MAX, NO_PREALLOC);
+#[map]
+pub static ADMITTED: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(ADMITTED_MAX, 0);
 #[map]
 pub static PREFIXES: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(PREFIXES_MAX, NO_PREALLOC);
 #[map]
 pub static ALLOW: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(ALLOW_MAX, NO_PREALLOC);
 #[map]
-pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_entries(CONNECTIONS_MAX, NO_PREALLOC);
+pub static NEVER_BLOCK: LpmTrie<Address, u8> = LpmTrie::with_max_entries(NEVER_BLOCK_MAX, NO_PREALLOC);
 #[map]
-pub static FINGERPRINTS: HashMap<u64, Verdict> = HashMap::with_max_entries(FINGERPRINTS_MAX, NO_PREALLOC);
+pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_entries(CONNECTIONS_MAX, NO_PREALLOC);
 #[map]
 pub static FOLLOW: LruHashMap<FlowKey, Follow> = LruHashMap::with_max_entries(FOLLOW_MAX, 0);
 #[map]

@@ -25,12 +25,12 @@ use detector::{
     capture::event,
     clock::monotonic,
     config::XdpMode,
-    enforce::Enforcer,
+    enforce::{self, Enforcer},
     kernel::{EventSource as _, Kernel, LoadOptions, Maps, Rings, Urgency, wait},
     pipeline::{Limits, Outcome, Pipeline},
     policy::rules::{Decision, Rules},
 };
-use detector_common::{counter::Counter, settings::Settings};
+use detector_common::{counter::Counter, key::Keys, settings::Settings};
 use etherparse::PacketBuilder;
 use nix::{
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
@@ -192,7 +192,7 @@ fn judge(rings: &mut Rings, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Map
         let (source, destination) = (hello.flow.source, hello.flow.destination);
         let initial = hello.stream_seq.wrapping_sub(1);
         // No hello has the key 0: the program doesn't learn this one's, and each client is an unknown one.
-        let fingerprint = (hello.fingerprint.ja4, 0);
+        let fingerprint = (hello.fingerprint.ja4, Keys::default());
         let decision = enforcer.judge(source, destination, initial, fingerprint, monotonic());
         assert!(matches!(decision, Ok(Decision::Block { .. })), "{decision:?}");
         latencies.push(monotonic().since(hello.completed_at).as_nanos() as f64 / 1e3);
@@ -236,7 +236,8 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
             ja4 = Some(hello.fingerprint.ja4);
         }
     });
-    let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), 1).expect("a map of ours");
+    let limits = enforce::Limits { addresses: 1, prefixes: 1, ja4_rules: 1, automatic: 1, automatic_per_second: 1 };
+    let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), limits).expect("a map of ours");
     enforcer.block_ja4(ja4.expect("a hello on the first connection"), None, None).expect("room for one");
     let reader = thread::spawn(move || {
         pin(0);

@@ -11,8 +11,9 @@ use detector::{
 use detector_common::{
     counter::Counter,
     event::EventHeader,
+    mode::{Mode, WHOLE_SHARE},
     settings::Settings,
-    verdict::{Action, FOREVER, ORIGIN_OPERATOR, Verdict},
+    verdict::{Action, FOREVER, ORIGIN_OPERATOR, REASON_NONE, Verdict},
 };
 use detector_tests::lab::require_root;
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
@@ -178,12 +179,19 @@ impl Bench {
         maps.protect_ports(&[443, 8443]).expect("ports");
         maps.protect_addresses(vec![SERVER, SERVER_V6]).expect("addresses");
         maps.set(settings).expect("settings");
+        maps.set_mode(Mode::lasting(false, WHOLE_SHARE)).expect("a mode");
         Self { kernel, maps, rings, counters, settings, _log: log }
     }
 
     pub(crate) fn set(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
         self.maps.set(self.settings).expect("settings");
+    }
+
+    /// Whether verdicts that aren't an operator's hold, and for which share of the addresses; the daemon lives.
+    pub(crate) fn enforce(&mut self, enforce: bool, share: u32) {
+        self.maps.set_mode(Mode::lasting(enforce, share)).expect("a mode");
+        self.maps.beat(monotonic()).expect("a sign of life");
     }
 
     /// Blocks what `slot` names for `seconds`, or for good.
@@ -194,15 +202,9 @@ impl Bench {
     pub(crate) fn put(&mut self, slot: Slot, action: Action, origin: u8, seconds: Option<u64>) {
         let end = |seconds| monotonic().plus(std::time::Duration::from_secs(seconds));
         let expires_at = seconds.map_or(FOREVER, |seconds| Timestamp::as_nanos(end(seconds)));
-        let verdict = Verdict { expires_at, hits: 0, action: action as u8, origin, reserved: [0; 6] };
+        let verdict = Verdict::new(action, origin, REASON_NONE, expires_at);
         self.maps.put(&slot, verdict).expect("room in the table");
-        self.set(|settings| match slot {
-            Slot::Address(_) => settings.addresses = 1,
-            Slot::Prefix(_) => settings.prefixes = 1,
-            Slot::Connection { .. } => settings.connections = 1,
-            Slot::Fingerprint(_) => settings.fingerprints = 1,
-            Slot::Allow(_) => {}
-        });
+        self.set(|settings| settings.in_use |= slot.in_use());
     }
 
     /// What the program does with a frame, and how it counts it.

@@ -2,11 +2,17 @@
 //! often and in whatever pieces it comes; everything else does.
 
 use detector::kernel::Slot;
+use detector_common::mode::WHOLE_SHARE;
 use detector_common::verdict::{Action, ORIGIN_OPERATOR, ORIGIN_RULE};
 use detector_tests::deadline::{PATIENCE, until};
 
-use crate::bench::{Bench, CLIENT, DROP, PASS, Row};
+use ipnet::IpNet;
+
 use crate::fixture::{SEEDS, Sample, samples};
+use crate::{
+    bench::{Bench, CLIENT, DROP, PASS, Row},
+    states::udp,
+};
 
 /// The first byte's sequence number.
 const BASE: u32 = 1000;
@@ -78,7 +84,7 @@ fn a_verdict_on_a_fingerprint_keeps_to_its_mode_its_end_and_the_allow_list() {
     let slot = Slot::Fingerprint(key);
     let row = |port| Row::new(long).client_port(port).seq(BASE);
     let mut bench = bench();
-    bench.set(|settings| settings.enforce = 0);
+    bench.enforce(false, WHOLE_SHARE);
     bench.put(slot, Action::Block, ORIGIN_RULE, None);
     assert_eq!(run(&mut bench, &row(1)), (PASS, "observed"));
     bench.put(slot, Action::Block, ORIGIN_OPERATOR, None);
@@ -95,4 +101,52 @@ fn a_verdict_on_a_fingerprint_keeps_to_its_mode_its_end_and_the_allow_list() {
         Ok((run(&mut bench, &row(port)) == PASSED).then_some(()))
     });
     ended.expect("a verdict that ends");
+}
+
+#[test]
+fn a_verdict_on_a_fingerprint_from_one_source_hits_neither_its_neighbours_nor_its_other_clients() {
+    let (short, long, key) = hellos();
+    let stable = samples().iter().map(|sample| sample.hello.fingerprint.keys).find(|keys| keys.key == key);
+    let stable = stable.expect("the long hello's own").stable;
+    let (v4, v6): (IpNet, IpNet) = (CLIENT.into(), "2001:db8::/64".parse().unwrap());
+    for (slot, is_v6) in [
+        (Slot::Pair(v4, key), false),
+        (Slot::StablePair(v4, stable), false),
+        (Slot::Pair(v6, key), true),
+        (Slot::StablePair(v6, stable), true),
+    ] {
+        let mut bench = bench();
+        bench.block(slot, None);
+        let client = |payload: &[u8], port, host: &str| {
+            let mut row = Row::new(payload).client_port(port).seq(BASE);
+            if is_v6 {
+                row = row.v6();
+            }
+            if !host.is_empty() {
+                row.source.set_ip(host.parse().unwrap());
+            }
+            row
+        };
+        assert_eq!(run(&mut bench, &client(long, 1, "")), (DROP, "pair"), "{slot:?}");
+        assert_eq!(run(&mut bench, &client(short, 2, "")), PASSED, "{slot:?}: another client behind the address");
+        let (same, neighbour) = if is_v6 { ("2001:db8::99", "2001:db8:0:1::7") } else { ("", "192.0.2.8") };
+        assert_eq!(run(&mut bench, &client(long, 3, same)), (DROP, "pair"), "{slot:?}: the same unit");
+        assert_eq!(run(&mut bench, &client(long, 4, neighbour)), PASSED, "{slot:?}: the neighbour");
+    }
+    let mut bench = bench();
+    bench.block(Slot::Stable(stable), None);
+    assert_eq!(run(&mut bench, &Row::new(long).seq(BASE)), BLOCKED);
+    assert_eq!(run(&mut bench, &Row::new(short).client_port(2).seq(BASE)), PASSED);
+}
+
+#[test]
+fn a_blocked_hello_says_nothing_about_the_datagrams_after_it() {
+    let (_, long, key) = hellos();
+    let mut bench = bench();
+    bench.block(Slot::Fingerprint(key), None);
+    assert_eq!(run(&mut bench, &Row::new(long).seq(BASE)), BLOCKED);
+    // A QUIC Initial packet's first bytes.
+    let mut initial = vec![0xc0, 0, 0, 0, 1];
+    initial.resize(1200, 0);
+    assert_eq!(bench.run(&udp(&Row::new(&initial))).0, PASS);
 }

@@ -207,7 +207,7 @@ fn every_verdict_resets() {
     for row in rows(b"x") {
         let (source, destination) = (row.source, row.destination);
         for (slot, reason) in [
-            (Slot::Prefix(format!("{}/32", source.ip()).parse().unwrap()), Counter::DropPrefix),
+            (Slot::Prefix(format!("{}/31", source.ip()).parse().unwrap()), Counter::DropPrefix),
             (Slot::Connection { source, destination, initial_seq: 999 }, Counter::DropConnection),
         ] {
             let mut bench = resetting();

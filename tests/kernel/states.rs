@@ -18,7 +18,7 @@ const NEXT: u32 = u32::MAX;
 const HEADERS: usize = 320;
 
 /// The row's ports and payload as a UDP datagram.
-fn udp(row: &Row) -> Vec<u8> {
+pub(crate) fn udp(row: &Row) -> Vec<u8> {
     let mut frame = row.frame();
     frame.truncate(34);
     frame[16..18].copy_from_slice(&(28 + row.payload.len() as u16).to_be_bytes());

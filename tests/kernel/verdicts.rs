@@ -1,9 +1,16 @@
 //! What is dropped: what a live verdict names, on a protected port of a protected address, and no more.
 
-use detector::kernel::{Slot, VerdictMaps as _};
+use std::{net::IpAddr, time::Duration};
+
+use detector::{
+    clock::{Timestamp, monotonic},
+    kernel::{Slot, VerdictMaps as _},
+};
 use detector_common::{
     counter::Counter,
-    verdict::{Action, ORIGIN_OPERATOR, ORIGIN_RULE},
+    mode::{Mode, WHOLE_SHARE},
+    settings::IN_USE_IPV4,
+    verdict::{Action, FOREVER, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, ORIGIN_RULE, Rate, Verdict},
 };
 use detector_tests::deadline::{PATIENCE, until};
 
@@ -96,7 +103,7 @@ fn a_rule_of_the_configuration_holds_only_while_enforcing() {
     let row = Row::new(b"x");
     bench.put(connection(&row, 999), Action::Block, ORIGIN_RULE, None);
     assert_eq!(bench.row(&row), (PASS, vec!["observed"]));
-    bench.set(|settings| settings.enforce = 1);
+    bench.enforce(true, WHOLE_SHARE);
     assert_eq!(bench.row(&row), (DROP, vec!["connection"]));
 }
 
@@ -113,4 +120,139 @@ fn a_verdict_on_a_connection_hits_nothing_else() {
     assert_eq!(bench.row(&Row::new(&[]).syn().seq(777_777)), (PASS, vec!["protected"]));
     assert_eq!(bench.row(&Row::new(b"x").seq(777_778)), (PASS, vec!["protected"]));
     assert_eq!(bench.counters().of(Counter::ConnectionsReplaced), 1);
+}
+
+/// As many addresses.
+fn clients(count: u32) -> impl Iterator<Item = IpAddr> {
+    (0..count).map(|client| IpAddr::from((u32::from_be_bytes([198, 18, 0, 0]) + client).to_be_bytes()))
+}
+
+fn from(address: IpAddr) -> Row {
+    let mut row = Row::new(b"x");
+    row.source.set_ip(address);
+    row
+}
+
+#[test]
+fn automatic_verdicts_hold_in_their_mode_for_their_share_while_the_daemon_lives() {
+    let mut bench = Bench::new();
+    let count = 1_000;
+    for client in clients(count) {
+        bench.put(Slot::Address(client), Action::Block, ORIGIN_AUTOMATIC, Some(600));
+    }
+    bench.block(Slot::Address(CLIENT), None);
+    let dropped = |bench: &mut Bench| {
+        assert_eq!(bench.row(&Row::new(b"x")), (DROP, vec!["address"]), "an operator's holds always");
+        clients(count).filter(|client| bench.act(&from(*client).frame()) == DROP).count()
+    };
+    bench.enforce(true, WHOLE_SHARE);
+    assert_eq!(dropped(&mut bench), count as usize);
+    bench.enforce(false, WHOLE_SHARE);
+    assert_eq!(dropped(&mut bench), 0);
+    bench.enforce(true, WHOLE_SHARE / 10);
+    let tenth = dropped(&mut bench);
+    assert!((50..=150).contains(&tenth), "{tenth} of {count} in a tenth");
+    bench.enforce(true, 0);
+    assert_eq!(dropped(&mut bench), 0);
+    // For a while, then something else.
+    let soon = monotonic().plus(Duration::from_millis(300)).as_nanos();
+    let brief = Mode { enforce: 1, afterwards: 0, until: soon, share: WHOLE_SHARE, by_operator: 1 };
+    bench.maps.set_mode(brief).unwrap();
+    let first = clients(1).next().unwrap();
+    assert_eq!(bench.row(&from(first)).0, DROP);
+    until("the mode to end", PATIENCE, || Ok((bench.row(&from(first)).0 == PASS).then_some(()))).unwrap();
+    // The dead man's hand.
+    bench.enforce(true, WHOLE_SHARE);
+    let silence = |seconds: u64| Timestamp::from_nanos(monotonic().as_nanos() - seconds * 1_000_000_000);
+    bench.maps.beat(silence(58)).unwrap();
+    assert_eq!(dropped(&mut bench), count as usize);
+    bench.maps.beat(silence(61)).unwrap();
+    assert_eq!(dropped(&mut bench), 0);
+}
+
+#[test]
+fn an_ipv6_verdict_takes_in_its_64_and_no_neighbour() {
+    let mut bench = Bench::new();
+    bench.block(Slot::Prefix("2001:db8:0:5::/64".parse().unwrap()), None);
+    for (address, action) in [
+        ("2001:db8:0:5::1", DROP),
+        ("2001:db8:0:5:ffff:ffff:ffff:ffff", DROP),
+        ("2001:db8:0:4:ffff:ffff:ffff:ffff", PASS),
+        ("2001:db8:0:6::", PASS),
+    ] {
+        let mut row = Row::new(b"x").v6();
+        row.source.set_ip(address.parse().unwrap());
+        assert_eq!(bench.row(&row).0, action, "{address}");
+    }
+}
+
+#[test]
+fn the_hardest_of_several_verdicts_applies() {
+    let mut bench = Bench::new();
+    bench.put(Slot::Address(CLIENT), Action::Observe, ORIGIN_OPERATOR, None);
+    assert_eq!(bench.row(&Row::new(b"x")), (PASS, vec!["observed"]));
+    bench.put(Slot::Prefix("192.0.2.0/24".parse().unwrap()), Action::Challenge, ORIGIN_OPERATOR, None);
+    assert_eq!(bench.row(&Row::new(b"x")), (PASS, vec!["challenged"]));
+    bench.put(Slot::Prefix("192.0.2.0/28".parse().unwrap()), Action::Block, ORIGIN_AUTOMATIC, Some(60));
+    assert_eq!(bench.row(&Row::new(b"x")), (PASS, vec!["observed"]), "the longest prefix, in mode observe");
+    bench.enforce(true, WHOLE_SHARE);
+    assert_eq!(bench.row(&Row::new(b"x")), (DROP, vec!["prefix"]));
+    bench.put(Slot::NeverBlock("192.0.2.7/32".parse().unwrap()), Action::Allow, ORIGIN_OPERATOR, None);
+    assert_eq!(bench.row(&Row::new(b"x")), (PASS, vec!["never_block"]));
+}
+
+#[test]
+fn a_table_of_many_is_right_about_every_address() {
+    let mut bench = Bench::new();
+    // Three fifths of the cells and some: many buckets are full.
+    let blocked: Vec<IpAddr> = clients(300_000).collect();
+    let put = |bench: &mut Bench, address| {
+        let verdict = Verdict::new(Action::Block, ORIGIN_OPERATOR, 1, FOREVER);
+        bench.maps.put(&Slot::Address(address), verdict).expect("room in the table");
+    };
+    for address in &blocked {
+        put(&mut bench, *address);
+    }
+    bench.set(|settings| settings.in_use = IN_USE_IPV4);
+    for address in blocked.iter().step_by(7) {
+        assert_eq!(bench.act(&from(*address).frame()), DROP, "{address}");
+    }
+    for other in (0..20_000u32).map(|n| IpAddr::from([203, 0, (n >> 8) as u8, n as u8])) {
+        assert_eq!(bench.act(&from(other).frame()), PASS, "{other}");
+    }
+    for address in blocked.iter().step_by(2) {
+        bench.maps.remove(&Slot::Address(*address)).unwrap();
+    }
+    for (place, address) in blocked.iter().enumerate().step_by(7) {
+        let expected = if place % 2 == 0 { PASS } else { DROP };
+        assert_eq!(bench.act(&from(*address).frame()), expected, "{address}");
+    }
+}
+
+#[test]
+fn new_connections_come_at_the_agreed_rate_and_accepted_ones_go_on() {
+    let mut bench = Bench::new();
+    let slot = Slot::Address(CLIENT);
+    let rate = Rate { due_at: 0, interval_ns: 50_000_000, tolerance_ns: 100_000_000 };
+    bench.maps.set_rate(&slot, rate).unwrap();
+    bench.put(slot, Action::RateLimit, ORIGIN_OPERATOR, None);
+    let syn = |port: u16, seq| Row::new(&[]).syn().client_port(port).seq(seq);
+    let start = monotonic();
+    let (mut port, mut passed) = (0u16, 0u32);
+    let lasted = until("three seconds of SYNs", PATIENCE, || {
+        port += 1;
+        passed += u32::from(bench.act(&syn(port, 7).frame()) == PASS);
+        let lasted = monotonic().since(start);
+        Ok((lasted >= Duration::from_secs(3)).then_some(lasted))
+    });
+    // A burst of two and the one that is due, then twenty a second.
+    let agreed = 3.0 + lasted.unwrap().as_secs_f64() * 20.0;
+    assert!((f64::from(passed) / agreed - 1.0).abs() < 0.05, "{passed} passed of {agreed:.0}");
+    assert!(u32::from(port) > 2 * passed, "there were more to limit");
+    assert_eq!(bench.row(&syn(1, 7)), (PASS, vec!["limited"]), "the same SYN once more");
+    for _ in 0..100 {
+        assert_eq!(bench.row(&Row::new(b"x").client_port(1)), (PASS, vec!["limited"]), "a connection that was let in");
+    }
+    let dropped = (1..=port).map(|port| bench.row(&syn(port, 9))).find(|(action, _)| *action == DROP);
+    assert_eq!(dropped, Some((DROP, vec!["rate_limit"])));
 }

@@ -217,12 +217,16 @@ pub fn until(ttl: Ttl, now: SystemTime) -> String {
 
 /// What an entry does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Passes.
     Allow,
     /// Passes, and is counted.
     Observe,
+    /// Passes; new connections go to the challenge listener where there is one.
+    Challenge,
+    /// So many new connections in a time pass.
+    RateLimit,
     /// Dropped.
     Block,
 }
@@ -235,6 +239,8 @@ pub enum Origin {
     Operator,
     /// The configuration.
     Rule,
+    /// Nobody by hand.
+    Automatic,
 }
 
 /// One entry of the lists.

@@ -271,7 +271,7 @@ connections 1,003 SYNs, 1,000 began with a hello (99.7 %), 2 with something else
 events      1,012 captured, 1,012 received, 0 lost
 hellos      1,000 complete, 12 lost (10 timeout, 2 malformed)
 clients     990 confirmed, 10 pending_expired (void fingerprints 1)
-verdicts    3 address, 0 prefix, 0 allow, 0 connection, 1 ja4
+verdicts    3 address, 0 prefix, 0 allow, 0 connection, 1 ja4, 0 automatic
 latency     85 µs median, 240 µs p99, from the NIC to the verdict in force
 
 JA4                                   HELLOS  LAST SEEN  LAST SERVER NAME

@@ -87,6 +87,9 @@ pub(super) struct Limits {
     pub(super) allow: Option<Count<1, ENTRIES>>,
     pub(super) connections: Option<Count<1, ENTRIES>>,
     pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
+    pub(super) automatic: Option<Count<1, ENTRIES>>,
+    pub(super) automatic_per_second: Option<Count<1, ENTRIES>>,
+    pub(super) rates: Option<Count<1, ENTRIES>>,
     /// One in each of the 15 ticks a second at least.
     pub(super) resets_per_second: Option<Count<15, 10_000_000>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,

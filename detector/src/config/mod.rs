@@ -120,6 +120,12 @@ pub struct Limits {
     pub connections: u32,
     /// Operators' rules on JA4 values.
     pub ja4_rules: u32,
+    /// Automatic verdicts: beyond them the one that would end first goes.
+    pub automatic: u32,
+    /// New automatic verdicts a second (threats.md T8).
+    pub automatic_per_second: u32,
+    /// Verdicts that limit a rate.
+    pub rates: u32,
     /// Resets that each CPU makes in a second.
     pub resets_per_second: u32,
     /// JA4 values in the table of `detector status`.
@@ -218,6 +224,9 @@ impl Default for Limits {
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
             ja4_rules: 10_000,
+            automatic: 100_000,
+            automatic_per_second: 5_000,
+            rates: 10_000,
             resets_per_second: 50_000,
             fingerprints: 4096,
             events: 8192,
@@ -329,6 +338,9 @@ impl Limits {
             allow: pick!(allow),
             connections: pick!(connections),
             ja4_rules: pick!(ja4_rules),
+            automatic: pick!(automatic),
+            automatic_per_second: pick!(automatic_per_second),
+            rates: pick!(rates),
             resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),
             events: pick!(events),

@@ -209,6 +209,9 @@ impl<M: VerdictMaps> Core<M> {
         metrics.event_lines.set("dropped", tally.lines_dropped);
         metrics.judge_failed.set("", tally.judge_failed);
         metrics.connections_evicted.set("", enforcer.evicted());
+        let (evicted, too_fast) = enforcer.automatic_lost();
+        metrics.automatic_lost.set("evicted", evicted);
+        metrics.automatic_lost.set("too_fast", too_fast);
         let counts = enforcer.counts();
         for (kind, count) in [
             (VerdictKind::Address, counts.address),
@@ -216,6 +219,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Allow, counts.allow),
             (VerdictKind::Connection, counts.connection),
             (VerdictKind::Ja4, counts.ja4),
+            (VerdictKind::Automatic, counts.automatic),
         ] {
             metrics.set_verdicts(kind, count as u64);
         }
@@ -326,7 +330,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     }
 
     fn judge(&mut self, hello: &Hello) {
-        let (flow, fingerprint) = (hello.flow, (hello.fingerprint.ja4, hello.fingerprint.keys.key));
+        let (flow, fingerprint) = (hello.flow, (hello.fingerprint.ja4, hello.fingerprint.keys));
         let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
         match self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now) {
@@ -451,6 +455,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             let origin = match origin {
                 Origin::Operator => ProtocolOrigin::Operator,
                 Origin::Rule => ProtocolOrigin::Rule,
+                Origin::Automatic => ProtocolOrigin::Automatic,
             };
             let until = crate::admin::protocol::until(left, wall());
             Entry { action, subject, until, expires_in_s: left.as_secs(), hits, origin }
@@ -459,11 +464,18 @@ impl<M: VerdictMaps> Verdicts<M> {
             let subject = match listed.slot {
                 Slot::Address(address) => Subject::Address(address),
                 Slot::Prefix(prefix) | Slot::Allow(prefix) => Subject::from(prefix),
-                Slot::Connection { .. } | Slot::Fingerprint(_) => return None,
+                Slot::Connection { .. }
+                | Slot::NeverBlock(_)
+                | Slot::Fingerprint(_)
+                | Slot::Stable(_)
+                | Slot::Pair(..)
+                | Slot::StablePair(..) => return None,
             };
             let action = match listed.action {
                 KernelAction::Allow => Action::Allow,
                 KernelAction::Observe => Action::Observe,
+                KernelAction::Challenge => Action::Challenge,
+                KernelAction::RateLimit => Action::RateLimit,
                 KernelAction::Block => Action::Block,
             };
             Some(entry(subject, action, listed.origin, listed.until, listed.hits))
@@ -503,7 +515,7 @@ fn source_prefix(subject: &Subject) -> Option<IpNet> {
 pub(super) fn action(decision: Decision, enforcing: bool) -> &'static str {
     match decision {
         Decision::Pass => "pass",
-        Decision::Block { origin: Origin::Rule, .. } if !enforcing => "observe",
+        Decision::Block { origin: Origin::Rule | Origin::Automatic, .. } if !enforcing => "observe",
         Decision::Block { .. } => "block",
     }
 }
@@ -520,10 +532,13 @@ mod tests {
         config::Mode,
         connection,
         daemon::labels,
-        flow,
+        enforce, flow,
         kernel::memory::{MemoryMaps, MemorySockets},
         policy::rules::Rules,
     };
+
+    const LIMITS: enforce::Limits =
+        enforce::Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 8, automatic_per_second: 8 };
 
     const CAPTURE: &[u8] = include_bytes!("../../../tests/fixtures/captures/pcaps/curl-openssl.pcap");
 
@@ -545,7 +560,7 @@ mod tests {
 
     #[test]
     fn of_the_hellos_that_wait_those_with_an_established_socket_are_confirmed() {
-        let enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), Rules::default(), 4).unwrap();
+        let enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), Rules::default(), LIMITS).unwrap();
         let connections = Connections::new(connection::Limits { answers: false, ..connection::Limits::default() });
         let metrics = Arc::new(Metrics::new(Mode::Observe, labels()).unwrap());
         let (lines, written) = sync_channel(8);

@@ -17,6 +17,7 @@ use std::{
 
 use detector_common::{
     counter::Counter,
+    mode::{self, WHOLE_SHARE},
     settings::{RESET_TICK_BITS, Settings},
 };
 use tokio::{
@@ -41,11 +42,12 @@ use crate::{
     clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode},
     connection::{self, Connections, Standing},
-    enforce::Enforcer,
+    enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
     kernel::{
-        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, interface, own_addresses,
+        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, VerdictMaps as _,
+        interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::rules::Rules,
@@ -195,12 +197,26 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         handshakes: limits.handshakes,
         follow: limits.partial_hellos,
         waiting: limits.disordered_hellos,
-        addresses: limits.addresses,
+        table: limits
+            .addresses
+            .saturating_add(limits.prefixes)
+            .saturating_add(limits.automatic)
+            .saturating_add(limits.ja4_rules),
+        rates: limits.rates,
         prefixes: limits.prefixes,
         allow: limits.allow,
         connections: limits.connections,
-        fingerprints: limits.ja4_rules,
         debug,
+    }
+}
+
+fn enforce_limits(limits: &Limits) -> enforce::Limits {
+    enforce::Limits {
+        addresses: limits.addresses as usize,
+        prefixes: limits.prefixes as usize,
+        ja4_rules: limits.ja4_rules as usize,
+        automatic: limits.automatic as usize,
+        automatic_per_second: limits.automatic_per_second,
     }
 }
 
@@ -265,10 +281,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let debug = tracing::enabled!(tracing::Level::DEBUG);
     let (mut kernel, mut maps, rings, counters, log) = Kernel::load(&load_options(limits, debug))?;
     maps.protect_ports(&config.capture.ports)?;
+    maps.set_mode(mode::Mode::lasting(config.mode == Mode::Enforce, WHOLE_SHARE))?;
+    maps.beat(monotonic())?;
     let (local_only, addresses) = protect(&mut maps, &config.capture.addresses)?;
     let seeds = random_seeds();
     let settings = Settings {
-        enforce: u32::from(config.mode == Mode::Enforce),
         local_only: u32::from(local_only),
         segments_per_flow: limits.segments_per_flow,
         syns: u32::from(config.capture.syns),
@@ -282,7 +299,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     };
     let mut rules = Rules::default();
     rules.configure(config.deny_ja4.iter().copied());
-    let enforcer = Enforcer::new(maps, settings, rules, limits.ja4_rules as usize)?;
+    let enforcer = Enforcer::new(maps, settings, rules, enforce_limits(limits))?;
 
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;

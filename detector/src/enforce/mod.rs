@@ -11,11 +11,16 @@ use std::{
 };
 
 use detector_common::{
+    key::Keys,
     settings::Settings,
-    verdict::{Action, FOREVER, ORIGIN_OPERATOR, ORIGIN_RULE, Verdict},
+    verdict::{
+        Action, FOREVER, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, ORIGIN_RULE, REASON_COMMAND, REASON_DENY_JA4, REASON_NONE,
+        Rate, Verdict,
+    },
 };
 use ipnet::IpNet;
 
+use self::automatic::Automatics;
 use crate::{
     clock::Timestamp,
     fingerprint::Ja4,
@@ -23,8 +28,28 @@ use crate::{
     policy::rules::{Decision, Origin, Rules},
 };
 
+pub mod automatic;
+
 #[cfg(test)]
 mod tests;
+
+/// How often the kernel gets a sign of life, and what can wait is done.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operators' verdicts on single addresses.
+    pub addresses: usize,
+    /// Their verdicts on prefixes.
+    pub prefixes: usize,
+    /// Their rules on JA4 values.
+    pub ja4_rules: usize,
+    /// Automatic verdicts.
+    pub automatic: usize,
+    /// New automatic verdicts in a second.
+    pub automatic_per_second: u32,
+}
 
 /// The longest a verdict on one connection lasts, whatever its rule says: long after the client has given up, and short
 /// enough that forgotten ones don't fill the table.
@@ -49,6 +74,9 @@ pub struct Listed {
 struct Entry {
     action: Action,
     origin: Origin,
+    /// A `REASON_*`.
+    reason: u8,
+    rate: Option<Rate>,
     expires_at: u64,
     /// Tells entries with one expiry apart.
     id: u64,
@@ -71,6 +99,23 @@ pub struct Counts {
     pub connection: usize,
     /// On JA4 values.
     pub ja4: usize,
+    /// Automatic ones, on whatever.
+    pub automatic: usize,
+}
+
+impl Counts {
+    /// The one that `slot` counts for.
+    fn of(&mut self, slot: &Slot) -> Option<&mut usize> {
+        match slot {
+            Slot::Address(_) => Some(&mut self.address),
+            Slot::Prefix(_) => Some(&mut self.prefix),
+            Slot::Allow(_) => Some(&mut self.allow),
+            Slot::Connection { .. } => Some(&mut self.connection),
+            Slot::NeverBlock(_) | Slot::Fingerprint(_) | Slot::Stable(_) | Slot::Pair(..) | Slot::StablePair(..) => {
+                None
+            }
+        }
+    }
 }
 
 /// The verdicts.
@@ -79,15 +124,17 @@ pub struct Enforcer<M> {
     maps: M,
     settings: Settings,
     rules: Rules,
-    max_rules: usize,
+    limits: Limits,
+    automatics: Automatics,
+    beat: Timestamp,
     entries: HashMap<Slot, Entry>,
     /// By expiry, then by age.
     expiry: Expiry,
     /// The same of verdicts on connections, of which the first is given up when the table is full.
     connection_expiry: Expiry,
     counts: Counts,
-    /// Fingerprints that the program knows.
-    armed: usize,
+    /// Verdicts by their bit of `Settings::in_use`.
+    in_use: HashMap<u32, usize>,
     next_id: u64,
     evicted: u64,
 }
@@ -105,18 +152,20 @@ impl<M: VerdictMaps> Enforcer<M> {
     ///
     /// # Errors
     /// The maps'.
-    pub fn new(mut maps: M, settings: Settings, rules: Rules, max_rules: usize) -> Result<Self, Error> {
+    pub fn new(mut maps: M, settings: Settings, rules: Rules, limits: Limits) -> Result<Self, Error> {
         maps.set(settings)?;
         Ok(Self {
             maps,
             settings,
             rules,
-            max_rules,
+            limits,
+            automatics: Automatics::new(limits.automatic, limits.automatic_per_second),
+            beat: Timestamp::default(),
             entries: HashMap::new(),
             expiry: Expiry::new(),
             connection_expiry: Expiry::new(),
             counts: Counts::default(),
-            armed: 0,
+            in_use: HashMap::new(),
             next_id: 0,
             evicted: 0,
         })
@@ -130,13 +179,19 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// How many verdicts there are.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { ja4: self.rules.len(), ..self.counts }
+        Counts { ja4: self.rules.len(), automatic: self.automatics.len(), ..self.counts }
     }
 
     /// Connection verdicts given up for newer ones.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Automatic verdicts given up for others; and those that weren't put, since there were too many in their second.
+    #[must_use]
+    pub fn automatic_lost(&self) -> (u64, u64) {
+        (self.automatics.evictions, self.automatics.too_fast)
     }
 
     /// Blocks a source address.
@@ -170,7 +225,7 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// If there are too many such rules; the maps'.
     pub fn block_ja4(&mut self, ja4: Ja4, key: Option<u64>, until: Option<Timestamp>) -> Result<(), Error> {
         // A repeated one takes no more room.
-        if self.rules.operator_rules() >= self.max_rules && !self.rules.unblock(ja4) {
+        if self.rules.operator_rules() >= self.limits.ja4_rules && !self.rules.unblock(ja4) {
             return Err(Error::Full("ja4_rules"));
         }
         self.rules.block(ja4, until);
@@ -203,9 +258,9 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// The maps'.
     pub fn remove(&mut self, slot: &Slot) -> Result<bool, Error> {
         let Some(entry) = self.entries.remove(slot) else { return Ok(false) };
-        self.expiry_of(slot).remove(&(entry.expires_at, entry.id));
+        self.unlist(slot, &entry);
         self.maps.remove(slot)?;
-        self.changed(slot, -1)?;
+        self.changed(slot, &entry, -1)?;
         Ok(true)
     }
 
@@ -227,7 +282,7 @@ impl<M: VerdictMaps> Enforcer<M> {
         Ok(found)
     }
 
-    /// Judges the hello of a connection, and all others with its `key`; a block is in force when this returns.
+    /// Judges the hello of a connection, and all others with its key; a block is in force when this returns.
     ///
     /// # Errors
     /// The maps'.
@@ -236,9 +291,10 @@ impl<M: VerdictMaps> Enforcer<M> {
         source: SocketAddr,
         destination: SocketAddr,
         initial_seq: u32,
-        (ja4, key): (Ja4, u64),
+        (ja4, keys): (Ja4, Keys),
         now: Timestamp,
     ) -> Result<Decision, Error> {
+        self.recall(source.ip(), keys, now)?;
         let decision = self.rules.decide(ja4, now);
         if let Decision::Block { origin, until } = decision {
             let longest = now.plus(CONNECTION_VERDICT_MAX).as_nanos();
@@ -250,16 +306,21 @@ impl<M: VerdictMaps> Enforcer<M> {
                 }
                 result => result?,
             }
-            self.arm(key, ja4, origin, expires_at(until))?;
+            self.arm(keys.key, ja4, origin, expires_at(until))?;
         }
         Ok(decision)
     }
 
-    /// Clears away what has ended, `most` connections and `most` others at a time. Whether there may be more.
+    /// Gives the kernel a sign of life, and clears away what has ended, `most` connections and `most` others at a time. Whether there may be more.
     ///
     /// # Errors
     /// The maps'.
     pub fn expire(&mut self, now: Timestamp, most: usize) -> Result<bool, Error> {
+        if now.since(self.beat) >= BEAT_EVERY {
+            self.beat = now;
+            self.maps.beat(now)?;
+            self.maps.tidy();
+        }
         self.rules.expire(now);
         let ended = (now.as_nanos(), u64::MAX);
         let slots =
@@ -316,44 +377,65 @@ impl<M: VerdictMaps> Enforcer<M> {
         expires_at: u64,
         ja4: Option<Ja4>,
     ) -> Result<(), Error> {
-        let verdict = Verdict {
-            expires_at,
-            hits: 0,
-            action: action as u8,
-            origin: match origin {
-                Origin::Operator => ORIGIN_OPERATOR,
-                Origin::Rule => ORIGIN_RULE,
-            },
-            reserved: [0; 6],
+        let (origin_code, reason) = match origin {
+            Origin::Operator => (ORIGIN_OPERATOR, REASON_COMMAND),
+            Origin::Rule => (ORIGIN_RULE, REASON_DENY_JA4),
+            Origin::Automatic => (ORIGIN_AUTOMATIC, REASON_NONE),
         };
+        let (used, most) = match slot {
+            Slot::Address(_) => (self.counts.address, self.limits.addresses),
+            Slot::Prefix(_) => (self.counts.prefix, self.limits.prefixes),
+            // The kernel's tables have as many entries as the configuration says.
+            _ => (0, usize::MAX),
+        };
+        let replaces = self.entries.get(&slot).is_some_and(|old| old.origin != Origin::Automatic);
+        if used >= most && !replaces {
+            return Err(Error::Full(slot.table()));
+        }
+        let entry = Entry { action, origin, reason, rate: None, expires_at, id: 0, ja4 };
+        self.install(slot, Verdict::new(action, origin_code, reason, expires_at), entry)
+    }
+
+    /// Into the maps, then into the books.
+    fn install(&mut self, slot: Slot, verdict: Verdict, entry: Entry) -> Result<(), Error> {
         self.maps.put(&slot, verdict)?;
         self.next_id += 1;
-        let entry = Entry { action, origin, expires_at, id: self.next_id, ja4 };
-        self.expiry_of(&slot).insert((expires_at, entry.id), slot);
-        match self.entries.insert(slot, entry) {
-            Some(old) => {
-                self.expiry_of(&slot).remove(&(old.expires_at, old.id));
-                Ok(())
-            }
-            None => self.changed(&slot, 1),
+        let entry = Entry { id: self.next_id, ..entry };
+        self.expiry_of(&slot).insert((entry.expires_at, entry.id), slot);
+        if entry.origin == Origin::Automatic {
+            self.automatics.added(slot, &entry);
+        }
+        // Counted before the old one is uncounted: the program never hears of none between the two.
+        self.changed(&slot, &entry, 1)?;
+        if let Some(old) = self.entries.insert(slot, entry) {
+            self.unlist(&slot, &old);
+            self.changed(&slot, &old, -1)?;
+        }
+        Ok(())
+    }
+
+    fn unlist(&mut self, slot: &Slot, entry: &Entry) {
+        self.expiry_of(slot).remove(&(entry.expires_at, entry.id));
+        if entry.origin == Origin::Automatic {
+            self.automatics.gone(entry);
         }
     }
 
-    /// Keeps the counts, and tells the program when a table becomes empty or ceases to be: it skips empty ones.
-    fn changed(&mut self, slot: &Slot, by: isize) -> Result<(), Error> {
-        let (count, in_use) = match slot {
-            Slot::Address(_) => (&mut self.counts.address, Some(&mut self.settings.addresses)),
-            Slot::Prefix(_) => (&mut self.counts.prefix, Some(&mut self.settings.prefixes)),
-            Slot::Allow(_) => (&mut self.counts.allow, None),
-            Slot::Connection { .. } => (&mut self.counts.connection, Some(&mut self.settings.connections)),
-            Slot::Fingerprint(_) => (&mut self.armed, Some(&mut self.settings.fingerprints)),
-        };
-        *count = count.saturating_add_signed(by);
-        let now_used = u32::from(*count > 0);
-        if let Some(in_use) = in_use
-            && *in_use != now_used
+    /// Keeps the counts, and tells the program when there is the first of a kind of verdicts, or none any more: it looks for
+    /// no others.
+    fn changed(&mut self, slot: &Slot, entry: &Entry, by: isize) -> Result<(), Error> {
+        // Automatic ones are counted by themselves.
+        if entry.origin != Origin::Automatic
+            && let Some(count) = self.counts.of(slot)
         {
-            *in_use = now_used;
+            *count = count.saturating_add_signed(by);
+        }
+        let kind = slot.in_use();
+        let count = self.in_use.entry(kind).or_default();
+        *count = count.saturating_add_signed(by);
+        let in_use = if *count > 0 { self.settings.in_use | kind } else { self.settings.in_use & !kind };
+        if in_use != self.settings.in_use {
+            self.settings.in_use = in_use;
             self.maps.set(self.settings)?;
         }
         Ok(())

@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-use super::*;
+use detector_common::settings::{IN_USE_IPV4, IN_USE_KEYS};
+
+use super::{
+    automatic::{AUTOMATIC_TTL_MAX, Automatic, Placed, unit_slot},
+    *,
+};
 use crate::kernel::memory::MemoryMaps;
 
 const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
 
+const LIMITS: Limits = Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 4, automatic_per_second: 1_000 };
+
+/// Keys that are one number.
+fn keys(key: u64) -> Keys {
+    Keys { key, stable: key }
+}
+
 fn enforcer(capacity: usize) -> Enforcer<MemoryMaps> {
-    Enforcer::new(MemoryMaps::new(capacity), Settings::default(), Rules::default(), 4).unwrap()
+    Enforcer::new(MemoryMaps::new(capacity), Settings::default(), Rules::default(), LIMITS).unwrap()
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -24,7 +36,7 @@ fn a_block_is_in_the_maps_until_it_ends_or_is_taken_back() {
     let mut enforcer = enforcer(8);
     let address: IpAddr = "192.0.2.7".parse().unwrap();
     enforcer.block_address(address, Some(at(10))).unwrap();
-    assert_eq!(enforcer.maps().settings.addresses, 1, "the program must look into the table");
+    assert_eq!(enforcer.maps().settings.in_use, IN_USE_IPV4, "the program must look into the table");
     let verdict = enforcer.maps().verdicts[&Slot::Address(address)];
     assert_eq!((verdict.expires_at, verdict.action), (at(10).as_nanos(), Action::Block as u8));
 
@@ -33,7 +45,7 @@ fn a_block_is_in_the_maps_until_it_ends_or_is_taken_back() {
     enforcer.expire(at(10), 64).unwrap();
     assert_eq!(enforcer.counts().address, 0);
     assert!(enforcer.maps().verdicts.is_empty());
-    assert_eq!(enforcer.maps().settings.addresses, 0, "an empty table costs no look-up");
+    assert_eq!(enforcer.maps().settings.in_use, 0, "an empty table costs no look-up");
 
     enforcer.block_address(address, None).unwrap();
     assert!(enforcer.remove(&Slot::Address(address)).unwrap());
@@ -55,9 +67,9 @@ fn a_hello_with_a_blocked_ja4_blocks_its_connection_only() {
     let mut enforcer = enforcer(8);
     let (source, destination) = client(40_000);
     let ja4: Ja4 = JA4.parse().unwrap();
-    assert_eq!(enforcer.judge(source, destination, 7, (ja4, 9), at(0)).unwrap(), Decision::Pass);
+    assert_eq!(enforcer.judge(source, destination, 7, (ja4, keys(9)), at(0)).unwrap(), Decision::Pass);
     enforcer.block_ja4(ja4, None, Some(at(20))).unwrap();
-    let decision = enforcer.judge(source, destination, 7, (ja4, 9), at(1)).unwrap();
+    let decision = enforcer.judge(source, destination, 7, (ja4, keys(9)), at(1)).unwrap();
     assert_eq!(decision, Decision::Block { origin: Origin::Operator, until: Some(at(20)) });
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     assert_eq!(enforcer.maps().verdicts[&slot].expires_at, at(20).as_nanos());
@@ -65,7 +77,7 @@ fn a_hello_with_a_blocked_ja4_blocks_its_connection_only() {
 
     assert!(enforcer.unblock_ja4(ja4).unwrap());
     assert!(enforcer.maps().verdicts.is_empty(), "unblocking restores connections too");
-    assert_eq!(enforcer.judge(source, destination, 7, (ja4, 9), at(2)).unwrap(), Decision::Pass);
+    assert_eq!(enforcer.judge(source, destination, 7, (ja4, keys(9)), at(2)).unwrap(), Decision::Pass);
 }
 
 #[test]
@@ -74,7 +86,7 @@ fn a_rule_that_lasts_forever_makes_verdicts_that_end() {
     let (source, destination) = client(40_000);
     let ja4: Ja4 = JA4.parse().unwrap();
     enforcer.block_ja4(ja4, None, None).unwrap();
-    enforcer.judge(source, destination, 7, (ja4, 9), at(5)).unwrap();
+    enforcer.judge(source, destination, 7, (ja4, keys(9)), at(5)).unwrap();
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     let end = at(5).plus(CONNECTION_VERDICT_MAX);
     assert_eq!(enforcer.maps().verdicts[&slot].expires_at, end.as_nanos());
@@ -89,7 +101,7 @@ fn a_full_table_gives_up_the_oldest_connection_and_refuses_more_addresses() {
     enforcer.block_ja4(ja4, None, None).unwrap();
     for port in [1, 2, 3] {
         let (source, destination) = client(port);
-        enforcer.judge(source, destination, 7, (ja4, 9), at(u64::from(port))).unwrap();
+        enforcer.judge(source, destination, 7, (ja4, keys(9)), at(u64::from(port))).unwrap();
     }
     assert_eq!(enforcer.counts().connection, 2);
     assert_eq!(enforcer.evicted(), 1);
@@ -108,9 +120,9 @@ fn a_rule_of_the_configuration_says_so_to_the_kernel() {
     let ja4: Ja4 = JA4.parse().unwrap();
     let mut rules = Rules::default();
     rules.configure([ja4]);
-    let mut enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), rules, 4).unwrap();
+    let mut enforcer = Enforcer::new(MemoryMaps::new(8), Settings::default(), rules, LIMITS).unwrap();
     let (source, destination) = client(9);
-    enforcer.judge(source, destination, 7, (ja4, 9), at(0)).unwrap();
+    enforcer.judge(source, destination, 7, (ja4, keys(9)), at(0)).unwrap();
     let slot = Slot::Connection { source, destination, initial_seq: 7 };
     assert_eq!(enforcer.maps().verdicts[&slot].origin, ORIGIN_RULE);
     assert!(!enforcer.unblock_ja4(ja4).unwrap(), "the operator didn't block it; the configuration did");
@@ -125,10 +137,10 @@ fn a_fingerprint_is_armed_at_once_if_it_was_seen_and_at_first_sighting_otherwise
     };
     enforcer.block_ja4(ja4, Some(9), Some(at(20))).unwrap();
     assert_eq!(armed(&mut enforcer, 9), Some(at(20).as_nanos()));
-    assert_eq!(enforcer.maps().settings.fingerprints, 1);
+    assert_eq!(enforcer.maps().settings.in_use & IN_USE_KEYS, IN_USE_KEYS);
     // JA4 is a short hash: what it stands for may have another key.
     let (source, destination) = client(40_000);
-    enforcer.judge(source, destination, 7, (ja4, 10), at(1)).unwrap();
+    enforcer.judge(source, destination, 7, (ja4, keys(10)), at(1)).unwrap();
     assert_eq!(armed(&mut enforcer, 10), Some(at(20).as_nanos()));
     // Asked for again, for longer.
     enforcer.block_ja4(ja4, None, Some(at(30))).unwrap();
@@ -136,5 +148,71 @@ fn a_fingerprint_is_armed_at_once_if_it_was_seen_and_at_first_sighting_otherwise
     assert_eq!(enforcer.list().count(), 0, "the rule is listed, not what it is armed with");
     enforcer.expire(at(30), 64).unwrap();
     assert!(enforcer.maps().verdicts.is_empty());
-    assert_eq!(enforcer.maps().settings.fingerprints, 0);
+    assert_eq!(enforcer.maps().settings.in_use & IN_USE_KEYS, 0);
+}
+
+fn block_for(seconds: u64) -> Automatic {
+    Automatic { action: Action::Block, reason: 3, rate: None, ttl: Duration::from_secs(seconds) }
+}
+
+#[test]
+fn of_too_many_automatic_verdicts_the_mildest_that_ends_first_goes_and_comes_back_with_its_client() {
+    let mut enforcer = enforcer(64);
+    let host = |last: u8| IpAddr::from([198, 51, 100, last]);
+    enforcer.block_address(host(200), None).unwrap();
+    for last in 1..=4 {
+        let verdict = block_for(100 - u64::from(last));
+        assert_eq!(enforcer.automatic(unit_slot(host(last)), verdict, at(1)).unwrap(), Placed::InForce);
+    }
+    assert_eq!(enforcer.automatic(unit_slot(host(200)), block_for(9), at(1)).unwrap(), Placed::Overruled);
+    enforcer.automatic(unit_slot(host(5)), block_for(500), at(1)).unwrap();
+    assert_eq!((enforcer.counts().automatic, enforcer.counts().address), (4, 1));
+    assert_eq!(enforcer.until(&unit_slot(host(4))), None, "it would have ended first");
+    assert_eq!(enforcer.automatic_lost(), (1, 0));
+
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let source = SocketAddr::new(host(4), 40_000);
+    enforcer.judge(source, client(1).1, 7, (ja4, keys(9)), at(2)).unwrap();
+    assert_eq!(
+        enforcer.until(&unit_slot(host(4))),
+        Some(Some(at(97))),
+        "its client came again, and its end is as it was"
+    );
+    assert_eq!(enforcer.counts().automatic, 4);
+}
+
+#[test]
+fn automatic_verdicts_end_within_a_day_and_come_so_many_a_second() {
+    let limits = Limits { automatic_per_second: 2, ..LIMITS };
+    let mut enforcer = Enforcer::new(MemoryMaps::new(64), Settings::default(), Rules::default(), limits).unwrap();
+    let slot = |last: u8| unit_slot(IpAddr::from([198, 51, 100, last]));
+    let long = block_for(1 << 40);
+    assert_eq!(enforcer.automatic(slot(1), long, at(1)).unwrap(), Placed::InForce);
+    assert_eq!(enforcer.until(&slot(1)), Some(Some(at(1).plus(AUTOMATIC_TTL_MAX))));
+    assert_eq!(enforcer.automatic(slot(2), long, at(1)).unwrap(), Placed::InForce);
+    assert_eq!(enforcer.automatic(slot(3), long, at(1)).unwrap(), Placed::TooFast);
+    assert_eq!(enforcer.automatic(slot(3), long, at(2)).unwrap(), Placed::InForce);
+    assert_eq!(enforcer.automatic_lost(), (0, 1));
+}
+
+#[test]
+fn a_million_addresses_of_one_64_are_one_verdict() {
+    let mut enforcer = enforcer(64);
+    for host in 0..1_000_000u64 {
+        let address =
+            IpAddr::from((0x2001_0db8_u128 << 96 | u128::from(host.wrapping_mul(0x9e37_79b9_7f4a_7c15))).to_be_bytes());
+        enforcer.automatic(unit_slot(address), block_for(60), at(host / 500)).unwrap();
+    }
+    assert_eq!((enforcer.counts().automatic, enforcer.maps().verdicts.len()), (1, 1));
+    assert_eq!(enforcer.automatic_lost(), (0, 0));
+}
+
+#[test]
+fn the_kernel_gets_a_sign_of_life_each_second() {
+    let mut enforcer = enforcer(8);
+    for tenth in 100..200 {
+        let now = Timestamp::from_nanos(tenth * 100_000_000);
+        enforcer.expire(now, 64).unwrap();
+        assert!(now.since(enforcer.maps().beat) < Duration::from_secs(1));
+    }
 }

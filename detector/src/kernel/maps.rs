@@ -1,6 +1,9 @@
 //! The verdict maps, the settings and the counters, as the kernel has them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, SocketAddr},
+};
 
 use aya::{
     Ebpf,
@@ -10,12 +13,19 @@ use detector_common::{
     counter::COUNTERS_LEN,
     flow::{Address, FlowKey, MAPPED_PREFIX_BITS},
     maps,
+    mode::Mode,
     settings::Settings,
-    verdict::{ConnectionVerdict, Verdict},
+    table::{CELLS, FILTER_WORDS, Stashed, TableSeeds, Word, pair},
+    verdict::{Action, ConnectionVerdict, Rate, Verdict},
 };
 use ipnet::IpNet;
 
-use super::{Counters, Error, Slot, VerdictMaps};
+use super::{
+    Counters, Error, Slot, VerdictMaps,
+    shared::Shared,
+    table::{BUCKET_WORDS, Filter, Stash, Table},
+};
+use crate::clock::{Timestamp, monotonic};
 
 /// aya's marker for a type of `detector_common`. Not a feature of that crate: features unify over the workspace, and
 /// the eBPF crate would get aya and std.
@@ -30,6 +40,12 @@ unsafe impl aya::Pod for Plain<Verdict> {}
 unsafe impl aya::Pod for Plain<ConnectionVerdict> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Plain<FlowKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Mode> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Stashed> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Rate> {}
 
 /// The form every map uses for an address.
 pub(super) fn mapped(address: IpAddr) -> Address {
@@ -64,35 +80,152 @@ where
     M::try_from(map).map_err(|error| Error::Map(name, error.to_string()))
 }
 
+/// Seeds that nobody else knows.
+fn random_seeds() -> TableSeeds {
+    // std seeds it from the system; it needs no further dependency.
+    let state = RandomState::new();
+    let [ipv4, ipv6, subnet, key, stable] = [1_u8, 2, 3, 4, 5].map(|which| state.hash_one(which));
+    TableSeeds { ipv4, ipv6, subnet, key, stable }
+}
+
+/// Takes the array `name` out of the object, mapped into memory: `words` for each of its entries.
+fn take_shared(ebpf: &mut Ebpf, name: &'static str, words: usize) -> Result<Shared, Error> {
+    let map = ebpf.take_map(name).ok_or_else(|| Error::Map(name, "it is missing".to_owned()))?;
+    let aya::maps::Map::Array(data) = map else { return Err(Error::Map(name, "it is no array".to_owned())) };
+    Shared::new(name, data, words)
+}
+
+/// The stash as the kernel has it.
+struct KernelStash(HashMap<MapData, u64, Plain<Stashed>>);
+
+impl Stash for KernelStash {
+    fn put(&mut self, name: u64, entry: Stashed) -> Result<(), Error> {
+        self.0.insert(name, Plain(entry), 0).map_err(|error| table_error("addresses", &error))
+    }
+
+    fn remove(&mut self, name: u64) -> Result<(), Error> {
+        removed(self.0.remove(&name))
+    }
+
+    fn get(&self, name: u64) -> Option<Stashed> {
+        self.0.get(&name, 0).ok().map(|entry| entry.0)
+    }
+}
+
+/// Where a slot stands.
+enum Place {
+    /// In the table, by its name.
+    Table(u64),
+    /// In the trie of prefixes.
+    Prefix(IpNet),
+    /// In the trie of what is allowed.
+    Allow(IpNet),
+    /// In the trie of what nothing is dropped of.
+    NeverBlock(IpNet),
+    /// In the map of connections.
+    Connection(Plain<FlowKey>, u32),
+}
+
 /// The maps that userspace writes.
 pub struct Maps {
     settings: Array<MapData, Plain<Settings>>,
+    mode: Array<MapData, Plain<Mode>>,
+    heartbeat: Array<MapData, u64>,
     ports: Array<MapData, u64>,
     local: HashMap<MapData, Address, u8>,
-    addresses: HashMap<MapData, Address, Plain<Verdict>>,
+    table: Table<Shared, KernelStash>,
+    seeds: TableSeeds,
+    filter: Filter<Shared>,
+    rates: HashMap<MapData, u64, Plain<Rate>>,
     prefixes: LpmTrie<MapData, Address, Plain<Verdict>>,
     allow: LpmTrie<MapData, Address, Plain<Verdict>>,
+    never_block: LpmTrie<MapData, Address, u8>,
     connections: HashMap<MapData, Plain<FlowKey>, Plain<ConnectionVerdict>>,
-    fingerprints: HashMap<MapData, u64, Plain<Verdict>>,
     follow: HashMap<MapData, Plain<FlowKey>, [u8; 128]>,
+    /// As last written.
+    written: Settings,
     /// What `local` holds.
     own: Vec<IpAddr>,
 }
 
 impl Maps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let cells = take_shared(ebpf, maps::TABLE, BUCKET_WORDS)?;
+        let hits = take_shared(ebpf, maps::HITS, 1)?;
+        let filter = take_shared(ebpf, maps::FILTER, 1)?;
+        for (name, shared, least) in [
+            (maps::TABLE, &cells, BUCKET_WORDS),
+            (maps::HITS, &hits, cells.as_ref().len() / BUCKET_WORDS * CELLS),
+            (maps::FILTER, &filter, FILTER_WORDS as usize),
+        ] {
+            if shared.as_ref().len() < least {
+                return Err(Error::Map(name, format!("it has {} words instead of {least}", shared.as_ref().len())));
+            }
+        }
         Ok(Self {
             settings: take(ebpf, maps::SETTINGS)?,
+            mode: take(ebpf, maps::MODE)?,
+            heartbeat: take(ebpf, maps::HEARTBEAT)?,
             ports: take(ebpf, maps::PORTS)?,
             local: take(ebpf, maps::LOCAL_ADDRESSES)?,
-            addresses: take(ebpf, maps::ADDRESSES)?,
+            table: Table::new(cells, hits, KernelStash(take(ebpf, maps::STASH)?)),
+            seeds: random_seeds(),
+            filter: Filter::new(filter),
+            rates: take(ebpf, maps::RATES)?,
             prefixes: take(ebpf, maps::PREFIXES)?,
             allow: take(ebpf, maps::ALLOW)?,
+            never_block: take(ebpf, maps::NEVER_BLOCK)?,
             connections: take(ebpf, maps::CONNECTIONS)?,
-            fingerprints: take(ebpf, maps::FINGERPRINTS)?,
             follow: take(ebpf, maps::FOLLOW)?,
+            written: Settings::default(),
             own: Vec::new(),
         })
+    }
+
+    fn place(&self, slot: &Slot) -> Place {
+        let unit = |prefix: &IpNet| self.seeds.unit(&mapped(prefix.network()));
+        match slot {
+            Slot::Address(address) => Place::Table(self.seeds.address(&mapped(*address))),
+            Slot::Prefix(prefix) => match Slot::whole(prefix) {
+                Some(address) => Place::Table(self.seeds.address(&mapped(address))),
+                None if Slot::is_unit(prefix) => Place::Table(unit(prefix)),
+                None => Place::Prefix(*prefix),
+            },
+            Slot::Fingerprint(key) => Place::Table(self.seeds.key(*key)),
+            Slot::Stable(stable) => Place::Table(self.seeds.stable(*stable)),
+            Slot::Pair(prefix, key) => Place::Table(pair(unit(prefix), self.seeds.key(*key))),
+            Slot::StablePair(prefix, stable) => Place::Table(pair(unit(prefix), self.seeds.stable(*stable))),
+            Slot::Allow(prefix) => Place::Allow(*prefix),
+            Slot::NeverBlock(prefix) => Place::NeverBlock(*prefix),
+            Slot::Connection { source, destination, initial_seq } => {
+                Place::Connection(flow_key(*source, *destination), *initial_seq)
+            }
+        }
+    }
+
+    /// The key of a slot's entry in the map of rates; of slots that are not in the table, under the same seeds.
+    fn rate_key(&self, place: &Place) -> u64 {
+        match place {
+            Place::Table(name) => *name,
+            Place::Prefix(prefix) | Place::Allow(prefix) | Place::NeverBlock(prefix) => {
+                let length = prefix_key(prefix).prefix_len();
+                pair(self.seeds.address(&mapped(prefix.network())), u64::from(length))
+            }
+            Place::Connection(key, _) => pair(self.seeds.address(&key.0.source), u64::from(key.0.source_port)),
+        }
+    }
+
+    /// What the map says of itself goes along with every writing.
+    fn write_settings(&mut self, settings: Settings) -> Result<(), Error> {
+        let table_mask = self.table.mask();
+        let stash = u32::from(self.table.stash_in_use());
+        let settings = Settings { table_mask, stash, table_seeds: self.seeds, ..settings };
+        if settings != self.written {
+            let result = self.settings.set(0, Plain(settings), 0);
+            result.map_err(|error| Error::System("writing settings", error.to_string()))?;
+            self.written = settings;
+        }
+        Ok(())
     }
 
     /// Protects these TCP ports and no others.
@@ -155,45 +288,87 @@ fn removed(result: Result<(), MapError>) -> Result<(), Error> {
 
 impl VerdictMaps for Maps {
     fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error> {
-        let result = match slot {
-            Slot::Address(address) => self.addresses.insert(mapped(*address), Plain(verdict), 0),
-            Slot::Prefix(prefix) => self.prefixes.insert(&prefix_key(prefix), Plain(verdict), 0),
-            Slot::Allow(prefix) => self.allow.insert(&prefix_key(prefix), Plain(verdict), 0),
-            Slot::Connection { source, destination, initial_seq } => {
-                let value = ConnectionVerdict { verdict, initial_seq: *initial_seq, reserved: 0 };
-                self.connections.insert(flow_key(*source, *destination), Plain(value), 0)
+        let place = self.place(slot);
+        let limit = if verdict.action == Action::RateLimit as u8 { self.rate_key(&place) } else { 0 };
+        let verdict = Verdict { limit, ..verdict };
+        let result = match place {
+            Place::Table(name) => {
+                self.table.put(name, Word::new(&verdict), monotonic().as_nanos()).map_err(|error| match error {
+                    Error::Full(_) => Error::Full(slot.table()),
+                    error => error,
+                })?;
+                return self.write_settings(self.written);
             }
-            Slot::Fingerprint(key) => self.fingerprints.insert(key, Plain(verdict), 0),
+            Place::Prefix(prefix) => {
+                self.filter.add(prefix);
+                self.prefixes.insert(&prefix_key(&prefix), Plain(verdict), 0)
+            }
+            Place::Allow(prefix) => self.allow.insert(&prefix_key(&prefix), Plain(verdict), 0),
+            Place::NeverBlock(prefix) => self.never_block.insert(&prefix_key(&prefix), 1, 0),
+            Place::Connection(key, initial_seq) => {
+                let value = ConnectionVerdict { verdict, initial_seq, reserved: 0 };
+                self.connections.insert(key, Plain(value), 0)
+            }
         };
         result.map_err(|error| table_error(slot.table(), &error))
     }
 
     fn remove(&mut self, slot: &Slot) -> Result<(), Error> {
-        removed(match slot {
-            Slot::Address(address) => self.addresses.remove(&mapped(*address)),
-            Slot::Prefix(prefix) => self.prefixes.remove(&prefix_key(prefix)),
-            Slot::Allow(prefix) => self.allow.remove(&prefix_key(prefix)),
-            Slot::Connection { source, destination, .. } => self.connections.remove(&flow_key(*source, *destination)),
-            Slot::Fingerprint(key) => self.fingerprints.remove(key),
+        let place = self.place(slot);
+        removed(self.rates.remove(&self.rate_key(&place)))?;
+        removed(match place {
+            Place::Table(name) => {
+                self.table.remove(name)?;
+                return self.write_settings(self.written);
+            }
+            Place::Prefix(prefix) => {
+                let result = self.prefixes.remove(&prefix_key(&prefix));
+                self.filter.remove(&prefix);
+                result
+            }
+            Place::Allow(prefix) => self.allow.remove(&prefix_key(&prefix)),
+            Place::NeverBlock(prefix) => self.never_block.remove(&prefix_key(&prefix)),
+            Place::Connection(key, _) => self.connections.remove(&key),
         })
     }
 
+    fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error> {
+        let key = self.rate_key(&self.place(slot));
+        self.rates.insert(key, Plain(rate), 0).map_err(|error| table_error("rates", &error))
+    }
+
     fn hits(&self, slot: &Slot) -> Option<u64> {
-        let verdict = match slot {
-            Slot::Address(address) => self.addresses.get(&mapped(*address), 0).ok()?.0,
+        let verdict = match self.place(slot) {
+            Place::Table(name) => return self.table.hits(name),
             // A trie's look-up answers with the longest match, which is the prefix itself while it is there.
-            Slot::Prefix(prefix) => self.prefixes.get(&prefix_key(prefix), 0).ok()?.0,
-            Slot::Allow(prefix) => self.allow.get(&prefix_key(prefix), 0).ok()?.0,
-            Slot::Connection { source, destination, .. } => {
-                self.connections.get(&flow_key(*source, *destination), 0).ok()?.0.verdict
-            }
-            Slot::Fingerprint(key) => self.fingerprints.get(key, 0).ok()?.0,
+            Place::Prefix(prefix) => self.prefixes.get(&prefix_key(&prefix), 0).ok()?.0,
+            Place::Allow(prefix) => self.allow.get(&prefix_key(&prefix), 0).ok()?.0,
+            Place::NeverBlock(_) => return None,
+            Place::Connection(key, _) => self.connections.get(&key, 0).ok()?.0.verdict,
         };
         Some(verdict.hits)
     }
 
     fn set(&mut self, settings: Settings) -> Result<(), Error> {
-        self.settings.set(0, Plain(settings), 0).map_err(|error| Error::System("writing settings", error.to_string()))
+        self.write_settings(settings)
+    }
+
+    fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
+        self.mode.set(0, Plain(mode), 0).map_err(|error| Error::System("writing the mode", error.to_string()))
+    }
+
+    fn mode(&self) -> Result<Mode, Error> {
+        let read = self.mode.get(&0, 0).map(|mode| mode.0);
+        read.map_err(|error| Error::System("reading the mode", error.to_string()))
+    }
+
+    fn beat(&mut self, now: Timestamp) -> Result<(), Error> {
+        let result = self.heartbeat.set(0, now.as_nanos(), 0);
+        result.map_err(|error| Error::System("writing the sign of life", error.to_string()))
+    }
+
+    fn tidy(&mut self) {
+        self.filter.tidy();
     }
 
     fn end_follow(&mut self, source: SocketAddr, destination: SocketAddr) {

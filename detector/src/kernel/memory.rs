@@ -5,9 +5,14 @@ use std::{
     net::SocketAddr,
 };
 
-use detector_common::{settings::Settings, verdict::Verdict};
+use detector_common::{
+    mode::Mode,
+    settings::Settings,
+    verdict::{Rate, Verdict},
+};
 
 use super::{Error, EventSource, Lookup, Slot, Sockets, VerdictMaps};
+use crate::clock::Timestamp;
 
 /// Verdicts in memory.
 #[derive(Debug)]
@@ -16,6 +21,12 @@ pub struct MemoryMaps {
     pub verdicts: HashMap<Slot, Verdict>,
     /// The settings last written.
     pub settings: Settings,
+    /// The mode last written.
+    pub mode: Mode,
+    /// The last sign of life.
+    pub beat: Timestamp,
+    /// The rates of verdicts that limit them.
+    pub rates: HashMap<Slot, Rate>,
     /// Entries a table takes.
     pub capacity: usize,
 }
@@ -24,7 +35,9 @@ impl MemoryMaps {
     /// Empty maps, of `capacity` entries each.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { verdicts: HashMap::new(), settings: Settings::default(), capacity }
+        let (verdicts, rates) = (HashMap::new(), HashMap::new());
+        let (settings, mode, beat) = (Settings::default(), Mode::default(), Timestamp::default());
+        Self { verdicts, settings, mode, beat, rates, capacity }
     }
 }
 
@@ -41,6 +54,12 @@ impl VerdictMaps for MemoryMaps {
 
     fn remove(&mut self, slot: &Slot) -> Result<(), Error> {
         self.verdicts.remove(slot);
+        self.rates.remove(slot);
+        Ok(())
+    }
+
+    fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error> {
+        self.rates.insert(*slot, rate);
         Ok(())
     }
 
@@ -52,6 +71,22 @@ impl VerdictMaps for MemoryMaps {
         self.settings = settings;
         Ok(())
     }
+
+    fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
+        self.mode = mode;
+        Ok(())
+    }
+
+    fn mode(&self) -> Result<Mode, Error> {
+        Ok(self.mode)
+    }
+
+    fn beat(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.beat = now;
+        Ok(())
+    }
+
+    fn tidy(&mut self) {}
 
     fn end_follow(&mut self, _source: SocketAddr, _destination: SocketAddr) {}
 }

@@ -13,13 +13,22 @@ mod addresses;
 mod maps;
 mod program;
 mod ring;
+mod shared;
 mod sockets;
+mod table;
 mod urgency;
 
 use std::net::{IpAddr, SocketAddr};
 
-use detector_common::{counter::Counter, settings::Settings, verdict::Verdict};
+use detector_common::{
+    counter::Counter,
+    mode::Mode,
+    settings::{self, Settings},
+    verdict::{Rate, Verdict},
+};
 use ipnet::IpNet;
+
+use crate::clock::Timestamp;
 
 pub use self::{
     addresses::{AddressWatch, own_addresses},
@@ -93,6 +102,8 @@ pub enum Slot {
     Prefix(IpNet),
     /// A source prefix that always passes.
     Allow(IpNet),
+    /// A source prefix that nothing may be dropped of, whoever wants it.
+    NeverBlock(IpNet),
     /// A TCP connection.
     Connection {
         /// Client first.
@@ -104,6 +115,12 @@ pub enum Slot {
     },
     /// A fingerprint, by [`detector_common::key::Keys::key`].
     Fingerprint(u64),
+    /// A fingerprint, by [`detector_common::key::Keys::stable`].
+    Stable(u64),
+    /// A fingerprint from one unit only (an IPv4 address, an IPv6 /64), by its key.
+    Pair(IpNet, u64),
+    /// The same by its stable key.
+    StablePair(IpNet, u64),
 }
 
 impl Slot {
@@ -115,8 +132,41 @@ impl Slot {
             Self::Prefix(_) => "prefixes",
             Self::Allow(_) => "allow",
             Self::Connection { .. } => "connections",
-            Self::Fingerprint(_) => "ja4_rules",
+            Self::Fingerprint(_) | Self::Stable(_) | Self::Pair(..) | Self::StablePair(..) => "ja4_rules",
+            Self::NeverBlock(_) => "never_block",
         }
+    }
+
+    /// The bit of [`Settings::in_use`] that stands for its kind; 0 if it is looked up whatever there is.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        match self {
+            Self::Address(IpAddr::V4(_)) => settings::IN_USE_IPV4,
+            Self::Address(IpAddr::V6(_)) => settings::IN_USE_IPV6,
+            Self::Prefix(prefix) => match (Self::whole(prefix), prefix) {
+                (Some(address), _) => Self::Address(address).in_use(),
+                (None, _) if Self::is_unit(prefix) => settings::IN_USE_SUBNETS,
+                (None, IpNet::V4(_)) => settings::IN_USE_PREFIXES_IPV4,
+                (None, IpNet::V6(_)) if table::is_filtered(prefix) => settings::IN_USE_PREFIXES_IPV6,
+                (None, IpNet::V6(_)) => settings::IN_USE_PREFIXES_SHORT,
+            },
+            Self::Connection { .. } => settings::IN_USE_CONNECTIONS,
+            Self::Fingerprint(_) => settings::IN_USE_KEYS,
+            Self::Stable(_) => settings::IN_USE_STABLE,
+            Self::Pair(..) => settings::IN_USE_KEY_PAIRS,
+            Self::StablePair(..) => settings::IN_USE_STABLE_PAIRS,
+            Self::Allow(_) | Self::NeverBlock(_) => 0,
+        }
+    }
+
+    /// The one address of a prefix of full length.
+    fn whole(prefix: &IpNet) -> Option<IpAddr> {
+        (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr())
+    }
+
+    /// Whether a prefix is what automatic verdicts are about: an IPv4 address, an IPv6 /64.
+    fn is_unit(prefix: &IpNet) -> bool {
+        prefix.prefix_len() == if matches!(prefix, IpNet::V4(_)) { 32 } else { 64 }
     }
 }
 
@@ -127,7 +177,12 @@ pub trait VerdictMaps {
     /// # Errors
     /// [`Error::Full`] if the table takes no more.
     fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error>;
-    /// Ends a verdict; nothing if there is none.
+    /// How fast new connections may come of a slot whose verdict limits them; before that verdict is put.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there are too many such verdicts.
+    fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error>;
+    /// Ends a verdict and its rate; nothing if there is none.
     ///
     /// # Errors
     /// The kernel's, which has none for a valid slot.
@@ -139,6 +194,23 @@ pub trait VerdictMaps {
     /// # Errors
     /// The kernel's, which has none for this map.
     fn set(&mut self, settings: Settings) -> Result<(), Error>;
+    /// Says whether verdicts that aren't an operator's hold.
+    ///
+    /// # Errors
+    /// The kernel's, which has none for this map.
+    fn set_mode(&mut self, mode: Mode) -> Result<(), Error>;
+    /// What was said so last.
+    ///
+    /// # Errors
+    /// As above.
+    fn mode(&self) -> Result<Mode, Error>;
+    /// A sign of life: without one automatic verdicts end (threats.md T47).
+    ///
+    /// # Errors
+    /// As above.
+    fn beat(&mut self, now: Timestamp) -> Result<(), Error>;
+    /// Does what can wait, some milliseconds of work at most.
+    fn tidy(&mut self);
     /// Tells the program that a connection's hello is over: nothing more of it need come.
     fn end_follow(&mut self, source: SocketAddr, destination: SocketAddr);
 }

@@ -6,7 +6,7 @@ use aya::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, tc::TcAttachOptions,
     },
 };
-use detector_common::maps;
+use detector_common::{maps, table::CELL_BITS};
 use nix::errno::Errno;
 use tracing::warn;
 
@@ -33,16 +33,16 @@ pub struct LoadOptions {
     pub follow: u32,
     /// Of the table of bytes that came too early.
     pub waiting: u32,
-    /// Of the address verdicts.
-    pub addresses: u32,
+    /// Verdicts in the table: on addresses, on fingerprints, and on both together.
+    pub table: u32,
+    /// Verdicts that limit a rate.
+    pub rates: u32,
     /// Of the prefix verdicts.
     pub prefixes: u32,
     /// Of the allow list.
     pub allow: u32,
     /// Of the connection verdicts.
     pub connections: u32,
-    /// Of the verdicts on fingerprints.
-    pub fingerprints: u32,
     /// Whether the program writes its debug lines.
     pub debug: bool,
 }
@@ -55,14 +55,26 @@ impl Default for LoadOptions {
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
             waiting: maps::WAITING_MAX,
-            addresses: maps::ADDRESSES_MAX,
+            table: maps::ADDRESSES_MAX + maps::PREFIXES_MAX + maps::AUTOMATIC_MAX + maps::JA4_RULES_MAX,
+            rates: maps::RATES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
-            fingerprints: maps::FINGERPRINTS_MAX,
             debug: false,
         }
     }
+}
+
+/// Buckets for so many verdicts, which take three of five cells at most.
+fn buckets(verdicts: u32) -> u32 {
+    let cells = u64::from(verdicts) * 5 / 3;
+    cells.div_ceil(1 << CELL_BITS).next_power_of_two().clamp(2, 1 << 24) as u32
+}
+
+/// Room for verdicts whose bucket is full. Of a table as full as it gets one in fifty is to be expected: this is half as
+/// many again.
+fn stash(buckets: u32) -> u32 {
+    (buckets >> 3).max(1024)
 }
 
 /// An interface with our program on it.
@@ -95,6 +107,7 @@ impl Kernel {
     /// If this process may not, the kernel is too old, or the object is broken.
     pub fn load(options: &LoadOptions) -> Result<(Self, Maps, Rings, CounterMap, KernelLog), Error> {
         let level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
+        let buckets = buckets(options.table);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::EVENTS, options.ring_bytes)
             .map_max_entries(maps::UNCONFIRMED, options.unconfirmed_ring_bytes)
@@ -102,11 +115,13 @@ impl Kernel {
             .map_max_entries(maps::SYN_ACKS, options.handshakes)
             .map_max_entries(maps::FOLLOW, options.follow)
             .map_max_entries(maps::WAITING, options.waiting)
-            .map_max_entries(maps::ADDRESSES, options.addresses)
+            .map_max_entries(maps::TABLE, buckets)
+            .map_max_entries(maps::HITS, buckets << CELL_BITS)
+            .map_max_entries(maps::STASH, stash(buckets))
+            .map_max_entries(maps::RATES, options.rates)
             .map_max_entries(maps::PREFIXES, options.prefixes)
             .map_max_entries(maps::ALLOW, options.allow)
             .map_max_entries(maps::CONNECTIONS, options.connections)
-            .map_max_entries(maps::FINGERPRINTS, options.fingerprints)
             .override_global(aya_log::LEVEL, &level, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;

@@ -11,6 +11,8 @@ pub enum Origin {
     Operator,
     /// `deny.ja4` of the configuration: holds only while enforcing.
     Rule,
+    /// What watches clients, or a program on the operator's behalf: holds only while enforcing, and while the daemon lives.
+    Automatic,
 }
 
 impl Origin {
@@ -20,6 +22,7 @@ impl Origin {
         match self {
             Self::Operator => "operator",
             Self::Rule => "config",
+            Self::Automatic => "automatic",
         }
     }
 }

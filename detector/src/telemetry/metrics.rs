@@ -29,11 +29,13 @@ pub enum VerdictKind {
     Connection,
     /// On JA4 values.
     Ja4,
+    /// Automatic ones, on whatever.
+    Automatic,
 }
 
 impl VerdictKind {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4];
+    pub const ALL: &[Self] = &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4, Self::Automatic];
 
     /// The metric label.
     #[must_use]
@@ -44,6 +46,7 @@ impl VerdictKind {
             Self::Allow => "allow",
             Self::Connection => "connection",
             Self::Ja4 => "ja4",
+            Self::Automatic => "automatic",
         }
     }
 }
@@ -69,10 +72,16 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::PassOtherAddress
         | Counter::PassMalformed
         | Counter::PassAllowed
-        | Counter::PassObserved => Some(Fate::Pass),
-        Counter::DropAddress | Counter::DropPrefix | Counter::DropConnection | Counter::DropFingerprint => {
-            Some(Fate::Drop)
-        }
+        | Counter::PassObserved
+        | Counter::PassChallenged
+        | Counter::PassLimited
+        | Counter::PassNeverBlock => Some(Fate::Pass),
+        Counter::DropAddress
+        | Counter::DropPrefix
+        | Counter::DropConnection
+        | Counter::DropFingerprint
+        | Counter::DropPair
+        | Counter::DropRateLimit => Some(Fate::Drop),
         Counter::Packets
         | Counter::CapturedConfirmed
         | Counter::SubmittedConfirmed
@@ -150,6 +159,8 @@ pub struct Metrics {
     pub events_malformed: Counters,
     /// Connection verdicts given up for newer ones, their table being full.
     pub connections_evicted: Counters,
+    /// Automatic verdicts that are not in force, by why: `evicted`, `too_fast`.
+    pub automatic_lost: Counters,
     /// Verdicts on connections that could not be put in force.
     pub judge_failed: Counters,
     verdicts: IntGaugeVec,
@@ -324,6 +335,12 @@ impl Metrics {
             events_malformed: keep(Counters::single(
                 "detector_capture_events_malformed_total",
                 "Events of the ring that could not be read.",
+            ))?,
+            automatic_lost: keep(Counters::by_label(
+                "detector_enforce_automatic_lost_total",
+                "Automatic verdicts given up for others, or not put in force since too many were new in their second.",
+                "reason",
+                ["evicted", "too_fast"],
             ))?,
             connections_evicted: keep(Counters::single(
                 "detector_enforce_connections_evicted_total",
