@@ -5,8 +5,8 @@ resets nothing; the server must have a neighbour entry for the address. Opens `-
 `--port` on and prints `{"open": 100}`. Then, for each line on stdin:
 
 `send`: sends, on each connection that wasn't answered, the hello in 2 to 12 segments in random order, the same ones each
-time; with `--decoy` a byte that isn't the hello's first, and no segment that holds the hello's first byte.
-`rest`: sends those.
+time; with `--decoy` a byte first that isn't the hello's, and not the segment with the hello's first byte.
+`rest`: sends that one.
 
 After each it reads until the server is silent and prints `{"served": 99}`: on how many connections a handshake record
 has come so far, which a ServerHello is in.
@@ -90,10 +90,11 @@ def segments(hello, choose, decoy):
     choose.shuffle(later)
     # A cipher suite's byte: another JA4 if it counted.
     place = 44 + hello[43] + 3
+    decoy = [(place, bytes([hello[place] ^ 1]))]
     if place < cuts[1]:
-        # It doesn't wait for anything but the first segment.
-        return [(place, bytes([hello[place] ^ 1])), *later], first
-    return [(place, bytes([hello[place] ^ 1])), (place - 1, hello[place - 1 : place + 2]), *later], first
+        # Nothing of what goes at once contradicts it.
+        decoy.append((place - 1, hello[place - 1 : place + 2]))
+    return [*decoy, *later], first
 
 
 class Clients:
