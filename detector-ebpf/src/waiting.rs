@@ -1,10 +1,11 @@
 //! What overtook the rest of its hello: segments that came too early in, their bytes out once those before them are there
 //! (threats.md T14). Memory: an entry of [`ROOM`] bytes for each hello that comes out of order, in an LRU table.
 //!
-//! Of two bytes for one place the one counts that Linux takes. Bytes in sequence win over those that wait, which are
-//! never changed by them: a segment that is dropped leaves no trace. Of those that wait the segment wins that begins
-//! first, as in tcp_data_queue_ofo() of net/ipv4/tcp_input.c; what stands without a gap is one segment here, as where
-//! Linux can join them. Who sends other bytes for one place has no fingerprint in userspace.
+//! Of two bytes for one place the one counts that Linux takes (tcp_data_queue_ofo() of net/ipv4/tcp_input.c). Bytes in
+//! sequence win over those that wait, which are never changed by them: a segment that is dropped leaves no trace. Of those
+//! that wait the segment wins that begins first, and one that begins where another ends is one with it. Linux doesn't join
+//! two segments for which the driver's buffers are unfit, nor two that it doesn't compare: then it may take another byte,
+//! which is not seen here. Who sends other bytes for one place has no fingerprint in userspace.
 
 use core::{ffi::c_void, hint::black_box};
 
@@ -21,6 +22,7 @@ const ROOM: u32 = 4096;
 /// Bits of a word.
 const WORD: u32 = 64;
 const WORDS: u32 = ROOM / WORD;
+type Bits = [u64; WORDS as usize];
 /// Bytes that one call copies from a frame.
 const CHUNK: u32 = 512;
 /// Bytes that one turn copies to the payload.
@@ -34,7 +36,9 @@ pub struct Waiting {
     /// The place behind the last that came, kept or not.
     top: u32,
     /// The places whose bytes are here, a bit each.
-    here: [u64; WORDS as usize],
+    here: Bits,
+    /// The places where a segment that is here ended.
+    ends: Bits,
     /// Each by its place; at the last ones, a whole chunk fits too.
     bytes: [u8; (ROOM + CHUNK) as usize],
 }
@@ -105,11 +109,25 @@ fn free(waiting: *mut Waiting, from: u32, to: u32) -> u32 {
     places.free
 }
 
+/// A place's bit and its word.
+///
+/// # Safety
+/// `bits` is in a value of a map.
 #[inline(always)]
-fn is_here(waiting: *mut Waiting, place: u32) -> bool {
-    // SAFETY: a value of a map, valid until the program ends.
-    let word = unsafe { (*waiting).here[(place / WORD & (WORDS - 1)) as usize] };
-    word >> (place % WORD) & 1 != 0
+unsafe fn bit(bits: *mut Bits, place: u32) -> (u64, *mut u64) {
+    // SAFETY: the caller's; masked, the word is one of them.
+    unsafe { (1u64.wrapping_shl(place % WORD), bits.cast::<u64>().add((place / WORD & (WORDS - 1)) as usize)) }
+}
+
+/// # Safety
+/// `bits` is in a value of a map.
+#[inline(always)]
+unsafe fn has(bits: *mut Bits, place: u32) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let (bit, word) = self::bit(bits, place);
+        *word & bit != 0
+    }
 }
 
 /// Keeps what the segment at hand has ahead of `scratch.follow.next`. `false`: the flow's entry is gone, or there is no
@@ -134,11 +152,26 @@ pub fn keep(ctx: &XdpContext, scratch: &mut Scratch, key: &FlowKey) -> bool {
         }
     }
     let to = if end < ROOM { end } else { ROOM };
-    let free = free(waiting, first, to);
-    // A segment that has nothing new is discarded; one that begins within another is cut.
-    let from = if is_here(waiting, first) && is_here(waiting, first.wrapping_sub(1)) { free } else { first };
-    if free >= to || !copy(ctx, packet.offset() as u32 + from - first, waiting, from, to) {
+    if first >= to {
         return true;
+    }
+    let free = free(waiting, first, to);
+    // SAFETY: as above.
+    let (joins, within) = unsafe {
+        let (here, ends) = (&raw mut (*waiting).here, &raw mut (*waiting).ends);
+        (has(ends, first), has(here, first) && has(here, first.wrapping_sub(1)))
+    };
+    // A segment that has nothing new is discarded; one that begins within another is cut.
+    let from = if within && !joins { free } else { first };
+    if free >= to && !joins || !copy(ctx, packet.offset() as u32 + from - first, waiting, from, to) {
+        return true;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let (bit, word) = bit(&raw mut (*waiting).ends, to);
+        if to < ROOM {
+            *word |= bit;
+        }
     }
     let mut places = Places { waiting, from, to, free: to };
     // SAFETY: `mark` takes what it is given here, which outlives the loop.

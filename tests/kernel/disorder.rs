@@ -1,6 +1,8 @@
 //! Hellos whose segments overtake each other, overlap, or come twice (threats.md T13, T14): one with a blocked fingerprint
 //! never gets past the segment that would complete it, and its keys are userspace's; the others pass.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use detector::fingerprint::{Transport, key};
 use detector::kernel::{LoadOptions, Slot};
 use detector::tls::{Parsed, hello};
@@ -251,6 +253,85 @@ fn of_two_bytes_for_a_place_the_servers_counts() {
     let connection = wire.open(false);
     assert_eq!(wire.send(&connection, &whole(place, end)), PASSED);
     assert_eq!(wire.send(&connection, &decoy(0, place + 1)), Fate { dropped: false, keys: Some(ours(&other)) });
+}
+
+/// What the server has of a stream, byte by byte, by the rule of the program's `waiting`.
+#[derive(Clone, Default)]
+struct Server {
+    /// What it has read.
+    read: Vec<u8>,
+    /// What waits, by its place.
+    waits: BTreeMap<usize, u8>,
+    /// Where segments that wait end.
+    ends: BTreeSet<usize>,
+}
+
+impl Server {
+    /// What it will have with this segment.
+    fn with(&self, (place, bytes): &Piece) -> Self {
+        let mut then = self.clone();
+        let read = self.read.len();
+        let new = (*place..).zip(bytes).map(|(place, byte)| (place, *byte));
+        if *place <= read {
+            then.read.extend(new.filter(|(place, _)| *place >= read).map(|(_, byte)| byte));
+            while let Some(byte) = then.waits.get(&then.read.len()) {
+                then.read.push(*byte);
+            }
+            return then;
+        }
+        let waits = |place| self.waits.contains_key(&place);
+        let joins = self.ends.contains(place);
+        let free = new.clone().map(|(place, _)| place).find(|place| !waits(*place));
+        if free.is_some() || joins {
+            let within = waits(*place) && waits(place - 1) && !joins;
+            then.waits.extend(new.filter(|(place, _)| !within || Some(*place) >= free));
+            then.ends.insert(place + bytes.len());
+        }
+        then
+    }
+}
+
+/// Two hellos mixed up at random: what is blocked is what the rule says.
+#[test]
+fn segments_that_contradict_each_other_are_read_by_the_rule() {
+    let stream = &chrome().stream;
+    let place = 44 + usize::from(stream[43]) + 3;
+    let mut other = stream.clone();
+    for byte in &mut other[place..place + 20] {
+        *byte ^= 1;
+    }
+    let blocks = ours(stream);
+    let mut wire = Wire::blocking([blocks]);
+    let mut dice = Dice(5);
+    let (mut blocked, mut mixed) = (0, 0);
+    for turn in 0..if full() { 100_000 } else { 5_000 } {
+        let source = if dice.one_in(2) { stream } else { &other };
+        let mut pieces = cut(source, 2 + dice.below(6), &mut dice);
+        for _ in 0..1 + dice.below(5) {
+            // Mostly where the two differ.
+            let from = if dice.one_in(3) { dice.below(stream.len()) } else { place - 20 + dice.below(60) };
+            let to = (from + 1 + dice.below(60)).min(stream.len());
+            let source = if dice.one_in(2) { stream } else { &other };
+            pieces.push((from, source[from..to].to_vec()));
+        }
+        dice.shuffle(&mut pieces);
+        let connection = wire.open(turn % 2 == 1);
+        let mut server = Server::default();
+        for piece in &pieces {
+            let then = server.with(piece);
+            let found = (then.read.len() >= stream.len()).then(|| ours(&then.read));
+            let dropped = found == Some(blocks);
+            assert_eq!(wire.send(&connection, piece), Fate { dropped, keys: found }, "{pieces:?}");
+            (blocked, mixed) = (blocked + u32::from(dropped), mixed + u32::from(found.is_some() && !dropped));
+            if found.is_some() && !dropped {
+                break;
+            }
+            if !dropped {
+                server = then;
+            }
+        }
+    }
+    assert!(blocked > 1000 && mixed > 1000, "{blocked} blocked, {mixed} others");
 }
 
 /// What was dropped never was: another segment in its place is judged by its own bytes and what the server has.
