@@ -102,8 +102,10 @@ counters! {
     FollowsRefused => "follow_refused",
     /// Hellos whose keys the program computed.
     KeysComputed => "keys_computed",
-    /// Hellos whose keys it didn't: their segments came out of order, or overlapped.
+    /// Hellos whose keys it didn't: one of their segments came too far ahead of the others.
     KeysDisordered => "keys_disordered",
+    /// The same: what came ahead had to make room for that of other hellos.
+    KeysEvicted => "keys_evicted",
     /// The same: over several records, or too much for one look.
     KeysBeyond => "keys_beyond",
     /// The same: their lengths contradict each other.

@@ -36,6 +36,8 @@ pub const NEVER_BLOCK: &str = "NEVER_BLOCK";
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
 pub const FOLLOW: &str = "FOLLOW";
+/// `LruHashMap<FlowKey, Waiting>`: bytes of followed flows that came too early. Private to the program.
+pub const WAITING: &str = "WAITING";
 /// `RingBuf` of [`crate::event::EventHeader`] and payload bytes: of clients whose address is proven, and answers to them.
 pub const EVENTS: &str = "EVENTS";
 /// The same of clients whose address isn't proven: a flood of forged hellos fills this one only.
@@ -76,6 +78,8 @@ pub const BUCKETS: u32 = 1 << 16;
 pub const STASH_MAX: u32 = 8_192;
 /// Default of `limits.partial_hellos` (threats.md T18).
 pub const FOLLOW_MAX: u32 = 65_536;
+/// Default of `limits.disordered_hellos` (threats.md T14); some 5 KB each.
+pub const WAITING_MAX: u32 = 4_096;
 /// Most local addresses.
 pub const LOCAL_ADDRESSES_MAX: u32 = 4_096;
 /// Default of `limits.handshakes`: entries of each of [`SYNS`] and [`SYN_ACKS`].

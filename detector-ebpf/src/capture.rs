@@ -2,7 +2,7 @@
 //! copied.
 //!
 //! A hello in one segment leaves no trace here. One that spans several is followed by its 4-tuple until every byte up
-//! to its end was seen in order, userspace ends it, its segments or time run out (threats.md T13, T18), or a SYN starts
+//! to its end was seen, userspace ends it, its segments or time run out (threats.md T13, T18), or a SYN starts
 //! another connection. Today's browsers span two.
 //!
 //! Each packet goes into one of two rings, by whether its client's address is proven: a flood of forged hellos loses
@@ -15,6 +15,7 @@ use detector_common::{
     counter::Counter,
     event::{EVENT_PAYLOAD_MAX, EVENT_SEGMENT, EventHeader, PROOF_NONE, SegmentImage, TCP_HEADER_MAX},
     flow::FlowKey,
+    key::parser::Parser,
     settings::Settings,
 };
 
@@ -23,8 +24,8 @@ use crate::{
     enforce::{self, now},
     frame::{Frame, load},
     handshake,
-    key::{PARSE_NOTHING, PARSE_ON, PARSE_START},
-    maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED},
+    key::{PARSE_EARLY, PARSE_NOTHING, PARSE_ON, PARSE_START, READING_GAPS, READING_NOTHING},
+    maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED, WAITING},
     parse::{ACK, Packet, RST, SYN, TCP},
 };
 
@@ -226,6 +227,16 @@ pub struct State {
     unfinished: u32,
     /// `PARSE_*`: what the payload is to the hello's keys.
     pub parse: u32,
+    /// Bytes at the payload's start that were seen before.
+    pub skip: u32,
+    /// 1: segments of this hello wait for those before them.
+    pub waiting: u32,
+    /// Bytes that waited for this segment, and stand behind its payload now.
+    pub appended: u32,
+    /// What else waits: one of [`crate::waiting`]'s constants.
+    pub rest: u32,
+    /// Of the loop that reads the hello.
+    pub turns: u32,
     /// 1: the packet is dropped for its hello's fingerprint.
     pub blocked: u32,
     /// 1: a hello ends in the packet, and is judged by its keys.
@@ -238,14 +249,14 @@ fn followed(
     settings: &Settings,
     scratch: *mut Scratch,
     key: &FlowKey,
-    packet: &Packet,
+    (seq, len): (u32, u32),
     counters: Counters,
     follow: *mut Follow,
 ) -> bool {
     // SAFETY: a value of a map, valid until the program ends; the segments of one flow come by one CPU.
     let follow = unsafe { &mut *follow };
-    let ahead = packet.seq.wrapping_sub(follow.base);
-    let behind = follow.base.wrapping_sub(packet.seq);
+    let ahead = seq.wrapping_sub(follow.base);
+    let behind = follow.base.wrapping_sub(seq);
     if ahead >= WINDOW && behind > WINDOW {
         return false;
     }
@@ -260,23 +271,24 @@ fn followed(
     let scratch = unsafe { &mut *scratch };
     scratch.state.proof = follow.proof;
     scratch.state.unfinished = 1;
-    let end = packet.seq.wrapping_add(packet.len() as u32);
+    let end = seq.wrapping_add(len);
     scratch.follow.base = follow.base;
     scratch.follow.next = follow.next;
-    if packet.seq == follow.next {
+    scratch.state.waiting = (follow.parsing == READING_GAPS) as u32;
+    let skip = follow.next.wrapping_sub(seq);
+    if (skip as i32) < 0 {
+        // It overtook another.
+        if follow.parsing != READING_NOTHING {
+            scratch.state.parse = PARSE_EARLY;
+        }
+    } else if skip < len {
         scratch.follow.next = end;
-        if follow.parsing != 0 {
+        if follow.parsing != READING_NOTHING {
             scratch.state.parse = PARSE_ON;
+            scratch.state.skip = skip;
             scratch.follow.parser = follow.parser;
         }
         scratch.state.unfinished = (follow.need == 0 || end.wrapping_sub(follow.base) < follow.need) as u32;
-    } else if follow.parsing != 0 && packet.seq == follow.base && end.wrapping_sub(follow.base) >= follow.need {
-        // The whole hello once more, in one segment.
-        scratch.state.parse = PARSE_START;
-    } else if follow.parsing != 0 && end.wrapping_sub(follow.base) > follow.next.wrapping_sub(follow.base) {
-        // Which of two bytes the server takes for one place is for userspace to find out.
-        follow.parsing = 0;
-        counters.add(Counter::KeysDisordered);
     }
     true
 }
@@ -299,13 +311,13 @@ fn classify(
         counters.add(Counter::SegmentsNoAck);
         return NOTHING;
     }
+    // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
+    let seq = packet.seq.wrapping_add((packet.flags & (SYN | ACK) == SYN) as u32);
     if let Some(follow) = FOLLOW.get_ptr_mut(key)
-        && followed(settings, scratch, key, packet, counters, follow)
+        && followed(settings, scratch, key, (seq, len as u32), counters, follow)
     {
         return FOLLOWED;
     }
-    // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
-    let seq = packet.seq.wrapping_add((packet.flags & (SYN | ACK) == SYN) as u32);
     let first = handshake::first_data(key, seq);
     if first.is {
         counters.add(Counter::FirstData);
@@ -345,13 +357,8 @@ fn classify(
     if settings.keys == 0 {
         return BEGINS;
     }
-    if overtook {
-        counters.add(Counter::KeysDisordered);
-    } else if head[0] != HANDSHAKE {
-        counters.add(Counter::KeysBeyond);
-    } else {
-        scratch.state.parse = PARSE_START;
-    }
+    scratch.follow.parser = Parser::new(&settings.seeds);
+    scratch.state.parse = if overtook { PARSE_EARLY } else { PARSE_START };
     BEGINS
 }
 
@@ -386,6 +393,9 @@ pub fn segment(
         (*state).request = 0;
         (*state).unfinished = 0;
         (*state).parse = PARSE_NOTHING;
+        (*state).skip = 0;
+        (*state).waiting = 0;
+        (*state).appended = 0;
     }
     if syn {
         if !crate::protects(settings, &key.destination) {
@@ -473,6 +483,10 @@ pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
     }
     // One that began with too few bytes to say where it ends is known to have ended by its keys.
     let finished = scratch.state.unfinished == 0 || scratch.header.key != 0;
+    let read = scratch.state.parse != PARSE_NOTHING;
+    if scratch.state.waiting != 0 && (finished || read && scratch.follow.parsing != READING_GAPS) {
+        let _ = WAITING.remove(key);
+    }
     if scratch.state.what == BEGINS {
         if finished {
             return;
@@ -490,8 +504,10 @@ pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
             // SAFETY: a value of a map, valid until the program ends.
             unsafe {
                 (*follow).next = scratch.follow.next;
-                if scratch.state.parse == PARSE_ON {
+                if read {
                     (*follow).parsing = scratch.follow.parsing;
+                }
+                if scratch.state.parse == PARSE_ON {
                     (*follow).parser = scratch.follow.parser;
                 }
             }

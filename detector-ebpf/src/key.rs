@@ -1,14 +1,15 @@
-//! The keys of a hello, in the segment in which it ends: the payload that was copied for userspace in, the keys of
-//! `detector_common` in the event's header out. A hello over several segments is read on from where the one before
-//! ended, as long as they come in order; everything else is left to userspace, and counted. Memory: [`Parser`], in the
-//! entry of the followed flow.
+//! The keys of a hello, in the segment in which its last byte comes: the payload that was copied for userspace in, the
+//! keys of `detector_common` in the event's header out. A hello over several segments is read on from where the one
+//! before ended; what came too early stands behind the payload by then ([`waiting`]). What can't be read so is left to
+//! userspace, and counted. Memory: [`Parser`], in the entry of the followed flow.
 
 use core::{ffi::c_void, hint::black_box, mem::offset_of};
 
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::{helpers::bpf_loop, programs::XdpContext};
 use detector_common::{
     counter::Counter,
     event::{EVENT_PAYLOAD_MAX, EventHeader},
+    flow::FlowKey,
     key::{
         Seeds,
         parser::{KEPT, Parser, Step, Window},
@@ -16,7 +17,11 @@ use detector_common::{
     settings::Settings,
 };
 
-use crate::{count::Counters, maps::Scratch};
+use crate::{
+    count::Counters,
+    maps::Scratch,
+    waiting::{self, BEHIND, BEYOND, NOTHING},
+};
 
 /// [`crate::capture::State::parse`]: nothing.
 pub const PARSE_NOTHING: u32 = 0;
@@ -24,6 +29,15 @@ pub const PARSE_NOTHING: u32 = 0;
 pub const PARSE_START: u32 = 1;
 /// The next bytes of the hello in `scratch.follow`.
 pub const PARSE_ON: u32 = 2;
+/// Bytes of it that overtook others.
+pub const PARSE_EARLY: u32 = 3;
+
+/// [`crate::maps::Follow::parsing`]: the hello is left to userspace.
+pub const READING_NOTHING: u32 = 0;
+/// Every byte up to `next` was read.
+pub const READING_ALL: u32 = 1;
+/// The same; others, behind a gap, wait in [`crate::maps::WAITING`].
+pub const READING_GAPS: u32 = 2;
 
 /// Where the window begins in [`Scratch`]: what an earlier segment left stands where the keys will, right before the
 /// payload.
@@ -37,6 +51,8 @@ const _: () = assert!(offset_of!(Scratch, payload) == size_of::<EventHeader>());
 /// Turns of the loop over one segment: they bound what one that is made for it can cost. A segment of 1,460 bytes with
 /// nothing but ciphers takes 23.
 const TURNS: u32 = 32;
+/// The same with what had waited for it.
+const TURNS_ALL: u32 = 96;
 /// Steps of the parser in one turn, which costs a call.
 const STEPS: u32 = 8;
 
@@ -51,39 +67,91 @@ impl Window for Bytes {
     }
 }
 
-/// Reads what the segment at hand has of its hello. The keys of one that ends in it are in the event's header then.
+/// Makes the window of the segment at hand ready: before its new bytes those that were kept of the segments before, after
+/// them what has waited for it. What the stages after this have to know is in `scratch.state`.
 #[inline(always)]
-pub fn read(settings: &Settings, scratch: *mut Scratch, counters: Counters) {
-    // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+fn open(scratch: &mut Scratch, window: *mut u8, key: &FlowKey) {
+    scratch.state.rest = NOTHING;
+    scratch.state.turns = TURNS;
+    if scratch.state.waiting != 0 {
+        scratch.state.rest = waiting::append(scratch, key);
+        scratch.state.turns = TURNS_ALL;
+        scratch.follow.next = scratch.follow.next.wrapping_add(scratch.state.appended);
+    }
+    let skip = scratch.state.skip;
+    // SAFETY: the window is that of this CPU's map value.
+    unsafe {
+        let kept = kept(window, skip);
+        if skip != 0 {
+            // Bytes of the payload, which is for userspace.
+            scratch.own = kept.read();
+        }
+        kept.write(*scratch.follow.parser.kept());
+    }
+    scratch.follow.parser.skip(skip);
+}
+
+/// Where in the window the bytes that were kept have their place.
+///
+/// # Safety
+/// `window` is that of this CPU's map value.
+#[inline(always)]
+unsafe fn kept(window: *mut u8, skip: u32) -> *mut [u8; KEPT as usize] {
+    // SAFETY: the caller's; masked, so many bytes of it are the window's.
+    unsafe { window.add((skip & (WINDOW_LEN - 1)) as usize).cast() }
+}
+
+/// Reads what the segment at hand has of its hello. The keys of one that ends with it are in the event's header then.
+#[inline(always)]
+pub fn read(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
+    {
+        // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
+        let (scratch, window) = unsafe { (&mut *scratch, scratch.cast::<u8>().add(WINDOW)) };
+        scratch.follow.parsing = READING_NOTHING;
+        match scratch.state.parse {
+            PARSE_NOTHING => return,
+            PARSE_EARLY => {
+                if waiting::keep(ctx, scratch, key) {
+                    scratch.follow.parsing = READING_GAPS;
+                } else {
+                    counters.add(Counter::KeysEvicted);
+                }
+                return;
+            }
+            _ => open(scratch, window, key),
+        }
+    }
+    // SAFETY: as above.
     let (scratch, window) = unsafe {
         let scratch = black_box(scratch);
         (&mut *scratch, scratch.cast::<u8>().add(WINDOW))
     };
-    let (parse, seeds) = (scratch.state.parse, &settings.seeds);
-    scratch.follow.parsing = 0;
-    if parse == PARSE_NOTHING {
-        return;
-    }
-    let captured = scratch.header.captured_len;
+    let (captured, seeds) = (scratch.header.captured_len, &settings.seeds);
     let mut step = Step::Beyond;
     if scratch.len != 0 && captured <= WINDOW_LEN - KEPT {
-        if parse == PARSE_START {
-            scratch.follow.parser = Parser::new(seeds);
-        }
-        // SAFETY: the keys' own bytes.
-        unsafe { window.cast::<[u8; KEPT as usize]>().write(*scratch.follow.parser.kept()) };
-        step = walk(&mut scratch.follow.parser, window, KEPT + captured, seeds);
-        scratch.header.key = 0;
-        scratch.header.key_stable = 0;
+        let end = KEPT + captured + scratch.state.appended;
+        step = walk(&mut scratch.follow.parser, window, end, scratch.state.turns, seeds);
     }
+    let skip = scratch.state.skip;
+    if skip != 0 {
+        // SAFETY: as above.
+        unsafe { kept(window, skip).write(scratch.own) };
+    }
+    scratch.header.key = 0;
+    scratch.header.key_stable = 0;
     match step {
-        Step::More if captured == scratch.header.payload_len => scratch.follow.parsing = 1,
+        Step::More if captured == scratch.header.payload_len => match scratch.state.rest {
+            NOTHING => scratch.follow.parsing = READING_ALL,
+            BEHIND => scratch.follow.parsing = READING_GAPS,
+            BEYOND => counters.add(Counter::KeysDisordered),
+            _ => counters.add(Counter::KeysEvicted),
+        },
         Step::On | Step::More | Step::Beyond => counters.add(Counter::KeysBeyond),
         Step::Malformed => counters.add(Counter::KeysMalformed),
         Step::Done => {
             counters.add(Counter::KeysComputed);
-            let keys = scratch.follow.parser.keys(seeds);
-            scratch.header.hello_seq = scratch.follow.base;
+            let (parser, keys) = (&scratch.follow.parser, scratch.follow.parser.keys(seeds));
+            scratch.header.hello_seq = scratch.follow.base.wrapping_add(parser.start());
             scratch.header.key = keys.key;
             scratch.header.key_stable = keys.stable;
         }
@@ -102,10 +170,10 @@ struct Walk {
 /// Steps to the segment's end, or until its turns are over. By `bpf_loop`, whose body the verifier walks once and not
 /// once for each turn.
 #[inline(always)]
-fn walk(parser: *mut Parser, window: *const u8, end: u32, seeds: &Seeds) -> Step {
+fn walk(parser: *mut Parser, window: *const u8, end: u32, turns: u32, seeds: &Seeds) -> Step {
     let mut walk = Walk { parser, seeds, window: Bytes(window), end, step: Step::On };
     // SAFETY: `turn` takes what it is given here, which outlives the loop.
-    unsafe { bpf_loop(TURNS, turn as *const () as *mut c_void, (&raw mut walk).cast(), 0) };
+    unsafe { bpf_loop(turns, turn as *const () as *mut c_void, (&raw mut walk).cast(), 0) };
     walk.step
 }
 

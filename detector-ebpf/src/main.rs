@@ -20,6 +20,7 @@ mod key;
 mod maps;
 mod parse;
 mod reset;
+mod waiting;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -97,7 +98,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
     if look == Look::Submit {
         capture::assemble(ctx, scratch);
         if packet.protocol == parse::TCP {
-            key::read(settings, scratch, counters);
+            key::read(ctx, settings, scratch, key, counters);
             judge(ctx, settings, scratch, key, packet);
             capture::follow(scratch, key, counters);
         }
@@ -133,6 +134,8 @@ fn judge(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &Flo
         Decision::Drop(reason) => {
             scratch.reason = reason;
             scratch.state.blocked = 1;
+            // For the reset: what comes before is no news to the server.
+            scratch.packet.seq = scratch.packet.seq.wrapping_add(scratch.state.skip);
         }
     }
 }

@@ -9,11 +9,11 @@ use detector_common::{
     counter::COUNTERS_LEN,
     event::{EVENT_PAYLOAD_MAX, EventHeader, SegmentImage},
     flow::{Address, FlowKey},
-    key::parser::Parser,
+    key::parser::{KEPT, Parser},
     maps::{
         ADMITTED_MAX, ALLOW_MAX, BUCKETS, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
         NEVER_BLOCK_MAX, PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RATES_MAX, RING_BYTES, STASH_MAX,
-        UNCONFIRMED_RING_BYTES,
+        UNCONFIRMED_RING_BYTES, WAITING_MAX,
     },
     mode::Mode,
     settings::Settings,
@@ -26,6 +26,7 @@ use crate::{
     enforce::Found,
     parse::Packet,
     reset::Budget,
+    waiting::Waiting,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory is taken by the entry, since most hosts hold a handful; the kernel demands it of tries.
@@ -48,7 +49,7 @@ pub struct Follow {
     pub segments: u32,
     /// `PROOF_*` of the client's address.
     pub proof: u32,
-    /// 1: `parser` has read every byte up to `next`.
+    /// One of [`crate::key`]'s `READING_*`: what `parser` has read.
     pub parsing: u32,
     pub parser: Parser,
 }
@@ -93,6 +94,10 @@ pub struct Scratch {
     pub found: Found,
     /// Outlives the packet.
     pub resets: Budget,
+    /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.
+    pub blank: Waiting,
+    /// Of the payload, while the parser's bytes stand in their place.
+    pub own: [u8; KEPT as usize],
 }
 
 #[map]
@@ -127,6 +132,8 @@ pub static NEVER_BLOCK: LpmTrie<Address, u8> = LpmTrie::with_max_entries(NEVER_B
 pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_entries(CONNECTIONS_MAX, NO_PREALLOC);
 #[map]
 pub static FOLLOW: LruHashMap<FlowKey, Follow> = LruHashMap::with_max_entries(FOLLOW_MAX, 0);
+#[map]
+pub static WAITING: LruHashMap<FlowKey, Waiting> = LruHashMap::with_max_entries(WAITING_MAX, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]

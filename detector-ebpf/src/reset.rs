@@ -133,8 +133,9 @@ fn write(ctx: &XdpContext, scratch: *mut Scratch) -> bool {
     let flags = u32::from_ne_bytes([(TCP_HEADER as u8 / 4) << 4, RST, 0, 0]);
     // SAFETY: `at` checked the bytes: ports, sequence number, acknowledgement, flags and window, checksum and urgent.
     unsafe {
-        let (ports, seq) = (header.read_unaligned(), header.add(1).read_unaligned());
+        let (ports, seq) = (header.read_unaligned(), packet.seq.to_be());
         let sum = fold(addresses + pseudo as u64 + ports as u64 + seq as u64 + flags as u64);
+        header.add(1).write_unaligned(seq);
         header.add(2).write_unaligned(0);
         header.add(3).write_unaligned(flags);
         let [high, low] = (!sum).to_ne_bytes();

@@ -5,8 +5,9 @@
     {"port": 20001, "bytes": "160301..."}
 
 `send`: speaks TCP by hand over AF_PACKET from an address that this host does not own, so that its kernel resets nothing:
-first every order of six segments, then `--overlaps` connections of random segments, some with other bytes at the same
-place; prints how many connections it made. The server must have a neighbour entry for the address.
+first `--orders` orders of six segments, then `--overlaps` connections of random segments, some with other bytes at the
+same place; prints how many connections the server ended, for each of which it waits `--patience` seconds. The server must
+have a neighbour entry for the address.
 """
 
 import argparse
@@ -103,8 +104,8 @@ def overlaps(count):
 def send(arguments):
     """Makes the connections, so many at once."""
     wire = Wire(arguments)
-    plans = itertools.chain(orders(), overlaps(arguments.overlaps))
-    port, made = 20_000, 0
+    plans = itertools.chain(itertools.islice(orders(), arguments.orders), overlaps(arguments.overlaps))
+    port, made = arguments.port, 0
     while plan := list(itertools.islice(plans, AT_ONCE)):
         ports = {port + place: pieces for place, pieces in enumerate(plan)}
         port += len(plan)
@@ -123,7 +124,7 @@ def send(arguments):
                 wire.send(number, 1001 + start, ack, ACK | PSH, payload)
             wire.send(number, 1001 + length, ack, FIN | ACK)
         ended = set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + arguments.patience
         while len(ended) < len(acknowledged) and time.monotonic() < deadline:
             answer = wire.receive()
             if answer and answer[0] in acknowledged and answer[2] & (FIN | RST):
@@ -168,7 +169,10 @@ def main():
     parser.add_argument("--macs", help="the server's and the sender's, comma between")
     parser.add_argument("--source", help="an address that this host does not own")
     parser.add_argument("--server")
+    parser.add_argument("--orders", type=int, default=720)
     parser.add_argument("--overlaps", type=int, default=300)
+    parser.add_argument("--port", type=int, default=20_000, help="the first connection's")
+    parser.add_argument("--patience", type=float, default=10)
     arguments = parser.parse_args()
     {"serve": serve, "send": send}[arguments.mode](arguments)
 

@@ -159,8 +159,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with(LoadOptions::default())
+    }
+
+    /// With tables of other sizes.
+    pub(crate) fn with(options: LoadOptions) -> Self {
         require_root().expect("root");
-        let options = LoadOptions { ring_bytes: 1 << 20, unconfirmed_ring_bytes: 1 << 20, ..LoadOptions::default() };
+        let options = LoadOptions { ring_bytes: 1 << 20, unconfirmed_ring_bytes: 1 << 20, ..options };
         let (kernel, mut maps, rings, counters, log) = Kernel::load(&options).expect("the program loads");
         let settings = Settings {
             local_only: 1,

@@ -249,29 +249,6 @@ fn over_limit_hellos_are_left_to_userspace() {
     }
 }
 
-/// Whatever comes out of order, twice, or in place of something else: no key, and it is counted.
-#[test]
-fn what_overtakes_or_overlaps_leads_to_no_key() {
-    let sample = samples().iter().find(|sample| sample.stream.len() > 1500).expect("a hello of a browser");
-    let stream = &sample.stream;
-    // Each a list of segments, by where they begin and end.
-    let orders: [&[(usize, usize)]; 3] = [
-        &[(0, 500), (1000, 1500), (500, 1000), (1500, stream.len())],
-        &[(0, 500), (400, 1000), (1000, stream.len())],
-        &[(0, 500), (499, stream.len())],
-    ];
-    let mut keyed = Keyed::new();
-    for (place, order) in orders.iter().enumerate() {
-        let row = keyed.row(&[]);
-        for (from, to) in *order {
-            let segment = Row { payload: stream[*from..*to].to_vec(), ..row.clone() }.seq(BASE + *from as u32);
-            assert_eq!(keyed.keys(&segment.frame()), None, "{order:?}");
-        }
-        assert_eq!(keyed.bench.counters().of(Counter::KeysDisordered), place as u64 + 1, "{order:?}");
-    }
-    assert_eq!(keyed.bench.counters().of(Counter::KeysComputed), 0);
-}
-
 /// A retransmission: of what was read, or of the whole hello in one segment.
 #[test]
 fn what_comes_again_leads_to_the_same_key() {
@@ -293,19 +270,6 @@ fn what_comes_again_leads_to_the_same_key() {
         }
     }
     assert_eq!(keyed.bench.counters().of(Counter::KeysDisordered), 0);
-}
-
-#[test]
-fn the_first_segment_overtaken_leads_to_no_key() {
-    let mut keyed = Keyed::new();
-    let stream = &samples()[0].stream;
-    let row = keyed.row(&[]);
-    keyed.bench.row(&row.clone().syn().seq(BASE - 1));
-    for (from, to) in [(200, stream.len()), (0, 200)] {
-        let segment = Row { payload: stream[from..to].to_vec(), ..row.clone() }.seq(BASE + from as u32);
-        assert_eq!(keyed.keys(&segment.frame()), None);
-    }
-    assert_eq!(keyed.bench.counters().of(Counter::KeysDisordered), 1);
 }
 
 /// A hello that was never finished says nothing about the next one on its ports, with the SYN seen or not.

@@ -5,6 +5,7 @@
 mod automatic;
 mod bench;
 mod capture;
+mod disorder;
 mod fingerprints;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]

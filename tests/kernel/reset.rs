@@ -249,6 +249,21 @@ fn the_segment_that_completes_a_blocked_hello_becomes_a_reset() {
             }
         }
     }
+    // In a gap, and with bytes that the server has already: the RST has the number that the server waits for.
+    for (port, from) in [(997, 100), (998, 40)] {
+        for row in rows(&[]) {
+            let row = row.client_port(port);
+            let part = |from: usize, to: usize| {
+                Row { payload: stream[from..to].to_vec(), ..row.clone() }.seq(1000 + from as u32)
+            };
+            for passes in [part(0, 100), part(200, stream.len())] {
+                assert_eq!(bench.act(&passes.frame()), PASS);
+            }
+            let next = row.clone().seq(1100);
+            let upper = segment(&part(from, 200), ACK, 3);
+            assert_reset(&mut bench, &Framing::default(), &next, &upper, Counter::DropFingerprint);
+        }
+    }
     let whole = Row::new(stream).client_port(999).seq(999);
     let syn = wrap(&Framing::default(), &whole, TCP, &segment(&whole, SYN, 3)).0;
     assert_dropped(&mut bench, &syn, "a whole hello in a SYN: there is no socket yet");

@@ -78,6 +78,25 @@ fn bytes_after_the_hello_change_nothing() {
     }
 }
 
+/// As a client may send it after a HelloRetryRequest; once, and nothing else of its kind.
+#[test]
+fn a_change_cipher_spec_before_the_hello_changes_nothing() {
+    let record = [20, 3, 3, 0, 1, 1];
+    for sample in few() {
+        let stream = [&record[..], &sample.stream].concat();
+        for size in [1, 2, 5, 6, 7, 11, 12, 17, 1448, stream.len()] {
+            assert_read(stream.chunks(size), sample.hello.fingerprint.keys, &sample.name);
+        }
+        let twice = [&record[..], &stream].concat();
+        assert_eq!(read_keys([&twice[..]], &SEEDS).0, Step::Malformed);
+        for (at, value) in [(0, 21), (1, 2), (4, 2), (5, 2)] {
+            let mut bad = stream.clone();
+            bad[at] = value;
+            assert_eq!(read_keys([&bad[..]], &SEEDS).0, Step::Malformed, "{value} at {at}");
+        }
+    }
+}
+
 #[test]
 fn one_key_for_one_ja4_and_one_ja4_for_one_key() {
     let (mut by_text, mut by_key) = (BTreeMap::new(), BTreeMap::new());

@@ -10,6 +10,7 @@ mod browsers;
 mod bulk;
 mod control;
 mod demo;
+mod disorder;
 mod expiry;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]

@@ -19,6 +19,9 @@ const RUN: u32 = 4;
 
 /// TLS over TCP (rule 1).
 const LETTER: u8 = b't';
+const CHANGE_CIPHER_SPEC: u8 = 20;
+/// Bytes of its record.
+const CHANGE_CIPHER_SPEC_LEN: u8 = 6;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 /// RFC 8446 section 5.1 allows 2^14; 256 more is what section 5.2 allows protected records, and what userspace takes.
@@ -124,7 +127,9 @@ pub struct Parser {
     name: u8,
     /// `SEEN_*`.
     seen: u8,
-    reserved: [u8; 5],
+    /// See [`Parser::start`].
+    start: u8,
+    reserved: [u8; 4],
 }
 
 const _: () = assert!(size_of::<Parser>() == 96);
@@ -148,7 +153,8 @@ impl Parser {
             first: 0,
             name: 0,
             seen: 0,
-            reserved: [0; 5],
+            start: 0,
+            reserved: [0; 4],
         }
     }
 
@@ -157,6 +163,19 @@ impl Parser {
     #[must_use]
     pub const fn kept(&self) -> &[u8; KEPT as usize] {
         &self.kept
+    }
+
+    /// Bytes before the hello's own record: those of a ChangeCipherSpec, if one came first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn start(&self) -> u32 {
+        self.start as u32
+    }
+
+    /// The window of the next segment begins with `bytes` that were read before.
+    #[inline(always)]
+    pub const fn skip(&mut self, bytes: u32) {
+        self.at += bytes;
     }
 
     /// Reads the next token of the window, which ends before `end`; of a list, some elements.
@@ -216,6 +235,12 @@ impl Parser {
         let [kind, major, _, r0, r1, message, m0, m1, m2, v0, v1] = bytes;
         let record = u16::from_be_bytes([r0, r1]) as u32;
         let length = u32::from_be_bytes([0, m0, m1, m2]);
+        // Before its second hello a client may send this one (RFC 8446 appendix D.4): the byte after its header is 1.
+        if kind == CHANGE_CIPHER_SPEC && major == 3 && record == 1 && message == 1 && self.start == 0 {
+            self.start = CHANGE_CIPHER_SPEC_LEN;
+            self.at -= (token::HEAD & token::LENGTH) as u32 - CHANGE_CIPHER_SPEC_LEN as u32;
+            return Step::On;
+        }
         if kind != HANDSHAKE || major != 3 || record > RECORD_MAX || message != CLIENT_HELLO {
             return Step::Malformed;
         }

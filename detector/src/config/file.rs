@@ -79,6 +79,7 @@ pub(super) struct Limits {
     /// One in each of the 20 rounds a second at least; a look-up takes some microseconds of the packet path's time.
     pub(super) sock_diag_per_second: Option<Count<20, 20_000>>,
     pub(super) partial_hellos: Option<Count<1, ENTRIES>>,
+    pub(super) disordered_hellos: Option<Count<1, ENTRIES>>,
     pub(super) partials_per_source: Option<Count<1, ENTRIES>>,
     pub(super) partial_bytes: Option<Size<MIB, { 64 * GIB }>>,
     pub(super) bytes_per_flow: Option<Size<{ 2 * KIB }, MIB>>,

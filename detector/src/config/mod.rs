@@ -118,6 +118,8 @@ pub struct Limits {
     pub sock_diag_per_second: u32,
     /// Incomplete hellos, in the kernel and in userspace.
     pub partial_hellos: u32,
+    /// Incomplete hellos whose segments overtook each other, in the kernel.
+    pub disordered_hellos: u32,
     /// Incomplete hellos of one IPv4 address or IPv6 /64.
     pub partials_per_source: u32,
     /// Bytes of all incomplete hellos.
@@ -246,6 +248,7 @@ impl Default for Limits {
             pending_hellos: 65_536,
             sock_diag_per_second: 1280,
             partial_hellos: maps::FOLLOW_MAX,
+            disordered_hellos: maps::WAITING_MAX,
             partials_per_source: 64,
             partial_bytes: 64 << 20,
             bytes_per_flow: 16 << 10,
@@ -381,6 +384,7 @@ impl Limits {
             pending_hellos: pick!(pending_hellos),
             sock_diag_per_second: pick!(sock_diag_per_second),
             partial_hellos: pick!(partial_hellos),
+            disordered_hellos: pick!(disordered_hellos),
             partials_per_source: pick!(partials_per_source),
             partial_bytes: file.partial_bytes.map_or(base.partial_bytes, |value| value.0),
             bytes_per_flow: pick!(bytes_per_flow),

@@ -378,7 +378,11 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if let Some(count) = self.tally.lost.get_mut(cause as usize) {
                     *count += 1;
                 }
-                self.enforcer.maps().end_follow(flow.source, flow.destination);
+                // One that only we can't make out, or have no room for, the program may still read as the server does: who
+                // sends a byte twice gains nothing.
+                if !matches!(cause, Cause::OverlapConflict | Cause::Evasive | Cause::Evicted) {
+                    self.enforcer.maps().end_follow(flow.source, flow.destination);
+                }
             }
             Outcome::Ignored(reason) => {
                 if let Some(count) = self.tally.ignored.get_mut(reason as usize) {

@@ -218,6 +218,7 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         unconfirmed_ring_bytes: limits.unconfirmed_ring_bytes,
         handshakes: limits.handshakes,
         follow: limits.partial_hellos,
+        waiting: limits.disordered_hellos,
         table: limits
             .addresses
             .saturating_add(limits.prefixes)

@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub handshakes: u32,
     /// Of the table of followed flows.
     pub follow: u32,
+    /// Of the table of bytes that came too early.
+    pub waiting: u32,
     /// Verdicts in the table: on addresses, on fingerprints, and on both together.
     pub table: u32,
     /// Verdicts that limit a rate.
@@ -65,6 +67,7 @@ impl Default for LoadOptions {
             unconfirmed_ring_bytes: maps::UNCONFIRMED_RING_BYTES,
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
+            waiting: maps::WAITING_MAX,
             table: maps::ADDRESSES_MAX + maps::PREFIXES_MAX + maps::AUTOMATIC_MAX + maps::JA4_RULES_MAX,
             rates: maps::RATES_MAX,
             prefixes: maps::PREFIXES_MAX,
@@ -107,7 +110,7 @@ impl Attached {
 }
 
 impl LoadOptions {
-    fn sizes(&self) -> [(&'static str, u32); 12] {
+    fn sizes(&self) -> [(&'static str, u32); 13] {
         let buckets = buckets(self.table);
         [
             (maps::EVENTS, self.ring_bytes),
@@ -115,6 +118,7 @@ impl LoadOptions {
             (maps::SYNS, self.handshakes),
             (maps::SYN_ACKS, self.handshakes),
             (maps::FOLLOW, self.follow),
+            (maps::WAITING, self.waiting),
             (maps::TABLE, buckets),
             (maps::HITS, buckets << CELL_BITS),
             (maps::STASH, stash(buckets)),

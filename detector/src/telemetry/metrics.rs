@@ -107,6 +107,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::FollowsRefused
         | Counter::KeysComputed
         | Counter::KeysDisordered
+        | Counter::KeysEvicted
         | Counter::KeysBeyond
         | Counter::KeysMalformed
         | Counter::ConnectionsReplaced
@@ -287,7 +288,7 @@ impl Metrics {
                 "detector_kernel_keys_total",
                 "Hellos over TCP by whether the XDP program computed their keys, or why not.",
                 "outcome",
-                ["computed", "disordered", "beyond", "malformed"],
+                ["computed", "disordered", "evicted", "beyond", "malformed"],
             ))?,
             kernel_connections: keep(Counters::single(
                 "detector_kernel_connections_replaced_total",
@@ -444,6 +445,7 @@ impl Metrics {
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
                 Counter::KeysComputed => (&self.kernel_keys, "computed"),
                 Counter::KeysDisordered => (&self.kernel_keys, "disordered"),
+                Counter::KeysEvicted => (&self.kernel_keys, "evicted"),
                 Counter::KeysBeyond => (&self.kernel_keys, "beyond"),
                 Counter::KeysMalformed => (&self.kernel_keys, "malformed"),
                 Counter::EgressPackets => (&self.kernel_egress, ""),
