@@ -318,7 +318,7 @@ fn classify(
     {
         return FOLLOWED;
     }
-    let first = handshake::first_data(key, seq);
+    let first = handshake::first_data(settings, key, seq);
     if first.is {
         counters.add(Counter::FirstData);
     }
@@ -416,7 +416,7 @@ pub fn segment(
             }
         }
         if settings.syns != 0 {
-            handshake::opened(ctx, scratch, key, packet);
+            handshake::opened(ctx, settings, scratch, key, packet);
         }
     } else if handshake::pending(key) {
         // SAFETY: as above.

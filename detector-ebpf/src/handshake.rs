@@ -54,18 +54,17 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// A place in [`RECENT`].
+/// A place in [`RECENT`]. Under a secret seed: nobody can choose an address and a port that share another client's.
 #[inline(always)]
-fn place(key: &FlowKey) -> u32 {
-    let words: [u32; 4] = zerocopy::transmute!(key.source);
-    let ports = (key.source_port as u32) << 16 | key.destination_port as u32;
-    let mixed = (words[0] ^ words[1] ^ words[2] ^ words[3] ^ ports).wrapping_mul(0x9e37_79b1);
-    mixed >> (32 - RECENT_LEN.trailing_zeros())
+fn place(settings: &Settings, key: &FlowKey) -> u32 {
+    let ports = (key.source_port as u64) << 16 | key.destination_port as u64;
+    let mixed = settings.table_seeds.address(&key.source).wrapping_add(ports.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (mixed >> (64 - RECENT_LEN.trailing_zeros())) as u32
 }
 
 /// A SYN: kept until the hello.
 #[inline(always)]
-pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
+pub fn opened(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe {
         let handshake = &raw mut (*scratch).handshake;
@@ -77,7 +76,7 @@ pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &P
             return;
         }
     }
-    if let Some(recent) = RECENT.get_ptr_mut(place(key)) {
+    if let Some(recent) = RECENT.get_ptr_mut(place(settings, key)) {
         // SAFETY: a value of a map; one byte is written whole.
         unsafe { *recent = 1 };
     }
@@ -101,9 +100,9 @@ pub fn accepted(frame: &impl Frame, scratch: *mut Scratch, key: &FlowKey, packet
 /// it is worth a look into the table of SYNs, for most packets are no first ones; two flows that share the byte only cost
 /// each other this.
 #[inline(always)]
-pub fn first_data(key: &FlowKey, seq: u32) -> First {
+pub fn first_data(settings: &Settings, key: &FlowKey, seq: u32) -> First {
     const NOT: First = First { is: false, base: 0 };
-    let Some(recent) = RECENT.get_ptr_mut(place(key)) else { return NOT };
+    let Some(recent) = RECENT.get_ptr_mut(place(settings, key)) else { return NOT };
     // SAFETY: values of maps, valid until the program ends.
     unsafe {
         if *recent == 0 {

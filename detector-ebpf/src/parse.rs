@@ -9,7 +9,7 @@ use core::hint::black_box;
 use detector_common::{
     counter::Counter,
     event::{NETWORK_DONT_FRAGMENT, NETWORK_FLOW_LABEL, NETWORK_RESERVED, NetworkImage},
-    flow::FlowKey,
+    flow::{FLOW_TCP, FLOW_UDP, FlowKey},
 };
 
 use crate::{
@@ -315,11 +315,12 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
         }
         _ => return Err(Counter::PassOtherProtocol),
     };
+    let protocol = if upper.protocol == UDP { FLOW_UDP } else { FLOW_TCP };
     // SAFETY: the key has ten words.
     unsafe {
         key.add(8).cast::<u16>().write(u16::from_be_bytes([ports[0], ports[1]]));
         key.add(8).cast::<u16>().add(1).write(u16::from_be_bytes([ports[2], ports[3]]));
-        key.add(9).write(0);
+        key.add(9).write(protocol);
     }
     let len = match ip_payload_end {
         // The first fragment may end within the header.

@@ -93,6 +93,7 @@ pub(super) struct Limits {
     pub(super) connections: Option<Count<1, ENTRIES>>,
     pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
     pub(super) automatic: Option<Count<1, ENTRIES>>,
+    pub(super) quic_sources: Option<Count<1, ENTRIES>>,
     pub(super) automatic_per_second: Option<Count<1, ENTRIES>>,
     pub(super) rates: Option<Count<1, ENTRIES>>,
     /// One in each of the 15 ticks a second at least.
