@@ -414,7 +414,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
     let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     // What operators ordered is in force before the first packet.
-    let host = Host::read(config)?;
+    let host = Host::read(config);
     let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
