@@ -15,6 +15,7 @@ mod program;
 mod ring;
 mod shared;
 mod sockets;
+mod steer;
 mod table;
 mod urgency;
 
@@ -36,6 +37,7 @@ pub use self::{
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
     sockets::SockDiag,
+    steer::{Listener, NotAListener, Steering, inherited},
     urgency::{Allowed, Urgency},
 };
 
@@ -79,6 +81,9 @@ pub enum Error {
         /// The kernel's words.
         reason: String,
     },
+    /// No program at the look-up of listening sockets.
+    #[error("this kernel takes no program that chooses sockets: {0}; it needs Linux 5.9")]
+    Steering(String),
     /// A name that isn't a port to attach to.
     #[error(transparent)]
     Interface(#[from] interface::Error),

@@ -10,7 +10,7 @@ use detector_common::{maps, table::CELL_BITS};
 use nix::errno::Errno;
 use tracing::warn;
 
-use super::{CounterMap, Error, KernelLog, Maps, Rings, interface};
+use super::{CounterMap, Error, KernelLog, Maps, Rings, Steering, interface};
 use crate::config::XdpMode;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
@@ -19,6 +19,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detecto
 const PROGRAM: &str = "detector";
 /// The program on what goes out.
 const EGRESS: &str = "detector_egress";
+/// The program that chooses the sockets of new connections.
+const STEER: &str = "detector_steer";
 
 /// Sizes of the maps, in entries (bytes for the ring, a power of two of pages).
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,14 @@ impl Kernel {
         let missing = |what: String| Error::Load(what, kernel_release());
         let program = self.ebpf.program_mut(EGRESS).ok_or_else(|| missing(format!("no program `{EGRESS}`")))?;
         program.try_into().map_err(|error: ProgramError| missing(error.to_string()))
+    }
+
+    /// What sends new connections to challenge listeners. Loaded; attached when the first listener is there.
+    ///
+    /// # Errors
+    /// If the kernel takes no such program.
+    pub fn steering(&mut self) -> Result<Steering, Error> {
+        Steering::new(&mut self.ebpf, STEER)
     }
 
     /// Attaches the egress program to a port, beside whatever programs are there.
