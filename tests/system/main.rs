@@ -23,3 +23,4 @@ mod reset;
 mod scene;
 mod signature;
 mod silent;
+mod steer;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::subject::Subject;
 use crate::policy::ttl::Ttl;
 
-pub use status::{Fingerprint, Interface, Ring, Status};
+pub use status::{Challenger, Fingerprint, Interface, Ring, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -47,6 +47,26 @@ pub enum Request {
         /// Whose.
         subject: Subject,
     },
+    /// Steer new connections of the subject to the challenge listener, if there is one.
+    Challenge {
+        /// Whom.
+        subject: Subject,
+        /// For how long.
+        ttl: Ttl,
+    },
+    /// Take a challenge back.
+    Unchallenge {
+        /// Whose.
+        subject: Subject,
+    },
+    /// Steer to the listening TCP socket that came along, as SCM_RIGHTS of the same message, for as long as this
+    /// connection stays open. It is the connection's last request.
+    #[serde(rename = "challenge-listener")]
+    ChallengeListener {
+        /// The protected ports whose connections it takes; none: all of them.
+        #[serde(default)]
+        ports: Vec<u16>,
+    },
     /// One page of entries, in an order that stays.
     List {
         /// Entries before the page.
@@ -80,6 +100,9 @@ impl Request {
             Request::Allow { .. } => "allow",
             Request::Unblock { .. } => "unblock",
             Request::Unallow { .. } => "unallow",
+            Request::Challenge { .. } => "challenge",
+            Request::Unchallenge { .. } => "unchallenge",
+            Request::ChallengeListener { .. } => "challenge-listener",
             Request::List { .. } => "list",
             Request::Status => "status",
         }
@@ -92,8 +115,10 @@ impl Request {
             Request::Block { subject, .. }
             | Request::Allow { subject, .. }
             | Request::Unblock { subject }
-            | Request::Unallow { subject } => Some(subject),
-            Request::List { .. } | Request::Status => None,
+            | Request::Unallow { subject }
+            | Request::Challenge { subject, .. }
+            | Request::Unchallenge { subject } => Some(subject),
+            Request::ChallengeListener { .. } | Request::List { .. } | Request::Status => None,
         }
     }
 }
@@ -113,6 +138,11 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// The listener has its place, and keeps it until its connection ends.
+    Listening {
+        /// The protected ports whose connections it takes, once it is healthy.
+        ports: Vec<u16>,
+    },
     /// There was nothing to take back.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
@@ -135,7 +165,7 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) => "changed",
-            Response::Entries { .. } | Response::Status(_) => "answered",
+            Response::Entries { .. } | Response::Status(_) | Response::Listening { .. } => "answered",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
             Response::Error { .. } => "error",
@@ -173,6 +203,10 @@ pub enum Change {
     Unblocked,
     /// Not on the allow list any more.
     Unallowed,
+    /// Under a challenge now.
+    Challenged,
+    /// Under no challenge any more.
+    Unchallenged,
 }
 
 /// A change, until when it holds, and how to take it back.
@@ -203,6 +237,8 @@ impl Changed {
             Change::Allowed => format!("detector unallow {subject}"),
             Change::Unblocked => format!("detector block {flag}{subject} --ttl {ttl}"),
             Change::Unallowed => format!("detector allow {subject} --ttl {ttl}"),
+            Change::Challenged => format!("detector unchallenge {flag}{subject}"),
+            Change::Unchallenged => format!("detector challenge {flag}{subject} --ttl {ttl}"),
         };
         Self { action, subject, until: until(ttl, now), expires_in_s: ttl.as_secs(), undo, note: None }
     }

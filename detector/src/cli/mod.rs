@@ -1,6 +1,7 @@
 //! The command line: arguments in, one command run, an [`Exit`] out. An error is at most three lines on stderr: what
 //! is wrong, where, what to type. Nothing here waits longer than five seconds for the daemon.
 
+pub mod challenge;
 pub mod change;
 pub mod client;
 mod figures;
@@ -54,6 +55,10 @@ pub enum Command {
     Unblock(change::UnblockArgs),
     /// Take an allow entry back
     Unallow(change::UnallowArgs),
+    /// Steer an address, a prefix or the clients with a JA4 value to the challenge listener
+    Challenge(challenge::ChallengeArgs),
+    /// Take a challenge back
+    Unchallenge(challenge::UnchallengeArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
     /// Show interfaces, counters and the JA4 values seen most
@@ -172,6 +177,8 @@ pub fn execute(command: Command) -> Exit {
         Command::Allow(args) => change::allow(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
+        Command::Challenge(args) => challenge::challenge(args, &mut out),
+        Command::Unchallenge(args) => challenge::unchallenge(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
     };

@@ -72,8 +72,12 @@ fn screen(status: &Status) -> String {
         ("verdicts", verdicts(status)),
         ("latency", latency(status)),
     ];
+    // A row of its own only where there is something to say, since the screen is small.
+    let challengers = (!status.challengers.is_empty()).then(|| ("challenge", challengers(status)));
     let mut lines = vec![head, String::new()];
-    lines.extend(rows.map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()));
+    lines.extend(
+        rows.into_iter().chain(challengers).map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()),
+    );
     lines.push(String::new());
     lines.push(fingerprints(status));
     lines.join("\n")
@@ -100,6 +104,18 @@ fn interfaces(status: &Status) -> String {
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
         format!("{} {mode}{attached}", printable::line(&interface.name))
     }))
+}
+
+fn challengers(status: &Status) -> String {
+    let listeners = few(status.challengers.iter().map(|listener| {
+        let ports = few(listener.ports.iter().map(ToString::to_string));
+        let health = listener
+            .trouble
+            .as_deref()
+            .map_or("healthy".to_owned(), |trouble| format!("NOT HEALTHY: {}", printable::line(trouble)));
+        format!("{} for {ports} {health}", listener.address)
+    }));
+    format!("{listeners}; {} steered", figures::count(kernel(status, Counter::Steered)))
 }
 
 fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {

@@ -249,8 +249,12 @@ impl<M: VerdictMaps> Core<M> {
             Request::Allow { subject, ttl } => self.verdicts.allow(subject, ttl, now),
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
+            Request::Challenge { subject, ttl } => self.verdicts.challenge(subject, ttl, now),
+            Request::Unchallenge { subject } => self.verdicts.unchallenge(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
-            Request::Status => Ok(Response::Error { message: "`status` is not the core's to answer".to_owned() }),
+            Request::ChallengeListener { .. } | Request::Status => {
+                Ok(Response::Error { message: format!("`{}` is not the core's to answer", request.verb()) })
+            }
         };
         changed.unwrap_or_else(|error| match error {
             Error::Full(_) => {
@@ -315,6 +319,7 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if hello.transport == Transport::Tcp {
                     self.judge(hello);
                 }
+                self.meet(hello);
             }
             Event::Settled(settled) => {
                 let flow = settled.hello.flow;
@@ -340,6 +345,18 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if let Some(left_out) = FAILURES.admit(now) {
                     error!(%error, left_out, "can't put a verdict on a connection in force; it passes");
                 }
+            }
+        }
+    }
+
+    /// What the hello says of the other clients at its address.
+    fn meet(&mut self, hello: &Hello) {
+        let fingerprint = (hello.fingerprint.ja4, hello.fingerprint.keys);
+        let now = monotonic();
+        if let Err(error) = self.enforcer.meet(hello.flow.source.ip(), fingerprint, now) {
+            self.tally.judge_failed += 1;
+            if let Some(left_out) = FAILURES.admit(now) {
+                error!(%error, left_out, "can't steer an address, or no longer; its verdict ends by itself");
             }
         }
     }
@@ -428,6 +445,37 @@ impl<M: VerdictMaps> Verdicts<M> {
         Ok(self.taken_back(found, Change::Unallowed, subject, left))
     }
 
+    fn challenge(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
+        let until = end(ttl, now);
+        let mut note = None;
+        match source_slot(&subject) {
+            Ok(slot) => {
+                if self.enforcer.action(&slot) == Some(KernelAction::Block) {
+                    note = Some("it takes the place of a block".to_owned());
+                }
+                self.enforcer.challenge(slot, until)?;
+            }
+            Err(ja4) => {
+                self.enforcer.challenge_ja4(ja4, until)?;
+                note =
+                    Some("it is steered only from addresses with no other clients; see README, Challenge".to_owned());
+            }
+        }
+        Ok(Response::Changed(Changed { note, ..Changed::new(Change::Challenged, subject, ttl, wall()) }))
+    }
+
+    fn unchallenge(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
+        let (left, found) = match source_slot(&subject) {
+            Ok(slot) => (self.enforcer.until(&slot), self.enforcer.unchallenge(&slot)?),
+            Err(ja4) => {
+                let left = self.enforcer.challenged().find(|rule| rule.ja4 == ja4).map(|rule| rule.until);
+                (left, self.enforcer.unchallenge_ja4(ja4)?)
+            }
+        };
+        let left = left.map_or(Ttl::Forever, |until| remaining(until, now));
+        Ok(self.taken_back(found, Change::Unchallenged, subject, left))
+    }
+
     fn taken_back(&self, found: bool, change: Change, subject: Subject, left: Ttl) -> Response {
         if !found {
             return Response::NotFound;
@@ -481,7 +529,11 @@ impl<M: VerdictMaps> Verdicts<M> {
             let action = if observed { Action::Observe } else { Action::Block };
             entry(Subject::Ja4(rule.ja4), action, rule.origin, rule.until, rule.hits)
         });
-        let mut entries: Vec<Entry> = rules.chain(verdicts).collect();
+        let challenged = self
+            .enforcer
+            .challenged()
+            .map(|rule| entry(Subject::Ja4(rule.ja4), Action::Challenge, rule.origin, rule.until, rule.hits));
+        let mut entries: Vec<Entry> = rules.chain(challenged).chain(verdicts).collect();
         entries.sort_by(|a, b| a.subject.cmp(&b.subject));
         let total = entries.len();
         Response::Entries { entries: entries.into_iter().skip(skip).take(PAGE).collect(), total }
@@ -504,6 +556,15 @@ fn source_prefix(subject: &Subject) -> Option<IpNet> {
         Subject::Address(address) => Some(IpNet::from(*address)),
         Subject::Prefix(prefix) => Some(*prefix),
         Subject::Ja4(_) => None,
+    }
+}
+
+/// Where a verdict on addresses stands; a JA4 value has no such place.
+fn source_slot(subject: &Subject) -> Result<Slot, Ja4> {
+    match subject {
+        Subject::Address(address) => Ok(Slot::Address(*address)),
+        Subject::Prefix(prefix) => Ok(Slot::Prefix(*prefix)),
+        Subject::Ja4(ja4) => Err(*ja4),
     }
 }
 
@@ -534,7 +595,7 @@ mod tests {
     };
 
     const LIMITS: enforce::Limits =
-        enforce::Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 8, automatic_per_second: 8 };
+        enforce::Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 8, automatic_per_second: 8, units: 8 };
 
     const CAPTURE: &[u8] = include_bytes!("../../../tests/fixtures/captures/pcaps/curl-openssl.pcap");
 

@@ -3,6 +3,7 @@
 //! Traffic flows whenever this process doesn't: what is attached goes with it, and until it is attached nothing is
 //! looked at.
 
+mod challenge;
 mod core;
 mod engine;
 mod output;
@@ -10,6 +11,7 @@ mod output;
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
+    os::fd::OwnedFd,
     sync::{Arc, mpsc::sync_channel},
     thread,
     time::Duration,
@@ -29,12 +31,13 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
+    challenge::Challengers,
     core::Core,
     engine::{Engine, Handle},
 };
 use crate::{
     admin::{
-        control::{self, Control, ControlError, Handler, Peer},
+        control::{self, Control, ControlError, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{Interface, Request, Response, Ring as RingStatus, Status},
     },
@@ -46,8 +49,8 @@ use crate::{
     fingerprint::key::random_seeds,
     flow,
     kernel::{
-        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, VerdictMaps as _,
-        interface, own_addresses,
+        self, AddressWatch, Attached, CounterMap, Kernel, LoadOptions, Lookup, Maps, SockDiag, Steering,
+        VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::rules::Rules,
@@ -87,6 +90,7 @@ struct Daemon {
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
+    challengers: Challengers,
     ports: Vec<u16>,
     mode: Mode,
     started: Timestamp,
@@ -138,6 +142,7 @@ impl Daemon {
                 lost_confirmed: counters.of(Counter::LostConfirmed),
                 lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
+            challengers: self.challengers.list(),
             entries: self.metrics.verdict_counts(),
             fingerprints,
             enforce_p50_us: micros(0.5),
@@ -151,6 +156,13 @@ impl Handler for Daemon {
         match request {
             Request::Status => self.status(),
             request => self.engine.request(request),
+        }
+    }
+
+    fn listen(&self, socket: Option<OwnedFd>, ports: Vec<u16>, peer: Peer) -> (Response, Option<Place>) {
+        match self.challengers.register(socket, ports, peer.pid) {
+            Ok((ports, place)) => (Response::Listening { ports }, Some(Box::new(place))),
+            Err((reason, hint)) => (Response::Refused { reason, hint }, None),
         }
     }
 }
@@ -170,6 +182,11 @@ fn attach_egress(kernel: &mut Kernel, interfaces: &[String]) -> bool {
 /// Where this host's sockets are asked for. `None`, and a line in the log, if the kernel doesn't answer.
 fn open_sockets() -> Option<SockDiag> {
     SockDiag::open().map_err(|error| warn!(%error, "no proof of address by sock_diag; the others remain")).ok()
+}
+
+/// What steers to challenge listeners. `None`, and a line in the log, if the kernel takes no such program.
+fn load_steering(kernel: &mut Kernel) -> Option<Steering> {
+    kernel.steering().map_err(|error| warn!(%error, "no steering to challenge listeners; challenges only count")).ok()
 }
 
 /// The label sets of the metrics.
@@ -216,6 +233,7 @@ fn enforce_limits(limits: &Limits) -> enforce::Limits {
         ja4_rules: limits.ja4_rules as usize,
         automatic: limits.automatic as usize,
         automatic_per_second: limits.automatic_per_second,
+        units: limits.units as usize,
     }
 }
 
@@ -273,6 +291,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     for name in &interfaces {
         interface::check(name).map_err(kernel::Error::from)?;
     }
+    let inherited = challenge::inherited();
     let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
 
@@ -324,6 +343,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, fingerprints, enforcing);
     let (engine, packet_path) = Engine { rings, log, core, addresses, sockets }.start()?;
 
+    let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
+        .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
+    challengers.inherit(inherited);
     let mut attached = Vec::new();
     for name in &interfaces {
         attached.push(kernel.attach(name, config.capture.xdp_mode)?);
@@ -333,12 +355,14 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         counters,
         metrics,
         attached,
+        challengers,
         ports: config.capture.ports.clone(),
         mode: config.mode,
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
-    // Detached first: nothing is dropped any more, and the ring gets its last event.
+    // Detached first: nothing is steered or dropped any more, and the ring gets its last event.
+    daemon.challengers.close();
     drop(kernel);
     engine.stop();
     drop((engine, daemon));

@@ -20,7 +20,7 @@ use detector_common::{
 };
 use ipnet::IpNet;
 
-use self::automatic::Automatics;
+use self::{automatic::Automatics, challenge::Challenges};
 use crate::{
     clock::Timestamp,
     fingerprint::Ja4,
@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub mod automatic;
+pub mod challenge;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,8 @@ pub struct Limits {
     pub automatic: usize,
     /// New automatic verdicts in a second.
     pub automatic_per_second: u32,
+    /// Units of which it is remembered whether their clients are all of one family.
+    pub units: usize,
 }
 
 /// The longest a verdict on one connection lasts, whatever its rule says: long after the client has given up, and short
@@ -126,6 +129,7 @@ pub struct Enforcer<M> {
     rules: Rules,
     limits: Limits,
     automatics: Automatics,
+    challenges: Challenges,
     beat: Timestamp,
     entries: HashMap<Slot, Entry>,
     /// By expiry, then by age.
@@ -160,6 +164,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             rules,
             limits,
             automatics: Automatics::new(limits.automatic, limits.automatic_per_second),
+            challenges: Challenges::new(limits.units),
             beat: Timestamp::default(),
             entries: HashMap::new(),
             expiry: Expiry::new(),
@@ -322,6 +327,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.maps.tidy();
         }
         self.rules.expire(now);
+        self.challenges.expire(now);
         let ended = (now.as_nanos(), u64::MAX);
         let slots =
             |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
@@ -331,6 +337,12 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.remove(&slot)?;
         }
         Ok(more)
+    }
+
+    /// What a verdict does; `None` if there is none.
+    #[must_use]
+    pub fn action(&self, slot: &Slot) -> Option<Action> {
+        self.entries.get(slot).map(|entry| entry.action)
     }
 
     /// When a verdict ends: `None` if there is none, `Some(None)` never.

@@ -12,7 +12,8 @@ use crate::kernel::memory::MemoryMaps;
 
 const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
 
-const LIMITS: Limits = Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 4, automatic_per_second: 1_000 };
+const LIMITS: Limits =
+    Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 4, automatic_per_second: 1_000, units: 8 };
 
 /// Keys that are one number.
 fn keys(key: u64) -> Keys {

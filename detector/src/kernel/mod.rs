@@ -37,7 +37,7 @@ pub use self::{
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
     sockets::SockDiag,
-    steer::{Listener, NotAListener, Steering, inherited},
+    steer::{Listener, NotAListener, Places, Steering, inherited},
     urgency::{Allowed, Urgency},
 };
 

@@ -133,12 +133,7 @@ impl Steering {
     ///
     /// # Errors
     /// If there are too many, or the kernel refuses.
-    pub fn add(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        listener: Listener,
-        ports: &[u16],
-    ) -> Result<Option<Places>, Error> {
+    pub fn add(&mut self, socket: BorrowedFd<'_>, listener: Listener, ports: &[u16]) -> Result<Option<Places>, Error> {
         let places = Places(listener.keys(ports));
         if places.0.iter().any(|key| self.taken.contains(key)) {
             return Ok(None);

@@ -369,7 +369,12 @@ impl Metrics {
                 "outcome",
                 ["passed", "failed", "late"],
             ))?,
-            listeners: gauges(&registry, "detector_challenge_listeners", "Challenge listeners, by health.", &["health"])?,
+            listeners: gauges(
+                &registry,
+                "detector_challenge_listeners",
+                "Challenge listeners, by health.",
+                &["health"],
+            )?,
             log_suppressed: keep(Counters::single(
                 "detector_log_lines_suppressed_total",
                 "Log lines left out since their place in the program logged too often.",
