@@ -28,7 +28,7 @@ use crate::{
 /// `AF_INET6`.
 const IPV6: u32 = 10;
 
-/// The words between the zeros and an IPv4 address in its mapped form.
+/// The word between the zeros and an IPv4 address in its mapped form.
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Chooses the challenge listener's socket, or none.
@@ -67,18 +67,20 @@ pub fn choose(ctx: &SkLookupContext) {
 #[inline(always)]
 fn addresses(ctx: &SkLookupContext, family: u32) -> (Address, Address) {
     let lookup = ctx.lookup;
-    let (mut source, mut destination) = ([0, 0, MAPPED, 0], [0, 0, MAPPED, 0]);
+    let (mut source, mut destination) = ([0; 4], [0; 4]);
+    // All of both families, of which the absent one reads as zeros: where only one is read, LLVM computes which, and the
+    // verifier wants fixed places.
     // SAFETY: as in `choose`.
-    unsafe {
-        if family == IPV6 {
-            for word in 0..4 {
-                source[word] = (&raw const (*lookup).remote_ip6[word]).read_volatile();
-                destination[word] = (&raw const (*lookup).local_ip6[word]).read_volatile();
-            }
-        } else {
-            source[3] = (&raw const (*lookup).remote_ip4).read_volatile();
-            destination[3] = (&raw const (*lookup).local_ip4).read_volatile();
+    let (ipv4_source, ipv4_destination) = unsafe {
+        for word in 0..4 {
+            source[word] = (&raw const (*lookup).remote_ip6[word]).read_volatile();
+            destination[word] = (&raw const (*lookup).local_ip6[word]).read_volatile();
         }
+        ((&raw const (*lookup).remote_ip4).read_volatile(), (&raw const (*lookup).local_ip4).read_volatile())
+    };
+    if family != IPV6 {
+        source = [0, 0, MAPPED, ipv4_source];
+        destination = [0, 0, MAPPED, ipv4_destination];
     }
     (zerocopy::transmute!(source), zerocopy::transmute!(destination))
 }

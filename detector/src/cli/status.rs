@@ -20,7 +20,7 @@ Examples:
   detector status --format json | jq .hellos";
 
 /// JA4 values shown.
-const FINGERPRINTS: usize = 10;
+const FINGERPRINTS: usize = 9;
 /// Interfaces, ports or reasons shown of a list.
 const SHOWN: usize = 6;
 /// Most characters of a server name.
@@ -231,7 +231,7 @@ fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::protocol::{Fingerprint, Interface, Ring};
+    use crate::admin::protocol::{Challenger, Fingerprint, Interface, Ring};
     use crate::config::XdpMode;
 
     fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
@@ -302,6 +302,9 @@ t13d1516h2_8daaf6152771_e5627efa2ab1   1,000  3s ago     www.example.com";
         full.fingerprints = vec![full.fingerprints[0].clone(); 50];
         full.ports = (1..1000).collect();
         full.interfaces = vec![full.interfaces[0].clone(); 50];
+        let trouble = Some("\u{1b}\n".repeat(90));
+        let address = "[2001:db8::1]:18443".parse().unwrap();
+        full.challengers = vec![Challenger { address, ports: full.ports.clone(), pid: None, trouble }; 8];
         full.kernel = Counter::ALL.iter().map(|counter| (counter.label().to_owned(), u64::MAX >> 10)).collect();
         let text = screen(&full);
         assert!(text.lines().count() <= 24, "{text}");

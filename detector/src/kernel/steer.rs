@@ -92,6 +92,14 @@ impl Listener {
     }
 }
 
+/// What the kernel said, without the verifier's pages.
+fn refused(error: ProgramError) -> Error {
+    Error::Steering(match error {
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        error => error.to_string(),
+    })
+}
+
 /// The program that chooses sockets, and its maps.
 pub struct Steering {
     program: SkLookup,
@@ -113,7 +121,6 @@ pub struct Places(Vec<u32>);
 
 impl Steering {
     pub(super) fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let refused = |error: ProgramError| Error::Steering(error.to_string());
         let program = ebpf.program_mut(name).ok_or_else(|| Error::Steering(format!("no program `{name}`")))?;
         let program: &mut SkLookup = program.try_into().map_err(refused)?;
         program.load().map_err(refused)?;
@@ -155,7 +162,6 @@ impl Steering {
             result.map_err(|error| Error::Steering(error.to_string()))?;
         }
         if self.link.is_none() {
-            let refused = |error: ProgramError| Error::Steering(error.to_string());
             let namespace = File::open("/proc/thread-self/ns/net");
             let namespace = namespace.map_err(|error| Error::System("opening the namespace", error.to_string()))?;
             let link = self.program.attach(namespace).map_err(refused)?;

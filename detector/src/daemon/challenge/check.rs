@@ -22,6 +22,9 @@ use rustls::{
     server::ParsedCertificate,
 };
 
+/// Most characters of what went wrong: a certificate may have many names.
+const TROUBLE: usize = 120;
+
 /// Why a check was not passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -44,8 +47,20 @@ impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Late,
-            _ => Self::Failed(error.to_string()),
+            _ => Self::failed(&error),
         }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::failed(&error)
+    }
+}
+
+impl Trouble {
+    fn failed(error: &dyn fmt::Display) -> Self {
+        Self::Failed(error.to_string().chars().take(TROUBLE).collect())
     }
 }
 
@@ -81,10 +96,9 @@ impl Check {
             Duration::ZERO => Err(Trouble::Late),
             left => Ok(left),
         };
-        let failed = |error: Error| Trouble::Failed(error.to_string());
         let mut socket = TcpStream::connect_timeout(&at, left()?)?;
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(at.ip()));
-        let mut tls = ClientConnection::new(Arc::clone(&self.config), name).map_err(failed)?;
+        let mut tls = ClientConnection::new(Arc::clone(&self.config), name)?;
         while tls.is_handshaking() {
             let left = left()?;
             if tls.wants_write() {
@@ -95,7 +109,7 @@ impl Check {
                 if tls.read_tls(&mut socket)? == 0 {
                     return Err(Trouble::Failed("it hung up".to_owned()));
                 }
-                tls.process_new_packets().map_err(failed)?;
+                tls.process_new_packets()?;
             }
         }
         // The end of the handshake, and of the connection, in its good form.
