@@ -2,6 +2,7 @@
 //! without any interface; each test has the program and its maps to itself.
 //! And what the host's sockets say (`sockets`), in a namespace of their own.
 
+mod automatic;
 mod bench;
 mod capture;
 mod fingerprints;
