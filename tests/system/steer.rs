@@ -1,8 +1,10 @@
 //! Done when 5 of part 3: a client under a challenge meets the challenge listener at the site's own URL, and the site again
 //! when it is lifted; nobody else does; and with a listener or a daemon that is dead or frozen nobody does.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use detector_tests::daemon::{Daemon, DaemonOptions, control, control_ok, control_socket};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::figures::show;
-use detector_tests::lab::{CLIENT_V4, CLIENT_V6, Lab, LabOptions, OTHER_CLIENT_V4, SERVER_V4, SERVER_V6};
+use detector_tests::lab::{
+    CLIENT_V4, CLIENT_V6, Lab, LabOptions, OTHER_CLIENT_V4, SERVER_INTERFACE, SERVER_V4, SERVER_V6,
+};
 use detector_tests::process::{Process, output};
 use detector_tests::programs;
 use detector_tests::server::{Nginx, SERVER_NAME};
@@ -26,20 +30,10 @@ const FAILS_OPEN: Duration = Duration::from_secs(2);
 /// Hellos of one family, of an address, that make it exclusive.
 const EXCLUSIVE: usize = 20;
 
-/// A listener with the site's certificate, for both families.
+/// A listener with the site's certificate, for both families, and its answer from the daemon.
 fn listener(lab: &Lab, more: &[&str]) -> Result<(Process, Value)> {
-    listener_as(lab, &[], more)
-}
-
-/// Likewise, started by another program, and its answer from the daemon.
-fn listener_as(lab: &Lab, by: &[&str], more: &[&str]) -> Result<(Process, Value)> {
     let nginx = lab.file("nginx");
-    let python = programs::python()?;
-    let program = by.first().map_or_else(|| python.clone(), |program| (*program).into());
-    let mut command = lab.server().command(program);
-    if let [_, arguments @ ..] = by {
-        command.args(arguments).arg(&python);
-    }
+    let mut command = lab.server().command(programs::python()?);
     command.arg("-B").arg(programs::clients().with_file_name("challenger.py"));
     command.arg("--control").arg(control_socket(lab)).args(more);
     command.arg("--certificate").arg(nginx.join("certificate.pem")).arg("--key").arg(nginx.join("key.pem"));
@@ -286,9 +280,12 @@ fn a_frozen_daemon_steers_nobody() -> Result<()> {
 #[test]
 fn only_listeners_of_the_operators_are_taken() -> Result<()> {
     let (lab, _nginx, daemon) = start(&[])?;
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let (_process, answer) = listener_as(&lab, &nobody, &[])?;
+    // Its directory is everybody's, so that it is the socket that keeps them out.
+    let directory = control_socket(&lab).parent().context("a directory")?.to_owned();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+    let (nobody, answer) = listener(&lab, &["--uid", "65534"])?;
     assert_eq!(answer["errno"], "EACCES", "{answer}");
+    drop(nobody);
     for (more, reason) in [
         (&["--send", "nothing"][..], "no descriptor came along"),
         (&["--send", "connected"], "no TCP socket"),
@@ -303,6 +300,30 @@ fn only_listeners_of_the_operators_are_taken() -> Result<()> {
     let (_second, answer) = listener(&lab, &["--address", "127.0.0.1", "--port", "18444"])?;
     ensure!(answer["response"] == "refused", "a second listener for the same port: {answer}");
     Ok(())
+}
+
+/// A socket that the service manager handed over is steered to as long as somebody serves it.
+#[test]
+fn a_service_managers_socket_is_a_listeners() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    let _nginx = Nginx::start(&lab)?;
+    let (config, nginx) = (lab.file("detector.toml"), lab.file("nginx"));
+    fs::write(&config, "")?;
+    let mut command = lab.server().command(programs::python()?);
+    command.arg("-B").arg(programs::clients().with_file_name("challenger.py"));
+    command.arg("--certificate").arg(nginx.join("certificate.pem")).arg("--key").arg(nginx.join("key.pem"));
+    command.arg("--").arg(programs::detector()?).args(["run", "--interface", SERVER_INTERFACE, "--metrics", "off"]);
+    command.arg("--config").arg(config).arg("--control-socket").arg(control_socket(&lab));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(lab.file("log"))?);
+    let _daemon = Process::start("detector run", &mut command)?;
+    until("a healthy listener", PATIENCE, || {
+        let done = control(&lab, &["status"])?;
+        Ok(String::from_utf8_lossy(&done.stdout).contains("[::]:18443 for 443 healthy").then_some(()))
+    })
+    .with_context(|| fs::read_to_string(lab.file("log")).unwrap_or_default())?;
+    control_ok(&lab, &["challenge", &CLIENT_V4.to_string()])?;
+    V4.meets(&lab, CHALLENGE, "challenged")?;
+    NEIGHBOUR.meets(&lab, SITE, "another address")
 }
 
 /// A certificate that isn't the site's: the listener is never healthy, and nobody is steered.
