@@ -14,4 +14,5 @@ mod keys;
 mod reset;
 mod sockets;
 mod states;
+mod steer;
 mod verdicts;

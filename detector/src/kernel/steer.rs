@@ -159,7 +159,7 @@ impl Steering {
         for key in &places.0 {
             self.taken.insert(*key);
             let result = self.sockets.insert(key, socket.as_raw_fd(), 0);
-            result.map_err(|error| Error::Steering(error.to_string()))?;
+            result.map_err(|error| Error::System("taking a listener's socket", error.to_string()))?;
         }
         if self.link.is_none() {
             let namespace = File::open("/proc/thread-self/ns/net");

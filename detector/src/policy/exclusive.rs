@@ -24,8 +24,8 @@ const PARTS: usize = 12;
 #[derive(Debug)]
 struct Unit {
     family: u64,
-    /// Hellos of the family, by part of the hour.
-    hellos: [u32; PARTS],
+    /// Hellos of the family, by part of the hour; many are as many as fit.
+    hellos: [u8; PARTS],
     /// The part of the latest hello, counted from the clock's beginning.
     part: u64,
     latest: Timestamp,
@@ -68,7 +68,7 @@ impl Exclusive {
         if let Some(count) = unit.hellos.get_mut(place(part)) {
             *count = count.saturating_add(1);
         }
-        now >= unit.shared_until && unit.hellos.iter().fold(0, |sum: u32, count| sum.saturating_add(*count)) >= HELLOS
+        now >= unit.shared_until && unit.hellos.iter().map(|count| u32::from(*count)).sum::<u32>() >= HELLOS
     }
 }
 
