@@ -19,10 +19,14 @@ use detector_common::{
 };
 use detector_tests::deadline::{PATIENCE, until};
 
-use crate::{bench::Bench, sockets::in_a_namespace};
+use crate::{
+    bench::Bench,
+    sockets::{in_a_namespace, run},
+};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+/// Short prefixes of `::1` would take in all of IPv4.
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1));
 
 /// The program, attached for a listener that is healthy for a minute; and the site.
 struct Steered {
@@ -35,6 +39,7 @@ struct Steered {
 
 impl Steered {
     fn new() -> Self {
+        run("ip", "address add fd77::1/64 dev lo nodad");
         let mut bench = Bench::new();
         bench.maps.protect_addresses(vec![V4, V6]).unwrap();
         let mut steering = bench.kernel.steering().unwrap();
@@ -42,7 +47,7 @@ impl Steered {
         let listener = Listener::of(challenger.as_fd()).unwrap();
         assert!(listener.ipv4 && listener.ipv6);
         let places = steering.add(challenger.as_fd(), listener, &[443]).unwrap().unwrap();
-        let sites = ["127.0.0.1:443", "[::1]:443", "127.0.0.1:8443"].map(|site| TcpListener::bind(site).unwrap());
+        let sites = ["127.0.0.1:443", "[fd77::1]:443", "127.0.0.1:8443"].map(|site| TcpListener::bind(site).unwrap());
         for socket in sites.iter().chain([&challenger]) {
             socket.set_nonblocking(true).unwrap();
         }
@@ -92,9 +97,9 @@ fn a_challenge_in_force_is_steered() {
             (Slot::Address(V4), V4, V6),
             (prefix("127.0.0.0/8"), V4, V6),
             (Slot::Address(V6), V6, V4),
-            (prefix("::/64"), V6, V4),
-            (prefix("::/48"), V6, V4),
-            (prefix("::/16"), V6, V4),
+            (prefix("fd77::/64"), V6, V4),
+            (prefix("fd77::/48"), V6, V4),
+            (prefix("fd00::/8"), V6, V4),
         ] {
             steered.bench.put(slot, Action::Challenge, ORIGIN_OPERATOR, None);
             assert_eq!(steered.connect(server), STEERED, "{slot:?}");
