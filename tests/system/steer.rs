@@ -123,7 +123,8 @@ fn outcomes(lab: &Lab, daemon: &Daemon, outcome: &str) -> Result<f64> {
 #[test]
 fn a_challenged_address_meets_the_listener_and_then_the_site() -> Result<()> {
     let (lab, _nginx, daemon) = start(&[])?;
-    control_ok(&lab, &["challenge", &CLIENT_V4.to_string()])?;
+    let said = control_ok(&lab, &["challenge", &CLIENT_V4.to_string()])?;
+    ensure!(said.contains("note: no challenge listener is healthy"), "{said}");
     V4.meets(&lab, SITE, "challenged, without a listener")?;
     let _listener = healthy_listener(&lab, &daemon)?;
     V4.meets(&lab, CHALLENGE, "challenged, with a listener")?;

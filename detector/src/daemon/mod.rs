@@ -39,7 +39,7 @@ use crate::{
     admin::{
         control::{self, Control, ControlError, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
-        protocol::{Interface, Request, Response, Ring as RingStatus, Status},
+        protocol::{Change, Interface, Request, Response, Ring as RingStatus, Status},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
@@ -155,7 +155,16 @@ impl Handler for Daemon {
     fn handle(&self, request: Request, _peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
-            request => self.engine.request(request),
+            request => {
+                let mut response = self.engine.request(request);
+                if let Response::Changed(changed) = &mut response
+                    && changed.action == Change::Challenged
+                    && !self.challengers.list().iter().any(|listener| listener.trouble.is_none())
+                {
+                    changed.note = Some("no challenge listener is healthy: until one is, this only counts".to_owned());
+                }
+                response
+            }
         }
     }
 

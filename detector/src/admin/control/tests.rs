@@ -94,7 +94,7 @@ const LISTENER: &[u8] = b"{\"verb\":\"challenge-listener\",\"ports\":[443]}\n";
 /// Sends a frame, and as many descriptors along with it.
 fn send_with(stream: &StdStream, frame: &[u8], descriptors: usize) {
     let file = fs::File::open("/dev/null").unwrap();
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut along = rustix::net::SendAncillaryBuffer::new(&mut space);
     let descriptors = vec![std::os::fd::AsFd::as_fd(&file); descriptors];
     assert!(along.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors)));
