@@ -7,7 +7,7 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustls::{
@@ -21,6 +21,8 @@ use rustls::{
     pki_types::{CertificateDer, DnsName, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+
+use crate::clock::monotonic;
 
 /// Most characters of what went wrong: a certificate may have many names.
 const TROUBLE: usize = 120;
@@ -91,8 +93,8 @@ impl Check {
 
     /// Connects and makes a handshake within `limit`.
     pub(super) fn handshake(&self, at: SocketAddr, limit: Duration) -> Result<(), Trouble> {
-        let end = Instant::now() + limit;
-        let left = || match end.saturating_duration_since(Instant::now()) {
+        let end = monotonic().plus(limit);
+        let left = || match end.since(monotonic()) {
             Duration::ZERO => Err(Trouble::Late),
             left => Ok(left),
         };
