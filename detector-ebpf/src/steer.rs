@@ -157,7 +157,7 @@ fn outcome(ctx: &SkLookupContext, listener: u32, source: &Address) -> u32 {
     }
     let until = HEALTHY_UNTIL.get_ptr(&listener);
     // SAFETY: a value of a map, valid until the program ends.
-    if !until.is_some_and(|until| coarse() < unsafe { until.read_volatile() }) {
+    if until.is_none_or(|until| coarse() >= unsafe { until.read_volatile() }) {
         return Counter::SteerUnhealthy as u32;
     }
     match CHALLENGERS.redirect_sk_lookup(SkLookupContext::new(ctx.as_ptr().cast()), listener, 0) {

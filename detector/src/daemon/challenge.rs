@@ -125,15 +125,16 @@ impl Challengers {
         self.0.state().listeners.iter().map(|listener| listener.challenger.clone()).collect()
     }
 
-    /// Takes the sockets that a service manager handed over, for as long as this process runs.
-    pub(super) fn inherit(&self, sockets: Vec<OwnedFd>) {
-        for socket in sockets {
-            match self.register(Some(socket), Vec::new(), None) {
-                // Never let go: the service manager keeps the socket, and the checks say who accepts on it.
-                Ok((_, held)) => std::mem::forget(held),
-                Err((reason, hint)) => warn!(reason, hint, "a challenge listener's socket from the service manager"),
+    /// Takes the sockets that a service manager handed over: it keeps them, and the checks say whether somebody accepts.
+    pub(super) fn inherit(&self, sockets: Vec<OwnedFd>) -> Vec<Held> {
+        let register = |socket| match self.register(Some(socket), Vec::new(), None) {
+            Ok((_, held)) => Some(held),
+            Err((reason, hint)) => {
+                warn!(reason, hint, "no challenge listener's socket from the service manager");
+                None
             }
-        }
+        };
+        sockets.into_iter().filter_map(register).collect()
     }
 
     /// Gives a listener its place, and begins to check it. `ports`: the protected ones it is for, all if there are none.

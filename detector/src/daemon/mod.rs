@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
-    challenge::Challengers,
+    challenge::{Challengers, Held},
     core::Core,
     engine::{Engine, Handle},
 };
@@ -91,6 +91,8 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     challengers: Challengers,
+    /// The places of listeners whose sockets came from the service manager.
+    _inherited: Vec<Held>,
     ports: Vec<u16>,
     mode: Mode,
     started: Timestamp,
@@ -354,7 +356,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
 
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
-    challengers.inherit(inherited);
+    let inherited = challengers.inherit(inherited);
     let mut attached = Vec::new();
     for name in &interfaces {
         attached.push(kernel.attach(name, config.capture.xdp_mode)?);
@@ -365,6 +367,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         challengers,
+        _inherited: inherited,
         ports: config.capture.ports.clone(),
         mode: config.mode,
         started: monotonic(),
