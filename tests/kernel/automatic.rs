@@ -48,6 +48,7 @@ impl Verdicts {
             ja4_rules: 10,
             automatic: AUTOMATIC,
             automatic_per_second: u32::MAX,
+            units: 1,
         };
         let settings = Settings { local_only: 1, ..Settings::default() };
         let enforcer = Enforcer::new(maps, settings, Rules::default(), limits).expect("maps of ours");

@@ -3,6 +3,7 @@
 
 pub mod attach;
 mod bulk;
+pub mod challenge;
 pub mod change;
 pub mod client;
 mod figures;
@@ -63,6 +64,10 @@ pub enum Command {
     Unblock(change::UnblockArgs),
     /// Take an allow entry back
     Unallow(change::UnallowArgs),
+    /// Steer an address, a prefix or the clients with a JA4 value to the challenge listener
+    Challenge(challenge::ChallengeArgs),
+    /// Take a challenge back
+    Unchallenge(challenge::UnchallengeArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
     /// Let rules drop, or only count
@@ -186,6 +191,8 @@ pub fn execute(command: Command) -> Exit {
         Command::Confirm(args) => change::confirm(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
+        Command::Challenge(args) => challenge::challenge(args, &mut out),
+        Command::Unchallenge(args) => challenge::unchallenge(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
