@@ -138,14 +138,11 @@ impl<M: VerdictMaps> Enforcer<M> {
         if !exclusive || steered.is_some_and(fresh) {
             return Ok(());
         }
-        let verdict =
-            Automatic { action: Action::Challenge, reason: REASON_CHALLENGED_JA4, rate: None, ja4: None, ttl: lasts };
+        let (action, reason) = (Action::Challenge, REASON_CHALLENGED_JA4);
+        let verdict = Automatic { action, reason, rate: None, ja4: Some(ja4), ttl: lasts };
         // Another automatic verdict on the unit stays: it is as hard, or harder.
         if steered.is_some() || !self.entries.contains_key(&slot) {
             self.automatic(slot, verdict, now)?;
-            if let Some(entry) = self.entries.get_mut(&slot).filter(|entry| follows(entry)) {
-                entry.ja4 = Some(ja4);
-            }
         }
         Ok(())
     }
