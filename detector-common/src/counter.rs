@@ -124,6 +124,14 @@ counters! {
     EgressPackets => "egress_packets",
     /// SYN-ACKs from protected ports.
     SynAcks => "syn_acks",
+    /// New connections under a challenge that went to a challenge listener.
+    Steered => "steered",
+    /// Those that did not, since the never-block set or the allow list has their client.
+    SteerSpared => "steer_spared",
+    /// Those that did not, since their port has no healthy listener.
+    SteerUnhealthy => "steer_unhealthy",
+    /// Those that did not, since the kernel took no socket for them.
+    SteerFailed => "steer_failed",
 }
 
 /// Entries of the `COUNTERS` map.

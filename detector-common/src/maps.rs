@@ -32,6 +32,10 @@ pub const PREFIXES: &str = "PREFIXES";
 pub const ALLOW: &str = "ALLOW";
 /// `LpmTrie<Address, u8>`: sources that nothing may be dropped of, found by the daemon in the host's own configuration.
 pub const NEVER_BLOCK: &str = "NEVER_BLOCK";
+/// `SockHash<u32>`: listening sockets of challenge listeners, by [`crate::steer::challenger`].
+pub const CHALLENGERS: &str = "CHALLENGERS";
+/// `HashMap<u32, u64>`, by the same: CLOCK_MONOTONIC nanoseconds until which the listener counts as healthy.
+pub const HEALTHY_UNTIL: &str = "HEALTHY_UNTIL";
 /// `HashMap<FlowKey, ConnectionVerdict>`: verdicts on single connections.
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.

@@ -39,6 +39,9 @@ pub const REASON_DENY_JA4: u8 = 2;
 /// A program's request, such as fail2ban's.
 pub const REASON_EXTERNAL: u8 = 3;
 
+/// A challenged JA4 value: its clients are alone at the address.
+pub const REASON_CHALLENGED_JA4: u8 = 8;
+
 /// Value of the tries, and part of the connection map's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// All bits of an address.
-const WHOLE: u32 = 128;
+pub const WHOLE: u32 = 128;
 
 /// Tries to take a token while other CPUs take some too. After them the connection is let in.
 const TRIES: usize = 4;
@@ -69,7 +69,7 @@ pub struct Found {
 /// Every verdict in force has a TTL or is forever; the coarse clock (4 ms at 250 Hz) is exact enough and costs a
 /// seventh of the fine one.
 #[inline(always)]
-fn coarse() -> u64 {
+pub fn coarse() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_coarse_ns() }
 }
@@ -126,14 +126,20 @@ unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
     }
 }
 
-/// Takes a live verdict into account, which for `unit` may be one that only counts.
+/// What a live verdict does, which for `unit` may be only to count: an [`Action`].
 #[inline(always)]
-fn weigh(scratch: *mut Scratch, unit: u64, action: u8, origin: u8, limit: u64, drop: u32) {
-    let action = if action > Action::Block as u8 || (origin != ORIGIN_OPERATOR && !in_force(unit, origin)) {
+pub fn effect(unit: u64, action: u8, origin: u8) -> u32 {
+    if action > Action::Block as u8 || (origin != ORIGIN_OPERATOR && !in_force(unit, origin)) {
         Action::Observe as u32
     } else {
         action as u32
-    };
+    }
+}
+
+/// Takes a live verdict into account.
+#[inline(always)]
+fn weigh(scratch: *mut Scratch, unit: u64, action: u8, origin: u8, limit: u64, drop: u32) {
+    let action = effect(unit, action, origin);
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let found = unsafe { &mut (*scratch).found };
     if action > found.action {

@@ -21,7 +21,7 @@ use crate::{
     capture::{self, WINDOW},
     enforce::now,
     frame::{Frame, at},
-    maps::{PENDING, PENDING_UNTIL, RECENT, RECENT_LEN, SYN_ACKS, SYNS, Scratch},
+    maps::{ASKING, PENDING, PENDING_UNTIL, RECENT, RECENT_LEN, SYN_ACKS, SYNS, Scratch},
     parse::{ACK, Packet, SYN},
 };
 
@@ -194,7 +194,15 @@ fn socket(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> u32 {
     let (mut tuple, size) = tuple(key, packet.network.version);
     // SAFETY: the tuple is whole for its size; the socket is released below, on every path.
     unsafe {
+        // The kernel may run the steering program for the answer, which is no connection to count.
+        let asking = ASKING.get_ptr_mut(0);
+        if let Some(asking) = asking {
+            asking.write_volatile(1);
+        }
         let socket = bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0);
+        if let Some(asking) = asking {
+            asking.write_volatile(0);
+        }
         if socket.is_null() {
             return OTHER;
         }

@@ -49,6 +49,7 @@ impl Verdicts {
             quic_sources: 10,
             automatic: AUTOMATIC,
             automatic_per_second: u32::MAX,
+            units: 1,
         };
         let settings = Settings { local_only: 1, ..Settings::default() };
         let enforcer = Enforcer::new(maps, settings, Rules::default(), limits).expect("maps of ours");

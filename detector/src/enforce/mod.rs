@@ -20,7 +20,10 @@ use detector_common::{
 };
 use ipnet::IpNet;
 
-use self::automatic::{Automatics, unit};
+use self::{
+    automatic::{Automatics, unit},
+    challenge::Challenges,
+};
 use crate::{
     clock::Timestamp,
     fingerprint::{Ja4, Transport},
@@ -32,6 +35,7 @@ use crate::{
 };
 
 pub mod automatic;
+pub mod challenge;
 pub mod store;
 
 #[cfg(test)]
@@ -55,6 +59,8 @@ pub struct Limits {
     pub automatic: usize,
     /// New automatic verdicts in a second.
     pub automatic_per_second: u32,
+    /// Units of which it is remembered whether their clients are all of one family.
+    pub units: usize,
 }
 
 /// The longest a verdict on one connection lasts, whatever its rule says: long after the client has given up, and short
@@ -143,6 +149,7 @@ pub struct Enforcer<M> {
     rules: Rules,
     limits: Limits,
     automatics: Automatics,
+    challenges: Challenges,
     beat: Timestamp,
     entries: HashMap<Slot, Entry>,
     /// By expiry, then by age.
@@ -189,6 +196,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             rules,
             limits,
             automatics: Automatics::new(limits.automatic, limits.automatic_per_second),
+            challenges: Challenges::new(limits.units),
             beat: Timestamp::default(),
             entries: HashMap::new(),
             expiry: Expiry::new(),
@@ -395,9 +403,9 @@ impl<M: VerdictMaps> Enforcer<M> {
     pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
         let mut found = self.rules.unblock(ja4);
         let configured = |slot: &&Slot| self.entries.get(slot).is_some_and(|entry| entry.origin == Origin::Rule);
-        let paired = |slot: &&Slot| matches!(slot, Slot::Pair(..) | Slot::StablePair(..));
+        let whole = |slot: &&Slot| matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_) | Slot::Stable(_));
         let all = self.by_ja4.get(&ja4).into_iter().flatten();
-        let of_it: Vec<Slot> = all.filter(|slot| !configured(slot) && !paired(slot)).copied().collect();
+        let of_it: Vec<Slot> = all.filter(|slot| whole(slot) && !configured(slot)).copied().collect();
         for slot in of_it {
             found |= self.entries.get(&slot).is_some_and(|entry| !entry.by_rule);
             self.remove(&slot)?;
@@ -410,7 +418,10 @@ impl<M: VerdictMaps> Enforcer<M> {
         let slots = self.by_ja4.get(&ja4).into_iter().flatten().copied();
         slots.filter(move |slot| match slot {
             Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => unit == Some(*prefix),
-            slot => unit.is_none() && self.entries.get(slot).is_some_and(|entry| !entry.by_rule),
+            Slot::Fingerprint(_) | Slot::Stable(_) => {
+                unit.is_none() && self.entries.get(slot).is_some_and(|entry| !entry.by_rule)
+            }
+            _ => false,
         })
     }
 
@@ -513,6 +524,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.maps.tidy();
         }
         self.rules.expire(now);
+        self.challenges.expire(now);
         let ended = (now.as_nanos(), u64::MAX);
         let slots =
             |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
@@ -522,6 +534,12 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.remove(&slot)?;
         }
         Ok(more)
+    }
+
+    /// What a verdict does; `None` if there is none.
+    #[must_use]
+    pub fn action(&self, slot: &Slot) -> Option<Action> {
+        self.entries.get(slot).map(|entry| entry.action)
     }
 
     /// When a verdict ends: `None` if there is none, `Some(None)` never.

@@ -368,7 +368,14 @@ impl VerdictMaps for Maps {
                 self.prefixes.insert(&prefix_key(&prefix), Plain(verdict), 0)
             }
             Place::Allow(prefix) => self.allow.insert(&prefix_key(&prefix), Plain(verdict), 0),
-            Place::NeverBlock(prefix) => self.never_block.insert(&prefix_key(&prefix), 1, 0),
+            Place::NeverBlock(prefix) => {
+                let written = self.never_block.insert(&prefix_key(&prefix), 1, 0);
+                return written.map_err(|error| {
+                    let what =
+                        format!("`{prefix}` does not fit, {} prefixes are the most: {error}", maps::NEVER_BLOCK_MAX);
+                    Error::System("writing what is never blocked", what)
+                });
+            }
             Place::Connection(key, initial_seq) => {
                 let value = ConnectionVerdict { verdict, initial_seq, reserved: 0 };
                 self.connections.insert(key, Plain(value), 0)

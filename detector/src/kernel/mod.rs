@@ -20,6 +20,7 @@ mod routes;
 mod shape;
 mod shared;
 mod sockets;
+mod steer;
 mod table;
 mod urgency;
 
@@ -47,6 +48,7 @@ pub use self::{
     ring::{KernelLog, Ring, Rings, Waker, wait},
     routes::gateways,
     sockets::SockDiag,
+    steer::{Listener, NotAListener, Places, Steering, inherited},
     urgency::{Allowed, Urgency},
 };
 
@@ -103,6 +105,9 @@ pub enum Error {
         /// What to type.
         hint: String,
     },
+    /// No program at the look-up of listening sockets.
+    #[error("this kernel takes no program that chooses sockets: {0}; it needs Linux 5.9")]
+    Steering(String),
     /// A name that isn't a port to attach to.
     #[error(transparent)]
     Interface(#[from] interface::Error),
