@@ -20,7 +20,7 @@ use detector_common::{
         IN_USE_CONNECTIONS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS, IN_USE_PREFIXES_IPV4,
         IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS, IN_USE_SUBNETS, Settings,
     },
-    table::{self, CELL_BITS, CELLS, Cell, Word, filter_place, is_ipv4, pair},
+    table::{self, CELL_BITS, CELLS, Word, filter_place, is_ipv4, pair},
     verdict::{Action, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
@@ -32,6 +32,7 @@ use crate::{
         TABLE,
     },
     parse::{ACK, Packet, RST, SYN, TCP},
+    search,
 };
 
 /// All bits of an address.
@@ -164,21 +165,8 @@ fn look_up(settings: &Settings, scratch: *mut Scratch, name: u64, unit: u64, dro
     let Some(cells) = TABLE.get_ptr(bucket) else { return };
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let place = unsafe { &raw mut (*scratch).found.place };
-    let (mut word, mut full) = (0, true);
-    for cell in 0..CELLS {
-        // SAFETY: values of a map, valid until the program ends; userspace stores each of the two as a whole.
-        let (check, candidate) = unsafe {
-            let cell = cells.cast::<Cell>().add(cell);
-            ((&raw const (*cell).check).read_volatile(), (&raw const (*cell).word).read_volatile())
-        };
-        if check ^ candidate == name {
-            // SAFETY: as above.
-            unsafe { place.write_volatile(cell as u64) };
-            word = candidate;
-            break;
-        }
-        full &= candidate != 0;
-    }
+    // SAFETY: values of maps, valid until the program ends.
+    let search::Found { mut word, full } = unsafe { search::find(cells.cast(), name, place) };
     let hits = if word != 0 {
         // SAFETY: as above.
         let place = unsafe { place.read_volatile() } as u32;

@@ -20,6 +20,7 @@ mod key;
 mod maps;
 mod parse;
 mod reset;
+mod search;
 mod waiting;
 
 use aya_ebpf::{
