@@ -101,7 +101,7 @@ unsafe fn hit(hits: *mut u64) {
 /// # Safety
 /// `at` is in a value of a map, eight-byte aligned.
 #[inline(always)]
-unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
+pub unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
     // SAFETY: the caller's.
     unsafe {
         #[cfg(target_arch = "bpf")]

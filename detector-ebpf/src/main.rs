@@ -18,6 +18,7 @@ mod frame;
 mod handshake;
 mod key;
 mod maps;
+mod mark;
 mod parse;
 mod reset;
 mod search;
@@ -101,7 +102,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         if packet.protocol == parse::TCP {
             key::read(ctx, settings, scratch, key, counters);
             judge(ctx, settings, scratch, key, packet);
-            capture::follow(scratch, key, counters);
+            capture::follow(settings, scratch, key, counters);
         }
         // SAFETY: as above.
         let proof = unsafe { (*black_box(scratch)).event.proof };
