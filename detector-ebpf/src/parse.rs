@@ -109,10 +109,28 @@ fn launder(scratch: *mut Scratch, offset: usize) -> usize {
     }
 }
 
+/// Four bytes as they stand. Packets are not aligned, and LLVM would take them one by one.
+///
+/// # Safety
+/// They are there.
 #[inline(always)]
-fn word(bytes: *const u8) -> u32 {
-    // SAFETY: the caller checked four bytes; packets are not aligned.
-    unsafe { bytes.cast::<u32>().read_unaligned() }
+unsafe fn word(bytes: *const u8) -> u32 {
+    // SAFETY: the caller's.
+    unsafe {
+        #[cfg(target_arch = "bpf")]
+        {
+            let word: u64;
+            core::arch::asm!(
+                "{word} = *(u32 *)({bytes} + 0)",
+                bytes = in(reg) bytes,
+                word = lateout(reg) word,
+                options(pure, readonly, nostack)
+            );
+            word as u32
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        bytes.cast::<u32>().read_unaligned()
+    }
 }
 
 #[inline(always)]
@@ -283,42 +301,40 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
-            ([header[0], header[1], header[2], header[3]], upper.offset + TCP_HEADER, 0, 0, 0, 0)
+            let ports = unsafe { word(header.cast()) };
+            (ports, upper.offset + TCP_HEADER, 0, 0, 0, 0)
         }
         TCP => {
             let Some(header) = at::<[u8; TCP_HEADER]>(frame, upper.offset) else {
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
+            let (header, seq, ack, ports) = unsafe {
+                let bytes = header.cast::<u8>();
+                (&*header, word(bytes.add(4)), word(bytes.add(8)), word(bytes))
+            };
             let length = (header[12] >> 4) as usize * 4;
             if length < TCP_HEADER {
                 return Err(Counter::PassMalformed);
             }
-            (
-                [header[0], header[1], header[2], header[3]],
-                upper.offset + length,
-                u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-                u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
-                header[13],
-                length as u8,
-            )
+            (ports, upper.offset + length, u32::from_be(seq), u32::from_be(ack), header[13], length as u8)
         }
         UDP => {
             let Some(header) = at::<[u8; UDP_HEADER]>(frame, upper.offset) else {
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
-            ([header[0], header[1], header[2], header[3]], upper.offset + UDP_HEADER, 0, 0, 0, 0)
+            let ports = unsafe { word(header.cast()) };
+            (ports, upper.offset + UDP_HEADER, 0, 0, 0, 0)
         }
         _ => return Err(Counter::PassOtherProtocol),
     };
     // SAFETY: the key has ten words.
     unsafe {
-        key.add(8).cast::<u16>().write(u16::from_be_bytes([ports[0], ports[1]]));
-        key.add(8).cast::<u16>().add(1).write(u16::from_be_bytes([ports[2], ports[3]]));
+        // The source's in the first bytes.
+        let ports = u32::from_be(ports);
+        key.add(8).cast::<u16>().write((ports >> 16) as u16);
+        key.add(8).cast::<u16>().add(1).write(ports as u16);
         key.add(9).write(0);
     }
     let len = match ip_payload_end {
