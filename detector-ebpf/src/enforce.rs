@@ -38,6 +38,9 @@ use crate::{
 /// All bits of an address.
 const WHOLE: u32 = 128;
 
+/// Kinds of verdicts that, beside prefixes, any packet is looked up among.
+const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS;
+
 /// Tries to take a token while other CPUs take some too. After them the connection is let in.
 const TRIES: usize = 4;
 
@@ -241,10 +244,14 @@ pub fn decide(
     if settings.in_use == 0 {
         return Decision::Pass(Counter::PassProtected as u32);
     }
+    let ipv4 = is_ipv4(&key.source);
+    let may_have_prefix = may_have_prefix(settings, key, ipv4);
+    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix {
+        return Decision::Pass(Counter::PassProtected as u32);
+    }
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe { ((*scratch).found.action, (*scratch).found.elsewhere) = (0, 0) };
     let seeds = &settings.table_seeds;
-    let ipv4 = is_ipv4(&key.source);
     if ipv4 {
         if settings.in_use & IN_USE_IPV4 != 0 {
             let name = seeds.address(&key.source);
@@ -260,7 +267,7 @@ pub fn decide(
             look_up(settings, scratch, name, unit, Counter::DropAddress as u32);
         }
     }
-    if may_have_prefix(settings, key, ipv4)
+    if may_have_prefix
         && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source))
     {
         let verdict = core::ptr::from_ref(verdict).cast_mut();

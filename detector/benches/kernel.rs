@@ -37,6 +37,7 @@ use nix::{
 };
 
 mod figure;
+mod flood;
 mod packets;
 mod peers;
 use figure::{Figure, chrome_hello, median};
@@ -256,6 +257,8 @@ fn main() {
     pin(1);
     let mut figures = packets::ordinary();
     figures.extend(packets::look_ups());
+    own_network();
+    figures.extend(flood::dropped());
     let hello = chrome_hello();
     let (rate, each, lost) = flood(&hello);
     let mut times = latencies(&hello);

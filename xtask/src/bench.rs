@@ -50,7 +50,7 @@ fn benches_in(metadata: &Value) -> Vec<String> {
 
 /// Runs one benchmark and reads its figures.
 fn measure(bench: &str) -> Result<Vec<Row>> {
-    let directory = shell::root().join("target/bench");
+    let directory = shell::tools()?.with_file_name("bench");
     let path = directory.join(format!("{bench}.json"));
     fs::create_dir_all(&directory)?;
     if path.exists() {

@@ -101,7 +101,7 @@ impl Peer {
         let mut paths = XDP_TOOLS.iter().map(|directory| Path::new("/usr/lib").join(directory).join(object));
         let path = paths.find(|path| path.exists());
         let path = path.unwrap_or_else(|| panic!("`{object}` of xdp-tools is missing: `cargo xtask setup`"));
-        let pins = Path::new(PINS).join(object.replace('.', "_"));
+        let pins = Path::new(PINS).join(format!("{}-{addresses}", object.trim_end_matches(".o")));
         fs::create_dir(&pins).expect("a BPF file system of our own");
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("filter_ipv4", addresses);
