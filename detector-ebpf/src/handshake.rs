@@ -21,7 +21,8 @@ use crate::{
     capture::{self, WINDOW},
     enforce::now,
     frame::{Frame, at},
-    maps::{ASKING, PENDING, PENDING_UNTIL, RECENT, RECENT_LEN, SYN_ACKS, SYNS, Scratch},
+    maps::{ASKING, PENDING, PENDING_UNTIL, SYN_ACKS, SYNS, Scratch},
+    mark::{self, Mark},
     parse::{ACK, Packet, SYN},
 };
 
@@ -54,15 +55,6 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// A place in [`RECENT`].
-#[inline(always)]
-fn place(key: &FlowKey) -> u32 {
-    let words: [u32; 4] = zerocopy::transmute!(key.source);
-    let ports = (key.source_port as u32) << 16 | key.destination_port as u32;
-    let mixed = (words[0] ^ words[1] ^ words[2] ^ words[3] ^ ports).wrapping_mul(0x9e37_79b1);
-    mixed >> (32 - RECENT_LEN.trailing_zeros())
-}
-
 /// A SYN: kept until the hello.
 #[inline(always)]
 pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
@@ -77,9 +69,9 @@ pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &P
             return;
         }
     }
-    if let Some(recent) = RECENT.get_ptr_mut(place(key)) {
-        // SAFETY: a value of a map; one byte is written whole.
-        unsafe { *recent = 1 };
+    if let Some(mark) = mark::of(key) {
+        // SAFETY: a value of a map; one word is written whole.
+        unsafe { (*mark).recent = 1 };
     }
 }
 
@@ -97,16 +89,14 @@ pub fn accepted(frame: &impl Frame, scratch: *mut Scratch, key: &FlowKey, packet
     }
 }
 
-/// Whether this is the first data segment of a connection whose SYN was seen. Told once. A byte in an array says whether
-/// it is worth a look into the table of SYNs, for most packets are no first ones; two flows that share the byte only cost
-/// each other this.
+/// Whether this is the first data segment of a connection whose SYN was seen. Told once. Its mark says whether it is worth
+/// a look into the table of SYNs, for most packets are no first ones.
 #[inline(always)]
-pub fn first_data(key: &FlowKey, seq: u32) -> First {
+pub fn first_data(key: &FlowKey, mark: *mut Mark, seq: u32) -> First {
     const NOT: First = First { is: false, base: 0 };
-    let Some(recent) = RECENT.get_ptr_mut(place(key)) else { return NOT };
     // SAFETY: values of maps, valid until the program ends.
     unsafe {
-        if *recent == 0 {
+        if (*mark).recent == 0 {
             return NOT;
         }
         let Some(syn) = SYNS.get_ptr(key) else { return NOT };
@@ -114,7 +104,7 @@ pub fn first_data(key: &FlowKey, seq: u32) -> First {
         if seq.wrapping_sub(base) >= WINDOW {
             return NOT;
         }
-        *recent = 0;
+        (*mark).recent = 0;
         First { is: true, base }
     }
 }
