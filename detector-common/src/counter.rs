@@ -62,6 +62,8 @@ counters! {
     DropFingerprint => "fingerprint",
     /// Dropped by a verdict on that fingerprint from its source.
     DropPair => "pair",
+    /// Dropped by a verdict on its source's new QUIC connections: an Initial packet.
+    DropInitial => "initial",
     /// Dropped: a new connection beyond a limit.
     DropRateLimit => "rate_limit",
     /// Packets for userspace of clients whose address is proven, and servers' answers to them.

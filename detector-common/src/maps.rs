@@ -66,6 +66,8 @@ pub const PREFIXES_MAX: u32 = 100_000;
 pub const ALLOW_MAX: u32 = 10_000;
 /// Default of `limits.connections`.
 pub const CONNECTIONS_MAX: u32 = 65_536;
+/// Default of `limits.quic_sources`.
+pub const QUIC_SOURCES_MAX: u32 = 4_096;
 /// Default of `limits.ja4_rules`.
 pub const JA4_RULES_MAX: u32 = 10_000;
 /// Default of `limits.automatic`.

@@ -77,11 +77,12 @@ impl Verdict {
 }
 
 /// Value of the connection map: a verdict on one TCP connection, told from a later one on the same 4-tuple by its
-/// initial sequence number (RFC 9293 section 3.4.1).
+/// initial sequence number (RFC 9293 section 3.4.1); or on all datagrams of a UDP 4-tuple.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ConnectionVerdict {
     /// The client's initial sequence number, host byte order. A SYN with another one ends the verdict.
+    /// Of UDP: zero.
     pub initial_seq: u32,
     /// Zero.
     pub reserved: u32,

@@ -17,10 +17,11 @@ use detector_common::{
     flow::FlowKey,
     mode::DEAD_MAN_NS,
     settings::{
-        IN_USE_CONNECTIONS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS, IN_USE_PREFIXES_IPV4,
-        IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS, IN_USE_SUBNETS, Settings,
+        IN_USE_CONNECTIONS, IN_USE_INITIALS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS,
+        IN_USE_PREFIXES_IPV4, IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS,
+        IN_USE_SUBNETS, Settings,
     },
-    table::{self, CELL_BITS, CELLS, Word, filter_place, is_ipv4, pair},
+    table::{self, CELL_BITS, CELLS, Word, filter_place, initials, is_ipv4, pair},
     verdict::{Action, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
@@ -280,19 +281,21 @@ pub fn decide(
     if settings.in_use & IN_USE_CONNECTIONS != 0 {
         connection(settings, scratch, key, packet);
     }
+    if settings.in_use & IN_USE_INITIALS != 0 && packet.protocol != TCP && datagram::opens(ctx, packet) {
+        let unit = seeds.unit(&key.source);
+        look_up(settings, scratch, initials(unit), unit, Counter::DropInitial as u32);
+    }
     conclude(ctx, scratch, key, packet, Counter::PassProtected as u32)
 }
 
 /// Takes the verdict on a packet's connection into account.
 #[inline(always)]
 fn connection(settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
-    if packet.protocol == TCP
-        && let Some(entry) = CONNECTIONS.get_ptr_mut(key)
-    {
+    if let Some(entry) = CONNECTIONS.get_ptr_mut(key) {
         // SAFETY: a value of a map, valid until the program ends.
         let (verdict, initial_seq) = unsafe { (&raw mut (*entry).verdict, (*entry).initial_seq) };
         // A SYN with another number is perhaps of the next connection: see `reopened`. A reset passes: it frees the
-        // server's socket, which is all this verdict wants.
+        // server's socket, which is all this verdict wants. A datagram has no flags: all of its 4-tuple are meant.
         let next = packet.flags & (SYN | ACK) == SYN && packet.seq != initial_seq;
         if !next && packet.flags & RST == 0 {
             consider(settings, scratch, settings.table_seeds.unit(&key.source), verdict, Counter::DropConnection);

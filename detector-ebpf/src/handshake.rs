@@ -57,7 +57,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 
 /// A SYN: kept until the hello.
 #[inline(always)]
-pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
+pub fn opened(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe {
         let handshake = &raw mut (*scratch).handshake;
@@ -69,7 +69,7 @@ pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &P
             return;
         }
     }
-    if let Some(mark) = mark::of(key) {
+    if let Some(mark) = mark::of(settings, key) {
         // SAFETY: a value of a map; one word is written whole.
         unsafe { (*mark).recent = 1 };
     }

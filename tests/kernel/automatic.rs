@@ -46,6 +46,7 @@ impl Verdicts {
             addresses: 1_000,
             prefixes: 100,
             ja4_rules: 10,
+            quic_sources: 10,
             automatic: AUTOMATIC,
             automatic_per_second: u32::MAX,
             units: 1,

@@ -101,6 +101,7 @@ pub(super) struct Limits {
     pub(super) connections: Option<Count<1, ENTRIES>>,
     pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
     pub(super) automatic: Option<Count<1, ENTRIES>>,
+    pub(super) quic_sources: Option<Count<1, ENTRIES>>,
     pub(super) automatic_per_second: Option<Count<1, ENTRIES>>,
     pub(super) units: Option<Count<1, ENTRIES>>,
     pub(super) challenge_listeners: Option<Count<1, 32>>,

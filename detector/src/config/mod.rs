@@ -145,6 +145,8 @@ pub struct Limits {
     pub allow: u32,
     /// Verdicts on connections.
     pub connections: u32,
+    /// Sources whose QUIC Initial packets are dropped.
+    pub quic_sources: u32,
     /// Operators' rules on JA4 values.
     pub ja4_rules: u32,
     /// Automatic verdicts: beyond them the one that would end first goes.
@@ -268,6 +270,7 @@ impl Default for Limits {
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
+            quic_sources: maps::QUIC_SOURCES_MAX,
             ja4_rules: 10_000,
             automatic: 100_000,
             automatic_per_second: 5_000,
@@ -407,6 +410,7 @@ impl Limits {
             prefixes: pick!(prefixes),
             allow: pick!(allow),
             connections: pick!(connections),
+            quic_sources: pick!(quic_sources),
             ja4_rules: pick!(ja4_rules),
             automatic: pick!(automatic),
             automatic_per_second: pick!(automatic_per_second),

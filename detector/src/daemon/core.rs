@@ -268,6 +268,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Prefix, counts.prefix),
             (VerdictKind::Allow, counts.allow),
             (VerdictKind::Connection, counts.connection),
+            (VerdictKind::QuicSource, counts.quic_source),
             (VerdictKind::Ja4, counts.ja4),
             (VerdictKind::Pair, counts.pair),
             (VerdictKind::Automatic, counts.automatic),
@@ -412,10 +413,7 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if let Some(count) = self.tally.proofs.get_mut(proof as usize) {
                     *count += 1;
                 }
-                // What a QUIC or DTLS hello leads to is not for this table, whose keys are TCP connections.
-                if hello.transport == Transport::Tcp {
-                    self.judge(hello);
-                }
+                self.judge(hello);
                 self.meet(hello);
             }
             Event::Settled(settled) => {
@@ -429,9 +427,15 @@ impl<M: VerdictMaps> Verdicts<M> {
 
     fn judge(&mut self, hello: &Hello) {
         let (flow, fingerprint) = (hello.flow, (hello.fingerprint.ja4, hello.fingerprint.keys));
-        let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
-        match self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now) {
+        let judged = match hello.transport {
+            Transport::Tcp => {
+                let initial_seq = hello.stream_seq.wrapping_sub(1);
+                self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now)
+            }
+            transport => self.enforcer.judge_datagrams(flow.source, flow.destination, transport, fingerprint, now),
+        };
+        match judged {
             Ok(Decision::Pass) => {}
             Ok(decision) => {
                 self.metrics.observe_latency(monotonic().since(hello.completed_at));
@@ -637,7 +641,9 @@ impl<M: VerdictMaps> Verdicts<M> {
                 Slot::Allow(prefix) => (Subject::from(prefix), true),
                 Slot::Fingerprint(_) | Slot::Stable(_) => (Subject::Ja4(listed.ja4?), false),
                 Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => (pair(prefix)?, false),
-                Slot::Connection { .. } | Slot::NeverBlock(_) => return None,
+                Slot::Connection { .. } | Slot::Datagrams { .. } | Slot::Initials(_) | Slot::NeverBlock(_) => {
+                    return None;
+                }
             };
             Some(((subject, allow, false), Row::Verdict(listed)))
         });
@@ -751,8 +757,15 @@ mod tests {
         policy::rules::Rules,
     };
 
-    const LIMITS: enforce::Limits =
-        enforce::Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 8, automatic_per_second: 8, units: 8 };
+    const LIMITS: enforce::Limits = enforce::Limits {
+        addresses: 8,
+        prefixes: 8,
+        ja4_rules: 4,
+        quic_sources: 2,
+        automatic: 8,
+        automatic_per_second: 8,
+        units: 8,
+    };
 
     const CAPTURE: &[u8] = include_bytes!("../../../tests/fixtures/captures/pcaps/curl-openssl.pcap");
 

@@ -250,7 +250,8 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
             .addresses
             .saturating_add(limits.prefixes)
             .saturating_add(limits.automatic)
-            .saturating_add(limits.ja4_rules),
+            .saturating_add(limits.ja4_rules)
+            .saturating_add(limits.quic_sources),
         rates: limits.rates,
         prefixes: limits.prefixes,
         allow: limits.allow,
@@ -264,6 +265,7 @@ fn enforce_limits(limits: &Limits) -> enforce::Limits {
         addresses: limits.addresses as usize,
         prefixes: limits.prefixes as usize,
         ja4_rules: limits.ja4_rules as usize,
+        quic_sources: limits.quic_sources as usize,
         automatic: limits.automatic as usize,
         automatic_per_second: limits.automatic_per_second,
         units: limits.units as usize,

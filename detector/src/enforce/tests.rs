@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use detector_common::settings::{IN_USE_IPV4, IN_USE_KEYS};
+use detector_common::settings::{IN_USE_INITIALS, IN_USE_IPV4, IN_USE_KEYS};
 
 use super::{
     automatic::{AUTOMATIC_TTL_MAX, Automatic, Placed, unit_slot},
@@ -12,8 +12,15 @@ use crate::kernel::memory::MemoryMaps;
 
 const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
 
-const LIMITS: Limits =
-    Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 4, automatic_per_second: 1_000, units: 8 };
+const LIMITS: Limits = Limits {
+    addresses: 8,
+    prefixes: 8,
+    ja4_rules: 4,
+    quic_sources: 2,
+    automatic: 4,
+    automatic_per_second: 1_000,
+    units: 8,
+};
 
 /// Keys that are one number.
 fn keys(key: u64) -> Keys {
@@ -114,6 +121,49 @@ fn a_full_table_gives_up_the_oldest_connection_and_refuses_more_addresses() {
     let error = enforcer.block_address("192.0.2.3".parse().unwrap(), None).unwrap_err();
     assert!(error.to_string().contains("limits.addresses"), "{error}");
     assert_eq!(enforcer.counts().address, 2);
+}
+
+#[test]
+fn a_blocked_quic_hello_ends_its_connection_and_its_sources_new_ones_for_a_minute() {
+    let mut enforcer = enforcer(64);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let server = client(1).1;
+    let quic = |enforcer: &mut Enforcer<MemoryMaps>, source, transport, seconds| {
+        enforcer.judge_datagrams(source, server, transport, (ja4, keys(9)), at(seconds)).unwrap()
+    };
+    let host = |last: u8, port| SocketAddr::from(([192, 0, 2, last], port));
+    let initials = |last: u8| Slot::Initials(unit(host(last, 0).ip()));
+    assert_eq!(quic(&mut enforcer, host(7, 1), Transport::Quic, 0), Decision::Pass);
+    assert!(enforcer.maps().verdicts.is_empty());
+    enforcer.block_ja4(ja4, None, Some(at(1_000))).unwrap();
+
+    quic(&mut enforcer, host(6, 1), Transport::Dtls, 1);
+    let dtls = Slot::Datagrams { source: host(6, 1), destination: server };
+    assert_eq!(enforcer.until(&dtls), Some(Some(at(1_000))));
+    assert_eq!(enforcer.until(&initials(6)), None, "DTLS isn't QUIC");
+
+    quic(&mut enforcer, host(7, 1), Transport::Quic, 1);
+    assert_eq!(enforcer.until(&Slot::Datagrams { source: host(7, 1), destination: server }), Some(Some(at(1_000))));
+    assert_eq!(enforcer.until(&initials(7)), Some(Some(at(61))));
+    quic(&mut enforcer, host(7, 2), Transport::Quic, 30);
+    assert_eq!(enforcer.until(&initials(7)), Some(Some(at(90))), "from the latest sighting on");
+    let counts = enforcer.counts();
+    assert_eq!((counts.connection, counts.quic_source), (3, 1));
+    assert!(!enforcer.maps().verdicts.contains_key(&Slot::Fingerprint(9)), "the program reads no keys over UDP");
+
+    // Of more sources than may be, the one goes whose verdict would end first.
+    quic(&mut enforcer, host(8, 1), Transport::Quic, 31);
+    quic(&mut enforcer, host(9, 1), Transport::Quic, 32);
+    assert_eq!((enforcer.counts().quic_source, enforcer.evicted()), (2, 1));
+    assert_eq!(enforcer.until(&initials(7)), None);
+    enforcer.expire(at(91), 64).unwrap();
+    assert_eq!((enforcer.counts().quic_source, enforcer.until(&initials(9))), (1, Some(Some(at(92)))));
+    enforcer.expire(at(92), 64).unwrap();
+    assert_eq!(enforcer.maps().settings.in_use & IN_USE_INITIALS, 0);
+
+    quic(&mut enforcer, host(9, 2), Transport::Quic, 100);
+    assert!(enforcer.unblock_ja4(ja4).unwrap());
+    assert!(enforcer.maps().verdicts.is_empty(), "unblocking restores QUIC too");
 }
 
 #[test]

@@ -70,7 +70,11 @@ impl Default for LoadOptions {
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
             waiting: maps::WAITING_MAX,
-            table: maps::ADDRESSES_MAX + maps::PREFIXES_MAX + maps::AUTOMATIC_MAX + maps::JA4_RULES_MAX,
+            table: maps::ADDRESSES_MAX
+                + maps::PREFIXES_MAX
+                + maps::AUTOMATIC_MAX
+                + maps::JA4_RULES_MAX
+                + maps::QUIC_SOURCES_MAX,
             rates: maps::RATES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,

@@ -27,6 +27,8 @@ pub enum VerdictKind {
     Allow,
     /// On single connections.
     Connection,
+    /// On sources' new QUIC connections.
+    QuicSource,
     /// On JA4 values.
     Ja4,
     /// On JA4 values from one place.
@@ -37,8 +39,16 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4, Self::Pair, Self::Automatic];
+    pub const ALL: &[Self] = &[
+        Self::Address,
+        Self::Prefix,
+        Self::Allow,
+        Self::Connection,
+        Self::QuicSource,
+        Self::Ja4,
+        Self::Pair,
+        Self::Automatic,
+    ];
 
     /// The metric label.
     #[must_use]
@@ -48,6 +58,7 @@ impl VerdictKind {
             Self::Prefix => "prefix",
             Self::Allow => "allow",
             Self::Connection => "connection",
+            Self::QuicSource => "quic_source",
             Self::Ja4 => "ja4",
             Self::Pair => "pair",
             Self::Automatic => "automatic",
@@ -85,6 +96,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::DropConnection
         | Counter::DropFingerprint
         | Counter::DropPair
+        | Counter::DropInitial
         | Counter::DropRateLimit => Some(Fate::Drop),
         Counter::Packets
         | Counter::CapturedConfirmed
