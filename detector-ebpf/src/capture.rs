@@ -22,10 +22,11 @@ use detector_common::{
 use crate::{
     count::Counters,
     enforce::{self, now},
-    frame::{Frame, load},
+    frame::{Frame, at, load},
     handshake,
     key::{PARSE_EARLY, PARSE_NOTHING, PARSE_ON, PARSE_START, READING_GAPS, READING_NOTHING},
     maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED, WAITING},
+    mark,
     parse::{ACK, Packet, RST, SYN, TCP},
 };
 
@@ -272,6 +273,7 @@ fn followed(
     scratch.state.proof = follow.proof;
     scratch.state.unfinished = 1;
     let end = seq.wrapping_add(len);
+    scratch.follow.started_at = follow.started_at;
     scratch.follow.base = follow.base;
     scratch.follow.next = follow.next;
     scratch.state.waiting = (follow.parsing == READING_GAPS) as u32;
@@ -313,12 +315,14 @@ fn classify(
     }
     // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
     let seq = packet.seq.wrapping_add((packet.flags & (SYN | ACK) == SYN) as u32);
-    if let Some(follow) = FOLLOW.get_ptr_mut(key)
+    let Some(mark) = mark::of(settings, key) else { return NOTHING };
+    if mark::may_be_followed(mark)
+        && let Some(follow) = FOLLOW.get_ptr_mut(key)
         && followed(settings, scratch, key, (seq, len as u32), counters, follow)
     {
         return FOLLOWED;
     }
-    let first = handshake::first_data(settings, key, seq);
+    let first = handshake::first_data(key, mark, seq);
     if first.is {
         counters.add(Counter::FirstData);
     }
@@ -360,6 +364,20 @@ fn classify(
     scratch.follow.parser = Parser::new(&settings.seeds);
     scratch.state.parse = if overtook { PARSE_EARLY } else { PARSE_START };
     BEGINS
+}
+
+/// Whether a segment has nothing to do with a hello, as most haven't: said by one mark and one byte. The others are looked
+/// at closely.
+#[inline(always)]
+fn is_nothing(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Packet) -> bool {
+    if packet.len() == 0 {
+        return true;
+    }
+    // Two bytes, since of a comparison with the frame's end that says one the verifier learns nothing.
+    let (Some(mark), Some(head)) = (mark::of(settings, key), at::<[u8; 2]>(ctx, packet.offset())) else { return false };
+    // SAFETY: `at` checked the bytes.
+    let first = unsafe { (*head)[0] };
+    packet.flags & ACK != 0 && first != HANDSHAKE && first != CHANGE_CIPHER_SPEC && mark::is_quiet(mark)
 }
 
 /// What becomes of a packet after the look at it.
@@ -410,17 +428,21 @@ pub fn segment(
         // A stale entry must not blind the new connection's hello; the same SYN once more ends nothing.
         if let Some(follow) = FOLLOW.get_ptr(key) {
             // SAFETY: a value of a map, valid until the program ends.
-            let base = unsafe { (*follow).base };
-            if base != packet.seq.wrapping_add(1) {
-                let _ = FOLLOW.remove(key);
+            let (base, started_at) = unsafe { ((*follow).base, (*follow).started_at) };
+            if base != packet.seq.wrapping_add(1) && FOLLOW.remove(key).is_ok() {
+                mark::end(settings, key, started_at.wrapping_add(settings.follow_ns), now());
             }
         }
         if settings.syns != 0 {
             handshake::opened(ctx, settings, scratch, key, packet);
         }
-    } else if handshake::pending(key) {
+    } else {
+        let pending = handshake::pending(key);
+        if !pending && is_nothing(ctx, settings, key, packet) {
+            return Look::Nothing;
+        }
         // SAFETY: as above.
-        unsafe { (*state).pending = 1 };
+        unsafe { (*state).pending = pending as u32 };
     }
     let what = classify(ctx, settings, scratch, key, packet, counters);
     // SAFETY: as above.
@@ -474,7 +496,7 @@ pub fn segment(
 
 /// While a hello isn't whole, what follows on its connection is captured too.
 #[inline(always)]
-pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
+pub fn follow(settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let scratch = unsafe { &mut *black_box(scratch) };
     // What is dropped never was: its retransmission is read, and dropped, like it.
@@ -494,12 +516,16 @@ pub fn follow(scratch: *mut Scratch, key: &FlowKey, counters: Counters) {
         scratch.follow.started_at = scratch.event.at;
         scratch.follow.segments = 1;
         scratch.follow.proof = scratch.state.proof;
-        if FOLLOW.insert(key, &scratch.follow, 0).is_err() {
+        let until = scratch.follow.started_at.wrapping_add(settings.follow_ns);
+        if !mark::begin(settings, key, until) || FOLLOW.insert(key, &scratch.follow, 0).is_err() {
             counters.add(Counter::FollowsRefused);
         }
     } else if scratch.state.what == FOLLOWED {
         if finished {
-            let _ = FOLLOW.remove(key);
+            if FOLLOW.remove(key).is_ok() {
+                let until = scratch.follow.started_at.wrapping_add(settings.follow_ns);
+                mark::end(settings, key, until, scratch.event.at);
+            }
         } else if let Some(follow) = FOLLOW.get_ptr_mut(key) {
             // SAFETY: a value of a map, valid until the program ends.
             unsafe {

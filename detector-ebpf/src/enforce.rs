@@ -21,7 +21,7 @@ use detector_common::{
         IN_USE_PREFIXES_IPV4, IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS,
         IN_USE_SUBNETS, Settings,
     },
-    table::{self, CELL_BITS, CELLS, Cell, Word, filter_place, initials, is_ipv4, pair},
+    table::{self, CELL_BITS, CELLS, Word, filter_place, initials, is_ipv4, pair},
     verdict::{Action, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
@@ -33,10 +33,14 @@ use crate::{
         TABLE,
     },
     parse::{ACK, Packet, RST, SYN, TCP},
+    search,
 };
 
 /// All bits of an address.
 pub const WHOLE: u32 = 128;
+
+/// Kinds of verdicts that, beside prefixes, any packet is looked up among.
+const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS;
 
 /// Tries to take a token while other CPUs take some too. After them the connection is let in.
 const TRIES: usize = 4;
@@ -101,7 +105,7 @@ unsafe fn hit(hits: *mut u64) {
 /// # Safety
 /// `at` is in a value of a map, eight-byte aligned.
 #[inline(always)]
-unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
+pub unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
     // SAFETY: the caller's.
     unsafe {
         #[cfg(target_arch = "bpf")]
@@ -171,21 +175,8 @@ fn look_up(settings: &Settings, scratch: *mut Scratch, name: u64, unit: u64, dro
     let Some(cells) = TABLE.get_ptr(bucket) else { return };
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let place = unsafe { &raw mut (*scratch).found.place };
-    let (mut word, mut full) = (0, true);
-    for cell in 0..CELLS {
-        // SAFETY: values of a map, valid until the program ends; userspace stores each of the two as a whole.
-        let (check, candidate) = unsafe {
-            let cell = cells.cast::<Cell>().add(cell);
-            ((&raw const (*cell).check).read_volatile(), (&raw const (*cell).word).read_volatile())
-        };
-        if check ^ candidate == name {
-            // SAFETY: as above.
-            unsafe { place.write_volatile(cell as u64) };
-            word = candidate;
-            break;
-        }
-        full &= candidate != 0;
-    }
+    // SAFETY: values of maps, valid until the program ends.
+    let search::Found { mut word, full } = unsafe { search::find(cells.cast(), name, place) };
     let hits = if word != 0 {
         // SAFETY: as above.
         let place = unsafe { place.read_volatile() } as u32;
@@ -260,10 +251,14 @@ pub fn decide(
     if settings.in_use == 0 {
         return Decision::Pass(Counter::PassProtected as u32);
     }
+    let ipv4 = is_ipv4(&key.source);
+    let may_have_prefix = may_have_prefix(settings, key, ipv4);
+    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix {
+        return Decision::Pass(Counter::PassProtected as u32);
+    }
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe { ((*scratch).found.action, (*scratch).found.elsewhere) = (0, 0) };
     let seeds = &settings.table_seeds;
-    let ipv4 = is_ipv4(&key.source);
     if ipv4 {
         if settings.in_use & IN_USE_IPV4 != 0 {
             let name = seeds.address(&key.source);
@@ -279,9 +274,7 @@ pub fn decide(
             look_up(settings, scratch, name, unit, Counter::DropAddress as u32);
         }
     }
-    if may_have_prefix(settings, key, ipv4)
-        && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source))
-    {
+    if may_have_prefix && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source)) {
         let verdict = core::ptr::from_ref(verdict).cast_mut();
         consider(settings, scratch, seeds.unit(&key.source), verdict, Counter::DropPrefix);
     }

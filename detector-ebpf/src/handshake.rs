@@ -21,7 +21,8 @@ use crate::{
     capture::{self, WINDOW},
     enforce::now,
     frame::{Frame, at},
-    maps::{ASKING, PENDING, PENDING_UNTIL, RECENT, RECENT_LEN, SYN_ACKS, SYNS, Scratch},
+    maps::{ASKING, PENDING, PENDING_UNTIL, SYN_ACKS, SYNS, Scratch},
+    mark::{self, Mark},
     parse::{ACK, Packet, SYN},
 };
 
@@ -54,14 +55,6 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// A place in [`RECENT`]. Under a secret seed: nobody can choose an address and a port that share another client's.
-#[inline(always)]
-fn place(settings: &Settings, key: &FlowKey) -> u32 {
-    let ports = (key.source_port as u64) << 16 | key.destination_port as u64;
-    let mixed = settings.table_seeds.address(&key.source).wrapping_add(ports.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    (mixed >> (64 - RECENT_LEN.trailing_zeros())) as u32
-}
-
 /// A SYN: kept until the hello.
 #[inline(always)]
 pub fn opened(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
@@ -76,9 +69,9 @@ pub fn opened(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key:
             return;
         }
     }
-    if let Some(recent) = RECENT.get_ptr_mut(place(settings, key)) {
-        // SAFETY: a value of a map; one byte is written whole.
-        unsafe { *recent = 1 };
+    if let Some(mark) = mark::of(settings, key) {
+        // SAFETY: a value of a map; one word is written whole.
+        unsafe { (*mark).recent = 1 };
     }
 }
 
@@ -96,16 +89,14 @@ pub fn accepted(frame: &impl Frame, scratch: *mut Scratch, key: &FlowKey, packet
     }
 }
 
-/// Whether this is the first data segment of a connection whose SYN was seen. Told once. A byte in an array says whether
-/// it is worth a look into the table of SYNs, for most packets are no first ones; two flows that share the byte only cost
-/// each other this.
+/// Whether this is the first data segment of a connection whose SYN was seen. Told once. Its mark says whether it is worth
+/// a look into the table of SYNs, for most packets are no first ones.
 #[inline(always)]
-pub fn first_data(settings: &Settings, key: &FlowKey, seq: u32) -> First {
+pub fn first_data(key: &FlowKey, mark: *mut Mark, seq: u32) -> First {
     const NOT: First = First { is: false, base: 0 };
-    let Some(recent) = RECENT.get_ptr_mut(place(settings, key)) else { return NOT };
     // SAFETY: values of maps, valid until the program ends.
     unsafe {
-        if *recent == 0 {
+        if (*mark).recent == 0 {
             return NOT;
         }
         let Some(syn) = SYNS.get_ptr(key) else { return NOT };
@@ -113,7 +104,7 @@ pub fn first_data(settings: &Settings, key: &FlowKey, seq: u32) -> First {
         if seq.wrapping_sub(base) >= WINDOW {
             return NOT;
         }
-        *recent = 0;
+        (*mark).recent = 0;
         First { is: true, base }
     }
 }

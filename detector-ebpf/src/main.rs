@@ -18,8 +18,10 @@ mod frame;
 mod handshake;
 mod key;
 mod maps;
+mod mark;
 mod parse;
 mod reset;
+mod search;
 mod steer;
 mod waiting;
 
@@ -101,7 +103,7 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
         if packet.protocol == parse::TCP {
             key::read(ctx, settings, scratch, key, counters);
             judge(ctx, settings, scratch, key, packet);
-            capture::follow(scratch, key, counters);
+            capture::follow(settings, scratch, key, counters);
         }
         // SAFETY: as above.
         let proof = unsafe { (*black_box(scratch)).event.proof };

@@ -25,6 +25,7 @@ use detector_common::{
 use crate::{
     capture::{Event, State},
     enforce::Found,
+    mark::{MARKS_LEN, Mark},
     parse::Packet,
     reset::Budget,
     waiting::Waiting,
@@ -63,9 +64,6 @@ pub struct Handshake {
     pub at: u64,
     pub image: SegmentImage,
 }
-
-/// Entries of [`RECENT`]; a power of two.
-pub const RECENT_LEN: u32 = 1 << 18;
 
 /// Where an event is put together, since the verifier allows only 512 bytes of stack.
 #[repr(C)]
@@ -155,9 +153,9 @@ pub static PENDING: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(PEND
 /// CLOCK_MONOTONIC nanoseconds until which some hello awaits its proof; 0: none does.
 #[map]
 pub static PENDING_UNTIL: Array<u64> = Array::with_max_entries(1, 0);
-/// By a hash of the flow: 1 from its SYN to its first data.
+/// By a hash of the flow.
 #[map]
-pub static RECENT: Array<u8> = Array::with_max_entries(RECENT_LEN, 0);
+pub static MARKS: Array<Mark> = Array::with_max_entries(MARKS_LEN, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<[u64; COUNTERS_LEN as usize]> = PerCpuArray::with_max_entries(1, 0);
 #[map]

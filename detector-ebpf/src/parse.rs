@@ -109,10 +109,28 @@ fn launder(scratch: *mut Scratch, offset: usize) -> usize {
     }
 }
 
+/// Four bytes as they stand. Packets are not aligned, and LLVM would take them one by one.
+///
+/// # Safety
+/// They are there.
 #[inline(always)]
-fn word(bytes: *const u8) -> u32 {
-    // SAFETY: the caller checked four bytes; packets are not aligned.
-    unsafe { bytes.cast::<u32>().read_unaligned() }
+unsafe fn word(bytes: *const u8) -> u32 {
+    // SAFETY: the caller's.
+    unsafe {
+        #[cfg(target_arch = "bpf")]
+        {
+            let word: u64;
+            core::arch::asm!(
+                "{word} = *(u32 *)({bytes} + 0)",
+                bytes = in(reg) bytes,
+                word = lateout(reg) word,
+                options(pure, readonly, nostack)
+            );
+            word as u32
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        bytes.cast::<u32>().read_unaligned()
+    }
 }
 
 #[inline(always)]
@@ -197,16 +215,18 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
             let Some(ip) = at::<[u8; IPV4]>(frame, ip_offset) else { return Err(Counter::PassMalformed) };
             // SAFETY: `at` checked the bytes, and the key has ten words.
             unsafe {
-                let ip = &*ip;
-                if ip[0] >> 4 != 4 || ip[0] & 0x0f < 5 {
+                let address = ip.cast::<u8>();
+                // By rows of RFC 791 section 3.1.
+                let [row0, row1, row2] = [0, 4, 8].map(|at| u32::from_be(word(address.add(at))));
+                let header = (row0 >> 24 & 0x0f) as usize * 4;
+                if row0 >> 28 != 4 || header < IPV4 {
                     return Err(Counter::PassMalformed);
                 }
-                // Not the first fragment (RFC 791 section 3.1).
-                if ip[6] & 0x1f != 0 || ip[7] != 0 {
+                // Not the first fragment.
+                if row1 & 0x1fff != 0 {
                     return Err(Counter::PassFragment);
                 }
                 let mapped = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-                let address = ip.as_ptr();
                 key.write(0);
                 key.add(1).write(0);
                 key.add(2).write(mapped);
@@ -215,21 +235,21 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
                 key.add(5).write(0);
                 key.add(6).write(mapped);
                 key.add(7).write(word(address.add(16)));
-                let total = u16::from_be_bytes([ip[2], ip[3]]) as usize;
+                let total = (row0 & 0xffff) as usize;
                 let end = if total == 0 { None } else { Some(ip_offset + total) };
-                let header = (ip[0] & 0x0f) as usize * 4;
-                let dont_fragment = if ip[6] & 0x40 != 0 { NETWORK_DONT_FRAGMENT } else { 0 };
-                let reserved = if ip[6] & 0x80 != 0 { NETWORK_RESERVED } else { 0 };
+                let dont_fragment = if row1 & 0x4000 != 0 { NETWORK_DONT_FRAGMENT } else { 0 };
+                let reserved = if row1 & 0x8000 != 0 { NETWORK_RESERVED } else { 0 };
                 let network = NetworkImage {
                     version: 4,
-                    ttl: ip[8],
-                    traffic_class: ip[1],
+                    ttl: (row2 >> 24) as u8,
+                    traffic_class: (row0 >> 16) as u8,
                     extra: (header - IPV4) as u8,
-                    id: u16::from_be_bytes([ip[4], ip[5]]),
+                    id: (row1 >> 16) as u16,
                     flags: dont_fragment | reserved,
                     header_len: 0,
                 };
-                let upper = Upper { protocol: ip[9], offset: ip_offset + header, first: ip[6] & 0x20 != 0 };
+                let protocol = (row2 >> 16) as u8;
+                let upper = Upper { protocol, offset: ip_offset + header, first: row1 & 0x2000 != 0 };
                 (upper, end, network)
             }
         }
@@ -283,43 +303,39 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
-            ([header[0], header[1], header[2], header[3]], upper.offset + TCP_HEADER, 0, 0, 0, 0)
+            let ports = unsafe { word(header.cast()) };
+            (ports, upper.offset + TCP_HEADER, 0, 0, 0, 0)
         }
         TCP => {
             let Some(header) = at::<[u8; TCP_HEADER]>(frame, upper.offset) else {
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
-            let length = (header[12] >> 4) as usize * 4;
+            let [ports, seq, ack, row3] = unsafe { [0, 4, 8, 12].map(|at| word(header.cast::<u8>().add(at))) };
+            let row3 = u32::from_be(row3);
+            let length = (row3 >> 28) as usize * 4;
             if length < TCP_HEADER {
                 return Err(Counter::PassMalformed);
             }
-            (
-                [header[0], header[1], header[2], header[3]],
-                upper.offset + length,
-                u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-                u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
-                header[13],
-                length as u8,
-            )
+            (ports, upper.offset + length, u32::from_be(seq), u32::from_be(ack), (row3 >> 16) as u8, length as u8)
         }
         UDP => {
             let Some(header) = at::<[u8; UDP_HEADER]>(frame, upper.offset) else {
                 return Err(Counter::PassMalformed);
             };
             // SAFETY: `at` checked the bytes.
-            let header = unsafe { &*header };
-            ([header[0], header[1], header[2], header[3]], upper.offset + UDP_HEADER, 0, 0, 0, 0)
+            let ports = unsafe { word(header.cast()) };
+            (ports, upper.offset + UDP_HEADER, 0, 0, 0, 0)
         }
         _ => return Err(Counter::PassOtherProtocol),
     };
     let protocol = if upper.protocol == UDP { FLOW_UDP } else { FLOW_TCP };
     // SAFETY: the key has ten words.
     unsafe {
-        key.add(8).cast::<u16>().write(u16::from_be_bytes([ports[0], ports[1]]));
-        key.add(8).cast::<u16>().add(1).write(u16::from_be_bytes([ports[2], ports[3]]));
+        // The source's in the first bytes.
+        let ports = u32::from_be(ports);
+        key.add(8).cast::<u16>().write((ports >> 16) as u16);
+        key.add(8).cast::<u16>().add(1).write(ports as u16);
         key.add(9).write(protocol);
     }
     let len = match ip_payload_end {

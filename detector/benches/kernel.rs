@@ -32,27 +32,20 @@ use detector::{
 };
 use detector_common::{counter::Counter, key::Keys, settings::Settings};
 use etherparse::PacketBuilder;
-use nix::{
-    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
-    unistd::Pid,
-};
+use nix::sched::{CloneFlags, unshare};
 
 mod figure;
+mod flood;
+mod packets;
+mod peers;
 use figure::{Figure, chrome_hello, median};
+use peers::pin;
 
 const EVENTS: u32 = 200_000;
 const ROUNDS: usize = 5;
 const SAMPLES: usize = 4000;
 /// How long a reader that has emptied the ring leaves it alone: under a flood it is woken once for hundreds of events.
 const NAP: Duration = Duration::from_micros(100);
-
-fn pin(cpu: usize) {
-    let mut set = CpuSet::new();
-    // On a machine with one core the two threads share it; the figure then says so by being bad.
-    if set.set(cpu).is_ok() {
-        let _ = sched_setaffinity(Pid::from_raw(0), &set);
-    }
-}
 
 fn frame(source_port: u16, payload: &[u8]) -> Vec<u8> {
     segment(source_port, u32::from(source_port) << 16, payload)
@@ -266,6 +259,12 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
 }
 
 fn main() {
+    peers::own_pins();
+    pin(1);
+    let mut figures = packets::ordinary();
+    figures.extend(packets::look_ups());
+    own_network();
+    figures.extend(flood::dropped());
     let hello = chrome_hello();
     let (rate, each, lost) = flood(&hello);
     let mut times = latencies(&hello);
@@ -286,7 +285,7 @@ fn main() {
     let more = |[without, with]: [f64; 2]| with - without;
     let (whole, last, other) = (more(costs.whole), more(costs.last), more(costs.other));
     let load = load.as_secs_f64();
-    figure::print(&[
+    figures.extend([
         figure("P4.whole", "keys of a whole Chrome hello", whole, "ns", "<= 600", Some(whole <= 600.0)),
         figure("P4.whole_all", "the whole program for it, keys and ring", costs.whole[1], "ns", "", None),
         figure("P4.last", "keys in the second of two segments", last, "ns", "<= 300", Some(last <= 300.0)),
@@ -301,4 +300,5 @@ fn main() {
         figure("P7.p50", "frame to verdict in force, unknown client, p50", p50, "µs", "<= 15", Some(p50 <= 15.0)),
         figure("P7.p99", "the same, p99 (target: on a quiet core)", p99, "µs", "<= 60", Some(p99 <= 60.0)),
     ]);
+    figure::print(&figures);
 }

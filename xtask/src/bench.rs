@@ -2,7 +2,7 @@
 //!
 //! In: what each benchmark tells of itself when run with `--json PATH`: figures as JSON objects with `id` (P5), `what`,
 //! `value`, `unit`, `against`, `ratio`, `target` and `met` (absent or null for a peer or a floor), either a list of them
-//! in that file or one a line on standard output. Out: one table. A missed target is told, not failed, since it depends
+//! in that file, `target/bench/NAME.json`, or one a line on standard output. Out: one table. A missed target is told, not failed, since it depends
 //! on the machine; a benchmark that can't run, or has no figure, is a failure. Exit code 1 with a missed target is how a
 //! benchmark tells of that.
 
@@ -50,8 +50,9 @@ fn benches_in(metadata: &Value) -> Vec<String> {
 
 /// Runs one benchmark and reads its figures.
 fn measure(bench: &str) -> Result<Vec<Row>> {
-    let path = shell::tools()?.join(format!("bench-{bench}.json"));
-    fs::create_dir_all(shell::tools()?)?;
+    let directory = shell::tools()?.with_file_name("bench");
+    let path = directory.join(format!("{bench}.json"));
+    fs::create_dir_all(&directory)?;
     if path.exists() {
         fs::remove_file(&path)?;
     }

@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 20] = [
+const NEEDS: [Need; 21] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -41,6 +41,7 @@ const NEEDS: [Need; 20] = [
     },
     Need { package: "qemu-system-x86", sign: "qemu-system-x86_64", why: "runs tests on Debian's Linux 6.1" },
     Need { package: "busybox-static", sign: "busybox", why: "starts that Linux" },
+    Need { package: "xdp-tools", sign: "xdp-filter", why: "its programs are what ours are measured beside" },
     Need { package: "bpftool", sign: "bpftool", why: "shows what is loaded" },
     Need {
         package: "libfaketime",
