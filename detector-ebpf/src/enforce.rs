@@ -245,8 +245,7 @@ pub fn decide(
         return Decision::Pass(Counter::PassProtected as u32);
     }
     let ipv4 = is_ipv4(&key.source);
-    let may_have_prefix = may_have_prefix(settings, key, ipv4);
-    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix {
+    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix(settings, key, ipv4) {
         return Decision::Pass(Counter::PassProtected as u32);
     }
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
@@ -267,7 +266,7 @@ pub fn decide(
             look_up(settings, scratch, name, unit, Counter::DropAddress as u32);
         }
     }
-    if may_have_prefix
+    if may_have_prefix(settings, key, ipv4)
         && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source))
     {
         let verdict = core::ptr::from_ref(verdict).cast_mut();
