@@ -40,7 +40,7 @@ use crate::{
 pub const WHOLE: u32 = 128;
 
 /// Kinds of verdicts that, beside prefixes, any packet is looked up among.
-const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS;
+const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS | IN_USE_INITIALS;
 
 /// Tries to take a token while other CPUs take some too. After them the connection is let in.
 const TRIES: usize = 4;
@@ -252,8 +252,7 @@ pub fn decide(
         return Decision::Pass(Counter::PassProtected as u32);
     }
     let ipv4 = is_ipv4(&key.source);
-    let may_have_prefix = may_have_prefix(settings, key, ipv4);
-    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix {
+    if settings.in_use & OF_ANY_PACKET == 0 && !may_have_prefix(settings, key, ipv4) {
         return Decision::Pass(Counter::PassProtected as u32);
     }
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
@@ -274,7 +273,9 @@ pub fn decide(
             look_up(settings, scratch, name, unit, Counter::DropAddress as u32);
         }
     }
-    if may_have_prefix && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source)) {
+    if may_have_prefix(settings, key, ipv4)
+        && let Some(verdict) = PREFIXES.get(Key::new(WHOLE, key.source))
+    {
         let verdict = core::ptr::from_ref(verdict).cast_mut();
         consider(settings, scratch, seeds.unit(&key.source), verdict, Counter::DropPrefix);
     }

@@ -12,7 +12,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,7 +31,6 @@ use detector::{
 };
 use detector_common::{counter::Counter, key::Keys, settings::Settings};
 use etherparse::PacketBuilder;
-use nix::sched::{CloneFlags, unshare};
 
 mod figure;
 mod flood;
@@ -192,13 +190,6 @@ fn judge(rings: &mut Rings, pipeline: &mut Pipeline, enforcer: &mut Enforcer<Map
     });
 }
 
-/// Makes a network namespace of its own for this thread and those it starts, with its loopback interface up.
-fn own_network() {
-    unshare(CloneFlags::CLONE_NEWNET).expect("run as root");
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
-    assert!(up.success(), "the new loopback interface comes up");
-}
-
 /// Writes the hello over a new connection.
 fn connect(server: SocketAddr, hello: &[u8]) {
     let mut client = TcpStream::connect(server).expect("a listener of ours");
@@ -207,7 +198,6 @@ fn connect(server: SocketAddr, hello: &[u8]) {
 
 /// Microseconds from the frame to the verdict, of each hello.
 fn latencies(hello: &[u8]) -> Vec<f64> {
-    own_network();
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port of our own network");
     let server = listener.local_addr().expect("a bound listener");
     // Dropped after the hello's first byte: what the server does with it isn't measured, but a socket that is closed before
@@ -259,11 +249,10 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
 }
 
 fn main() {
-    peers::own_pins();
+    peers::own_host();
     pin(1);
     let mut figures = packets::ordinary();
     figures.extend(packets::look_ups());
-    own_network();
     figures.extend(flood::dropped());
     let hello = chrome_hello();
     let (rate, each, lost) = flood(&hello);

@@ -69,10 +69,21 @@ fn nft() {
     let elements: Vec<String> = (FIRST..FIRST + SOURCES).map(|source| Ipv4Addr::from(source).to_string()).collect();
     let set = format!("set blocked {{ type ipv4_addr; elements = {{ {} }} }}", elements.join(", "));
     let rules = format!(
-        "table netdev peers {{ {set}\n chain ingress {{ type filter hook ingress device \"b3\" priority 0; \
-         ip saddr @blocked counter drop }} }}\n\
-         table inet peers {{ {set}\n chain input {{ type filter hook input priority 0; \
-         iifname \"b4\" ip saddr @blocked counter drop\n iifname \"b*\" counter\n }} }}\n"
+        "table netdev peers {{
+            {set}
+            chain ingress {{
+                type filter hook ingress device \"b3\" priority 0
+                ip saddr @blocked counter drop
+            }}
+        }}
+        table inet peers {{
+            {set}
+            chain input {{
+                type filter hook input priority 0
+                iifname \"b4\" ip saddr @blocked counter drop
+                iifname \"b*\" counter
+            }}
+        }}\n"
     );
     let path = std::env::temp_dir().join(format!("detector-bench-{}.nft", std::process::id()));
     fs::write(&path, rules).expect("room for a file");

@@ -34,12 +34,16 @@ pub(crate) const PINS: &str = "/sys/fs/bpf";
 pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
 
-/// Puts an empty BPF file system in the place of the host's, for this process alone.
-pub(crate) fn own_pins() {
-    unshare(CloneFlags::CLONE_NEWNS).expect("run as root");
+/// Gives this thread, and those it starts, a network of their own with its loopback interface up, and an empty BPF file
+/// system in the place of the host's.
+pub(crate) fn own_host() {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("run as root");
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of this process's own");
+    // The host's shows the host's interfaces.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("a network of this process's own");
     mount(Some("bpf"), PINS, Some("bpf"), MsFlags::empty(), none).expect("a kernel with a BPF file system");
+    command("ip link set lo up");
 }
 
 /// Keeps this thread on one processor.
