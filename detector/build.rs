@@ -56,7 +56,9 @@ fn main() -> Result<()> {
     if env::var("AYA_BUILD_SKIP").is_ok_and(|value| value == "1" || value.eq_ignore_ascii_case("true")) {
         let out = env::var_os("OUT_DIR").context("OUT_DIR is not set: cargo runs build scripts with it")?;
         let mut objects = ["detector-ebpf", "detector-ebpf-bench"].into_iter();
-        return objects.try_for_each(|name| fs::write(Path::new(&out).join(name), [])).context("can't write the empty objects");
+        return objects
+            .try_for_each(|name| fs::write(Path::new(&out).join(name), []))
+            .context("can't write the empty objects");
     }
 
     let wanted = env::var(toolchain::OVERRIDE).ok();

@@ -62,6 +62,8 @@ counters! {
     DropFingerprint => "fingerprint",
     /// Dropped by a verdict on that fingerprint from its source.
     DropPair => "pair",
+    /// Dropped by a verdict on its source's new QUIC connections: an Initial packet.
+    DropInitial => "initial",
     /// Dropped: a new connection beyond a limit.
     DropRateLimit => "rate_limit",
     /// Packets for userspace of clients whose address is proven, and servers' answers to them.
@@ -122,6 +124,14 @@ counters! {
     EgressPackets => "egress_packets",
     /// SYN-ACKs from protected ports.
     SynAcks => "syn_acks",
+    /// New connections under a challenge that went to a challenge listener.
+    Steered => "steered",
+    /// Those that did not, since the never-block set or the allow list has their client.
+    SteerSpared => "steer_spared",
+    /// Those that did not, since their port has no healthy listener.
+    SteerUnhealthy => "steer_unhealthy",
+    /// Those that did not, since the kernel took no socket for them.
+    SteerFailed => "steer_failed",
 }
 
 /// Entries of the `COUNTERS` map.

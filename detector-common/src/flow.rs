@@ -1,4 +1,4 @@
-//! A TCP connection as both sides name it.
+//! A connection as both sides name it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -9,6 +9,11 @@ pub type Address = [u8; 16];
 /// Bits of an IPv4 prefix that the mapped form puts in front.
 pub const MAPPED_PREFIX_BITS: u32 = 96;
 
+/// [`FlowKey::protocol`]: TCP.
+pub const FLOW_TCP: u32 = 0;
+/// UDP, by its number in the IP header.
+pub const FLOW_UDP: u32 = 17;
+
 /// The 4-tuple of a packet from the client to the server.
 ///
 /// | bytes | field | order |
@@ -17,7 +22,7 @@ pub const MAPPED_PREFIX_BITS: u32 = 96;
 /// | 16..32 | `destination` | network |
 /// | 32..34 | `source_port` | host |
 /// | 34..36 | `destination_port` | host |
-/// | 36..40 | `reserved` | zero |
+/// | 36..40 | `protocol` | host |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FlowKey {
@@ -25,12 +30,12 @@ pub struct FlowKey {
     pub source: Address,
     /// The server.
     pub destination: Address,
-    /// The client's TCP port, host byte order.
+    /// The client's port, host byte order.
     pub source_port: u16,
-    /// The server's TCP port, host byte order.
+    /// The server's port, host byte order.
     pub destination_port: u16,
-    /// Zero: a hash map compares every byte of a key.
-    pub reserved: u32,
+    /// [`FLOW_TCP`] or [`FLOW_UDP`]: one connection of each may have the same ports.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);

@@ -14,5 +14,6 @@ pub mod key;
 pub mod maps;
 pub mod mode;
 pub mod settings;
+pub mod steer;
 pub mod table;
 pub mod verdict;

@@ -32,6 +32,10 @@ pub const PREFIXES: &str = "PREFIXES";
 pub const ALLOW: &str = "ALLOW";
 /// `LpmTrie<Address, u8>`: sources that nothing may be dropped of, found by the daemon in the host's own configuration.
 pub const NEVER_BLOCK: &str = "NEVER_BLOCK";
+/// `SockHash<u32>`: listening sockets of challenge listeners, by [`crate::steer::challenger`].
+pub const CHALLENGERS: &str = "CHALLENGERS";
+/// `HashMap<u32, u64>`, by the same: CLOCK_MONOTONIC nanoseconds until which the listener counts as healthy.
+pub const HEALTHY_UNTIL: &str = "HEALTHY_UNTIL";
 /// `HashMap<FlowKey, ConnectionVerdict>`: verdicts on single connections.
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// `LruHashMap<FlowKey, Follow>`: flows whose ClientHello is not complete yet. Private to the program.
@@ -62,6 +66,8 @@ pub const PREFIXES_MAX: u32 = 100_000;
 pub const ALLOW_MAX: u32 = 10_000;
 /// Default of `limits.connections`.
 pub const CONNECTIONS_MAX: u32 = 65_536;
+/// Default of `limits.quic_sources`.
+pub const QUIC_SOURCES_MAX: u32 = 4_096;
 /// Default of `limits.ja4_rules`.
 pub const JA4_RULES_MAX: u32 = 10_000;
 /// Default of `limits.automatic`.

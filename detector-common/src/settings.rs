@@ -30,9 +30,18 @@ pub const IN_USE_KEY_PAIRS: u32 = 1 << 9;
 /// The same by stable key.
 pub const IN_USE_STABLE_PAIRS: u32 = 1 << 10;
 
+/// Units' QUIC Initial packets.
+pub const IN_USE_INITIALS: u32 = 1 << 11;
+
 /// Those of which the verdicts are in `TABLE`.
-pub const IN_USE_TABLE: u32 =
-    IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_KEYS | IN_USE_STABLE | IN_USE_KEY_PAIRS | IN_USE_STABLE_PAIRS;
+pub const IN_USE_TABLE: u32 = IN_USE_IPV4
+    | IN_USE_IPV6
+    | IN_USE_SUBNETS
+    | IN_USE_KEYS
+    | IN_USE_STABLE
+    | IN_USE_KEY_PAIRS
+    | IN_USE_STABLE_PAIRS
+    | IN_USE_INITIALS;
 
 /// The one entry of the `SETTINGS` array.
 #[repr(C)]

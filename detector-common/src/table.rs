@@ -146,6 +146,16 @@ pub const fn pair(unit: u64, fingerprint: u64) -> u64 {
     name(mix(unit.wrapping_add(mix(fingerprint))))
 }
 
+/// Stands in the place of a fingerprint's name, and is none: those are never 0.
+const INITIALS: u64 = 0;
+
+/// The name of a unit's QUIC Initial packets, by the unit's.
+#[inline(always)]
+#[must_use]
+pub const fn initials(unit: u64) -> u64 {
+    pair(unit, INITIALS)
+}
+
 /// The bucket of a name; `mask`: their number less one.
 #[inline(always)]
 #[must_use]

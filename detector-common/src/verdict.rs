@@ -39,6 +39,9 @@ pub const REASON_DENY_JA4: u8 = 2;
 /// A program's request, such as fail2ban's.
 pub const REASON_EXTERNAL: u8 = 3;
 
+/// A challenged JA4 value: its clients are alone at the address.
+pub const REASON_CHALLENGED_JA4: u8 = 8;
+
 /// Value of the tries, and part of the connection map's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -74,11 +77,12 @@ impl Verdict {
 }
 
 /// Value of the connection map: a verdict on one TCP connection, told from a later one on the same 4-tuple by its
-/// initial sequence number (RFC 9293 section 3.4.1).
+/// initial sequence number (RFC 9293 section 3.4.1); or on all datagrams of a UDP 4-tuple.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ConnectionVerdict {
     /// The client's initial sequence number, host byte order. A SYN with another one ends the verdict.
+    /// Of UDP: zero.
     pub initial_seq: u32,
     /// Zero.
     pub reserved: u32,

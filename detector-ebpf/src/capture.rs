@@ -317,7 +317,7 @@ fn classify(
     }
     // A SYN takes a sequence number itself; with TCP Fast Open data follows (RFC 7413).
     let seq = packet.seq.wrapping_add((packet.flags & (SYN | ACK) == SYN) as u32);
-    let Some(mark) = mark::of(key) else { return NOTHING };
+    let Some(mark) = mark::of(settings, key) else { return NOTHING };
     // In memory, the ways to the answer are one to the verifier.
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let may_be_followed = unsafe {
@@ -377,12 +377,12 @@ fn classify(
 /// Whether a segment has nothing to do with a hello, as most haven't: said by one mark and one byte. The others are looked
 /// at closely.
 #[inline(always)]
-fn is_nothing(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> bool {
+fn is_nothing(ctx: &XdpContext, settings: &Settings, key: &FlowKey, packet: &Packet) -> bool {
     if packet.len() == 0 {
         return true;
     }
     // Two bytes, since of a comparison with the frame's end that says one the verifier learns nothing.
-    let (Some(mark), Some(head)) = (mark::of(key), at::<[u8; 2]>(ctx, packet.offset())) else { return false };
+    let (Some(mark), Some(head)) = (mark::of(settings, key), at::<[u8; 2]>(ctx, packet.offset())) else { return false };
     // SAFETY: `at` checked the bytes.
     let first = unsafe { (*head)[0] };
     packet.flags & ACK != 0 && first != HANDSHAKE && first != CHANGE_CIPHER_SPEC && mark::is_quiet(mark)
@@ -438,15 +438,15 @@ pub fn segment(
             // SAFETY: a value of a map, valid until the program ends.
             let (base, started_at) = unsafe { ((*follow).base, (*follow).started_at) };
             if base != packet.seq.wrapping_add(1) && FOLLOW.remove(key).is_ok() {
-                mark::end(key, started_at.wrapping_add(settings.follow_ns), now());
+                mark::end(settings, key, started_at.wrapping_add(settings.follow_ns), now());
             }
         }
         if settings.syns != 0 {
-            handshake::opened(ctx, scratch, key, packet);
+            handshake::opened(ctx, settings, scratch, key, packet);
         }
     } else {
         let pending = handshake::pending(key);
-        if !pending && is_nothing(ctx, key, packet) {
+        if !pending && is_nothing(ctx, settings, key, packet) {
             return Look::Nothing;
         }
         // SAFETY: as above.
@@ -525,14 +525,14 @@ pub fn follow(settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counter
         scratch.follow.segments = 1;
         scratch.follow.proof = scratch.state.proof;
         let until = scratch.follow.started_at.wrapping_add(settings.follow_ns);
-        if !mark::begin(key, until) || FOLLOW.insert(key, &scratch.follow, 0).is_err() {
+        if !mark::begin(settings, key, until) || FOLLOW.insert(key, &scratch.follow, 0).is_err() {
             counters.add(Counter::FollowsRefused);
         }
     } else if scratch.state.what == FOLLOWED {
         if finished {
             if FOLLOW.remove(key).is_ok() {
                 let until = scratch.follow.started_at.wrapping_add(settings.follow_ns);
-                mark::end(key, until, scratch.event.at);
+                mark::end(settings, key, until, scratch.event.at);
             }
         } else if let Some(follow) = FOLLOW.get_ptr_mut(key) {
             // SAFETY: a value of a map, valid until the program ends.

@@ -5,7 +5,7 @@ use aya_ebpf::programs::TcContext;
 use detector_common::{
     counter::Counter,
     event::{EVENT_ANSWER_SEGMENT, PROOF_NONE},
-    flow::FlowKey,
+    flow::{FLOW_TCP, FlowKey},
 };
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn frame(ctx: &TcContext, counters: Counters) {
                 destination: key.source,
                 source_port: key.destination_port,
                 destination_port: key.source_port,
-                reserved: 0,
+                protocol: FLOW_TCP,
             };
             handshake::accepted(ctx, scratch, &client, packet);
         }

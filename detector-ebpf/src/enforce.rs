@@ -17,10 +17,11 @@ use detector_common::{
     flow::FlowKey,
     mode::DEAD_MAN_NS,
     settings::{
-        IN_USE_CONNECTIONS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS, IN_USE_PREFIXES_IPV4,
-        IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS, IN_USE_SUBNETS, Settings,
+        IN_USE_CONNECTIONS, IN_USE_INITIALS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS,
+        IN_USE_PREFIXES_IPV4, IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS,
+        IN_USE_SUBNETS, Settings,
     },
-    table::{self, CELL_BITS, CELLS, Word, filter_place, is_ipv4, pair},
+    table::{self, CELL_BITS, CELLS, Word, filter_place, initials, is_ipv4, pair},
     verdict::{Action, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
@@ -36,7 +37,7 @@ use crate::{
 };
 
 /// All bits of an address.
-const WHOLE: u32 = 128;
+pub const WHOLE: u32 = 128;
 
 /// Kinds of verdicts that, beside prefixes, any packet is looked up among.
 const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS;
@@ -72,7 +73,7 @@ pub struct Found {
 /// Every verdict in force has a TTL or is forever; the coarse clock (4 ms at 250 Hz) is exact enough and costs a
 /// seventh of the fine one.
 #[inline(always)]
-fn coarse() -> u64 {
+pub fn coarse() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_coarse_ns() }
 }
@@ -129,14 +130,20 @@ pub unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
     }
 }
 
-/// Takes a live verdict into account, which for `unit` may be one that only counts.
+/// What a live verdict does, which for `unit` may be only to count: an [`Action`].
 #[inline(always)]
-fn weigh(scratch: *mut Scratch, unit: u64, action: u8, origin: u8, limit: u64, drop: u32) {
-    let action = if action > Action::Block as u8 || (origin != ORIGIN_OPERATOR && !in_force(unit, origin)) {
+pub fn effect(unit: u64, action: u8, origin: u8) -> u32 {
+    if action > Action::Block as u8 || (origin != ORIGIN_OPERATOR && !in_force(unit, origin)) {
         Action::Observe as u32
     } else {
         action as u32
-    };
+    }
+}
+
+/// Takes a live verdict into account.
+#[inline(always)]
+fn weigh(scratch: *mut Scratch, unit: u64, action: u8, origin: u8, limit: u64, drop: u32) {
+    let action = effect(unit, action, origin);
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let found = unsafe { &mut (*scratch).found };
     if action > found.action {
@@ -275,19 +282,21 @@ pub fn decide(
     if settings.in_use & IN_USE_CONNECTIONS != 0 {
         connection(settings, scratch, key, packet);
     }
+    if settings.in_use & IN_USE_INITIALS != 0 && packet.protocol != TCP && datagram::opens(ctx, packet) {
+        let unit = seeds.unit(&key.source);
+        look_up(settings, scratch, initials(unit), unit, Counter::DropInitial as u32);
+    }
     conclude(ctx, scratch, key, packet, Counter::PassProtected as u32)
 }
 
 /// Takes the verdict on a packet's connection into account.
 #[inline(always)]
 fn connection(settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
-    if packet.protocol == TCP
-        && let Some(entry) = CONNECTIONS.get_ptr_mut(key)
-    {
+    if let Some(entry) = CONNECTIONS.get_ptr_mut(key) {
         // SAFETY: a value of a map, valid until the program ends.
         let (verdict, initial_seq) = unsafe { (&raw mut (*entry).verdict, (*entry).initial_seq) };
         // A SYN with another number is perhaps of the next connection: see `reopened`. A reset passes: it frees the
-        // server's socket, which is all this verdict wants.
+        // server's socket, which is all this verdict wants. A datagram has no flags: all of its 4-tuple are meant.
         let next = packet.flags & (SYN | ACK) == SYN && packet.seq != initial_seq;
         if !next && packet.flags & RST == 0 {
             consider(settings, scratch, settings.table_seeds.unit(&key.source), verdict, Counter::DropConnection);

@@ -21,7 +21,7 @@ use crate::{
     capture::{self, WINDOW},
     enforce::now,
     frame::{Frame, at},
-    maps::{PENDING, PENDING_UNTIL, SYN_ACKS, SYNS, Scratch},
+    maps::{ASKING, PENDING, PENDING_UNTIL, SYN_ACKS, SYNS, Scratch},
     mark::{self, Mark},
     parse::{ACK, Packet, SYN},
 };
@@ -57,7 +57,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 
 /// A SYN: kept until the hello.
 #[inline(always)]
-pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
+pub fn opened(ctx: &XdpContext, settings: &Settings, scratch: *mut Scratch, key: &FlowKey, packet: &Packet) {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     unsafe {
         let handshake = &raw mut (*scratch).handshake;
@@ -69,7 +69,7 @@ pub fn opened(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &P
             return;
         }
     }
-    if let Some(mark) = mark::of(key) {
+    if let Some(mark) = mark::of(settings, key) {
         // SAFETY: a value of a map; one word is written whole.
         unsafe { (*mark).recent = 1 };
     }
@@ -185,7 +185,15 @@ fn socket(ctx: &XdpContext, key: &FlowKey, packet: &Packet) -> u32 {
     let (mut tuple, size) = tuple(key, packet.network.version);
     // SAFETY: the tuple is whole for its size; the socket is released below, on every path.
     unsafe {
+        // The kernel may run the steering program for the answer, which is no connection to count.
+        let asking = ASKING.get_ptr_mut(0);
+        if let Some(asking) = asking {
+            asking.write_volatile(1);
+        }
         let socket = bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0);
+        if let Some(asking) = asking {
+            asking.write_volatile(0);
+        }
         if socket.is_null() {
             return OTHER;
         }

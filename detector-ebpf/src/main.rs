@@ -1,6 +1,6 @@
 //! detector's programs. `detector`, at XDP: captures ClientHellos to the protected ports and applies verdicts;
-//! everything else passes untouched. `detector_egress`, at tcx: sees what servers answer. Any failure here passes the
-//! frame too.
+//! everything else passes untouched. `detector_egress`, at tcx: sees what servers answer. `detector_steer`, at the look-up
+//! of a listening socket: sends new connections to a challenge listener. Any failure here passes the frame too.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))] // for one instruction, in enforce::hit
@@ -22,12 +22,13 @@ mod mark;
 mod parse;
 mod reset;
 mod search;
+mod steer;
 mod waiting;
 
 use aya_ebpf::{
-    bindings::xdp_action,
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    bindings::{sk_action, xdp_action},
+    macros::{classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
 };
 use core::hint::black_box;
 
@@ -153,6 +154,13 @@ pub fn detector_egress(ctx: TcContext) -> i32 {
         egress::frame(&ctx, counters);
     }
     TCX_NEXT
+}
+
+/// Chooses the socket of a new connection, or leaves that to the kernel; refuses none.
+#[sk_lookup]
+pub fn detector_steer(ctx: SkLookupContext) -> u32 {
+    steer::choose(&ctx);
+    sk_action::SK_PASS
 }
 
 #[inline(always)]

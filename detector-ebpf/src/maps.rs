@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use detector_common::{
     counter::COUNTERS_LEN,
@@ -17,6 +17,7 @@ use detector_common::{
     },
     mode::Mode,
     settings::Settings,
+    steer::CHALLENGERS_MAX,
     table::{Bucket, CELL_BITS, FILTER_WORDS, Stashed},
     verdict::{ConnectionVerdict, Rate, Verdict},
 };
@@ -126,6 +127,13 @@ pub static PREFIXES: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(PREFI
 pub static ALLOW: LpmTrie<Address, Verdict> = LpmTrie::with_max_entries(ALLOW_MAX, NO_PREALLOC);
 #[map]
 pub static NEVER_BLOCK: LpmTrie<Address, u8> = LpmTrie::with_max_entries(NEVER_BLOCK_MAX, NO_PREALLOC);
+#[map]
+pub static CHALLENGERS: SockHash<u32> = SockHash::with_max_entries(CHALLENGERS_MAX, 0);
+#[map]
+pub static HEALTHY_UNTIL: HashMap<u32, u64> = HashMap::with_max_entries(CHALLENGERS_MAX, 0);
+/// 1 while the XDP program of this CPU asks for a socket: the kernel then runs the steering program for the answer.
+#[map]
+pub static ASKING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static CONNECTIONS: HashMap<FlowKey, ConnectionVerdict> = HashMap::with_max_entries(CONNECTIONS_MAX, NO_PREALLOC);
 #[map]

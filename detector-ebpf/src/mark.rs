@@ -7,7 +7,7 @@
 //! hellos are followed at all. Memory: 4 MiB.
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use detector_common::flow::FlowKey;
+use detector_common::{flow::FlowKey, settings::Settings};
 
 use crate::{enforce::exchange, maps::MARKS};
 
@@ -34,13 +34,12 @@ pub struct Mark {
     pub recent: u64,
 }
 
-/// The place of a flow.
+/// The place of a flow. Under a secret seed: nobody can choose an address and a port that share another client's.
 #[inline(always)]
-pub fn of(key: &FlowKey) -> Option<*mut Mark> {
-    let words: [u32; 4] = zerocopy::transmute!(key.source);
-    let ports = (key.source_port as u32) << 16 | key.destination_port as u32;
-    let mixed = (words[0] ^ words[1] ^ words[2] ^ words[3] ^ ports).wrapping_mul(0x9e37_79b1);
-    MARKS.get_ptr_mut(mixed >> (32 - MARKS_LEN.trailing_zeros()))
+pub fn of(settings: &Settings, key: &FlowKey) -> Option<*mut Mark> {
+    let ports = (key.source_port as u64) << 16 | key.destination_port as u64;
+    let mixed = settings.table_seeds.address(&key.source).wrapping_add(ports.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    MARKS.get_ptr_mut((mixed >> (64 - MARKS_LEN.trailing_zeros())) as u32)
 }
 
 /// Whether nothing goes on there.
@@ -71,8 +70,8 @@ pub fn may_be_followed(mark: *mut Mark) -> bool {
 
 /// Before a flow's entry is made, which ends `until`, CLOCK_MONOTONIC nanoseconds. `false`: it can't be followed.
 #[inline(always)]
-pub fn begin(key: &FlowKey, until: u64) -> bool {
-    let Some(mark) = of(key) else { return false };
+pub fn begin(settings: &Settings, key: &FlowKey, until: u64) -> bool {
+    let Some(mark) = of(settings, key) else { return false };
     for _ in 0..TRIES {
         // SAFETY: a value of a map, valid until the program ends.
         unsafe {
@@ -93,11 +92,11 @@ pub fn begin(key: &FlowKey, until: u64) -> bool {
 
 /// After the entry of a flow that would have ended `until` was removed.
 #[inline(always)]
-pub fn end(key: &FlowKey, until: u64, now: u64) {
+pub fn end(settings: &Settings, key: &FlowKey, until: u64, now: u64) {
     if now + EDGE_NS >= until {
         return;
     }
-    let Some(mark) = of(key) else { return };
+    let Some(mark) = of(settings, key) else { return };
     for _ in 0..TRIES {
         // SAFETY: a value of a map, valid until the program ends.
         unsafe {

@@ -9,7 +9,7 @@ use core::hint::black_box;
 use detector_common::{
     counter::Counter,
     event::{NETWORK_DONT_FRAGMENT, NETWORK_FLOW_LABEL, NETWORK_RESERVED, NetworkImage},
-    flow::FlowKey,
+    flow::{FLOW_TCP, FLOW_UDP, FlowKey},
 };
 
 use crate::{
@@ -329,13 +329,14 @@ pub fn packet<'a>(frame: &impl Frame, scratch: *mut Scratch) -> Result<(&'a Flow
         }
         _ => return Err(Counter::PassOtherProtocol),
     };
+    let protocol = if upper.protocol == UDP { FLOW_UDP } else { FLOW_TCP };
     // SAFETY: the key has ten words.
     unsafe {
         // The source's in the first bytes.
         let ports = u32::from_be(ports);
         key.add(8).cast::<u16>().write((ports >> 16) as u16);
         key.add(8).cast::<u16>().add(1).write(ports as u16);
-        key.add(9).write(0);
+        key.add(9).write(protocol);
     }
     let len = match ip_payload_end {
         // The first fragment may end within the header.

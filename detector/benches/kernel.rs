@@ -219,7 +219,15 @@ fn latencies(hello: &[u8]) -> Vec<f64> {
             ja4 = Some(hello.fingerprint.ja4);
         }
     });
-    let limits = enforce::Limits { addresses: 1, prefixes: 1, ja4_rules: 1, automatic: 1, automatic_per_second: 1 };
+    let limits = enforce::Limits {
+        addresses: 1,
+        prefixes: 1,
+        ja4_rules: 1,
+        quic_sources: 2,
+        automatic: 1,
+        automatic_per_second: 1,
+        units: 8,
+    };
     let mut enforcer = Enforcer::new(maps, settings(), Rules::default(), limits).expect("a map of ours");
     enforcer.block_ja4(ja4.expect("a hello on the first connection"), None, None).expect("room for one");
     let reader = thread::spawn(move || {

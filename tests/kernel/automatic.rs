@@ -46,8 +46,10 @@ impl Verdicts {
             addresses: 1_000,
             prefixes: 100,
             ja4_rules: 10,
+            quic_sources: 10,
             automatic: AUTOMATIC,
             automatic_per_second: u32::MAX,
+            units: 1,
         };
         let settings = Settings { local_only: 1, ..Settings::default() };
         let enforcer = Enforcer::new(maps, settings, Rules::default(), limits).expect("maps of ours");

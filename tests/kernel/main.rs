@@ -15,4 +15,5 @@ mod keys;
 mod reset;
 mod sockets;
 mod states;
+mod steer;
 mod verdicts;

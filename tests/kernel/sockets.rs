@@ -34,7 +34,7 @@ pub(crate) fn in_a_namespace(test: impl FnOnce() + Send) {
     });
 }
 
-fn run(program: &str, arguments: &str) {
+pub(crate) fn run(program: &str, arguments: &str) {
     let mut command = Command::new(program);
     command.env("PATH", search_path().unwrap()).args(arguments.split_whitespace());
     output(&mut command).unwrap();

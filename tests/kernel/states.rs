@@ -20,9 +20,16 @@ const HEADERS: usize = 320;
 /// The row's ports and payload as a UDP datagram.
 pub(crate) fn udp(row: &Row) -> Vec<u8> {
     let mut frame = row.frame();
-    frame.truncate(34);
-    frame[16..18].copy_from_slice(&(28 + row.payload.len() as u16).to_be_bytes());
-    frame[23] = 17;
+    let len = row.payload.len() as u16;
+    if row.source.is_ipv4() {
+        frame.truncate(34);
+        frame[16..18].copy_from_slice(&(28 + len).to_be_bytes());
+        frame[23] = 17;
+    } else {
+        frame.truncate(54);
+        frame[18..20].copy_from_slice(&(8 + len).to_be_bytes());
+        frame[20] = 17;
+    }
     for port in [row.source.port(), row.destination.port(), 8 + row.payload.len() as u16, 0] {
         frame.extend(port.to_be_bytes());
     }
@@ -166,7 +173,7 @@ fn a_server_hello_is_captured_on_its_way_out() {
 }
 
 /// A long header (RFC 9000 section 17.2) and what follows it.
-fn quic(first: u8, version: u32, len: usize) -> Vec<u8> {
+pub(crate) fn quic(first: u8, version: u32, len: usize) -> Vec<u8> {
     let mut bytes = vec![first];
     bytes.extend(version.to_be_bytes());
     bytes.extend([8, 1, 2, 3, 4, 5, 6, 7, 8, 0]);
@@ -175,7 +182,7 @@ fn quic(first: u8, version: u32, len: usize) -> Vec<u8> {
 }
 
 /// A DTLS record (RFC 9147 section 4) of one handshake message.
-fn dtls(version: u8, epoch: u8, message: u8) -> Vec<u8> {
+pub(crate) fn dtls(version: u8, epoch: u8, message: u8) -> Vec<u8> {
     let mut bytes = vec![22, 0xfe, version, 0, epoch, 0, 0, 0, 0, 0, 0, 1, 44, message];
     bytes.resize(13 + 300, 7);
     bytes

@@ -14,7 +14,10 @@ use detector_common::{
 };
 use detector_tests::deadline::{PATIENCE, until};
 
-use crate::bench::{Bench, CLIENT, CLIENT_V6, DROP, PASS, Row};
+use crate::{
+    bench::{Bench, CLIENT, CLIENT_V6, DROP, PASS, Row},
+    states::{dtls, quic, udp},
+};
 
 fn connection(row: &Row, initial_seq: u32) -> Slot {
     Slot::Connection { source: row.source, destination: row.destination, initial_seq }
@@ -120,6 +123,93 @@ fn a_verdict_on_a_connection_hits_nothing_else() {
     assert_eq!(bench.row(&Row::new(&[]).syn().seq(777_777)), (PASS, vec!["protected"]));
     assert_eq!(bench.row(&Row::new(b"x").seq(777_778)), (PASS, vec!["protected"]));
     assert_eq!(bench.counters().of(Counter::ConnectionsReplaced), 1);
+}
+
+const QUIC_V1: u32 = 1;
+const QUIC_V2: u32 = 0x6b33_43cf;
+
+/// What goes over UDP besides QUIC Initial packets.
+fn other_datagrams() -> [(&'static str, Vec<u8>); 7] {
+    [
+        ("a Handshake packet", quic(0xe0, QUIC_V1, 1200)),
+        ("0-RTT", quic(0xd0, QUIC_V1, 1200)),
+        ("a short header", vec![0x41; 1200]),
+        ("version negotiation", quic(0xc0, 0, 1200)),
+        ("a DTLS ClientHello", dtls(0xfd, 0, 1)),
+        ("DNS", vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 0x77, 0x77]),
+        ("one byte", vec![0xc0]),
+    ]
+}
+
+#[test]
+fn a_verdict_on_a_udp_connection_hits_every_datagram_of_it_and_nothing_else() {
+    for family in [Row::new, |payload: &[u8]| Row::new(payload).v6()] {
+        let mut bench = Bench::new();
+        let Row { source, destination, .. } = family(b"");
+        bench.block(Slot::Datagrams { source, destination }, None);
+        for (what, payload) in other_datagrams().into_iter().chain([("an Initial", quic(0xc0, QUIC_V1, 1200))]) {
+            let row = family(&payload);
+            assert_eq!(bench.run(&udp(&row)), (DROP, vec!["connection"]), "{what}");
+            let other = (PASS, vec!["protected"]);
+            assert_eq!(bench.run(&udp(&row.clone().client_port(40_001))), other, "{what} of another client of the NAT");
+            assert_eq!(bench.run(&udp(&row.clone().service(8443))), other, "{what} to another port");
+        }
+        assert_eq!(bench.maps.hits(&Slot::Datagrams { source, destination }), Some(8));
+        // The same numbers are another connection over TCP, with a verdict of its own or none.
+        assert_eq!(bench.row(&family(b"x")), (PASS, vec!["protected"]));
+        bench.block(connection(&family(b"x"), 999), None);
+        assert_eq!(bench.row(&family(b"x")), (DROP, vec!["connection"]));
+        bench.maps.remove(&Slot::Datagrams { source, destination }).unwrap();
+        assert_eq!(bench.run(&udp(&family(b"x"))), (PASS, vec!["protected"]));
+        assert_eq!(bench.row(&family(b"x")), (DROP, vec!["connection"]), "the verdict on the TCP connection stays");
+    }
+}
+
+#[test]
+fn a_source_without_quic_loses_its_initial_packets_and_nothing_else() {
+    for (slot, family, neighbour) in [
+        ("192.0.2.7/32", Row::new as fn(&[u8]) -> Row, "192.0.2.8"),
+        ("2001:db8::/64", |payload: &[u8]| Row::new(payload).v6(), "2001:db8:0:1::7"),
+    ] {
+        let mut bench = Bench::new();
+        let slot = Slot::Initials(slot.parse().unwrap());
+        bench.block(slot, None);
+        for (what, payload) in [
+            ("an Initial", quic(0xc0, QUIC_V1, 1200)),
+            ("a jumbo Initial", quic(0xcf, QUIC_V1, 2800)),
+            ("an Initial of version 2", quic(0xd0, QUIC_V2, 1200)),
+            ("an Initial of draft 29", quic(0xc3, 0xff00_001d, 1200)),
+        ] {
+            let row = family(&payload);
+            for row in [row.clone(), row.clone().client_port(40_001), row.clone().service(8443)] {
+                assert_eq!(bench.run(&udp(&row)), (DROP, vec!["initial"]), "{what}");
+            }
+            assert_eq!(bench.run(&udp(&row.clone().service(53))), (PASS, vec!["other_port"]), "{what}");
+            assert_eq!(bench.row(&row), (PASS, vec!["protected"]), "its bytes over TCP");
+            let mut neighbours = row;
+            neighbours.source.set_ip(neighbour.parse().unwrap());
+            assert_eq!(bench.run(&udp(&neighbours)), (PASS, vec!["protected"]), "{what}");
+        }
+        for (what, payload) in other_datagrams() {
+            assert_eq!(bench.run(&udp(&family(&payload))), (PASS, vec!["protected"]), "{what}");
+        }
+        assert_eq!(bench.row(&family(&[]).syn()), (PASS, vec!["protected"]));
+        assert_eq!(bench.maps.hits(&slot), Some(12));
+        bench.put(Slot::Allow("::/0".parse().unwrap()), Action::Allow, ORIGIN_OPERATOR, None);
+        assert_eq!(bench.run(&udp(&family(&quic(0xc0, QUIC_V1, 1200)))), (PASS, vec!["allowed"]));
+    }
+}
+
+#[test]
+fn by_a_rule_of_the_configuration_initial_packets_are_dropped_only_while_enforcing() {
+    let mut bench = Bench::new();
+    let initial = udp(&Row::new(&quic(0xc0, QUIC_V1, 1200)));
+    bench.put(Slot::Initials("192.0.2.7/32".parse().unwrap()), Action::Block, ORIGIN_RULE, Some(60));
+    assert_eq!(bench.run(&initial), (PASS, vec!["observed"]));
+    bench.enforce(true, WHOLE_SHARE);
+    assert_eq!(bench.run(&initial), (DROP, vec!["initial"]));
+    bench.put(Slot::NeverBlock("192.0.2.7/32".parse().unwrap()), Action::Allow, ORIGIN_OPERATOR, None);
+    assert_eq!(bench.run(&initial), (PASS, vec!["never_block"]));
 }
 
 /// As many addresses.

@@ -72,19 +72,42 @@ impl Http3 {
     /// When it doesn't show the page.
     pub fn visit(&self, lab: &Lab, address: IpAddr, hosts: usize) -> Result<()> {
         let pictures = hosts - 1;
+        let mut command = self.chromium(lab, address, "chromium", "*")?;
+        let page = output(command.arg(format!("https://{SERVER_NAME}/{pictures}")))?;
+        ensure!(page.matches("<img ").count() == pictures, "Chromium shows another page: {page}");
+        Ok(())
+    }
+
+    /// Chromium, with a fresh profile of that name, on its way to a page of an nginx beside this server that offers HTTP/3.
+    /// It prints the page with the protocols of its further requests: see [`protocols`].
+    ///
+    /// # Errors
+    /// When openssl is missing.
+    pub fn choosing(&self, lab: &Lab, address: IpAddr, profile: &str) -> Result<Command> {
+        // A certificate that nobody signed does for QUIC only if some port of its host is forced to it.
+        let mut command = self.chromium(lab, address, profile, &format!("{SERVER_NAME}:444"))?;
+        command.arg(format!("https://{SERVER_NAME}/protocols.html"));
+        Ok(command)
+    }
+
+    /// Chromium that prints a page; `forced`: where it speaks nothing but QUIC.
+    fn chromium(&self, lab: &Lab, address: IpAddr, profile: &str, forced: &str) -> Result<Command> {
         let mut command = lab.client().command("timeout");
         command.args([VISIT, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--origin-to-force-quic-on=*"]);
-        command.arg(format!("--user-data-dir={}", lab.file("chromium").display()));
+        command.args(["--disable-background-networking", &format!("--origin-to-force-quic-on={forced}")]);
+        command.arg(format!("--user-data-dir={}", lab.file(profile).display()));
         command.arg(format!("--ignore-certificate-errors-spki-list={}", self.key_digest()?));
         // Each host of the test is the server, and there is no other host in the world.
         let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
         command.arg(format!("--host-resolver-rules=MAP *.example {address}, MAP * ~NOTFOUND"));
-        command.args(["--dump-dom", &format!("https://{SERVER_NAME}/{pictures}")]);
-        command.env("HOME", lab.file("home")).env_remove("DISPLAY");
-        let page = output(&mut command)?;
-        ensure!(page.matches("<img ").count() == pictures, "Chromium shows another page: {page}");
-        Ok(())
+        command.arg("--dump-dom").env("HOME", lab.file("home")).env_remove("DISPLAY");
+        Ok(command)
+    }
+
+    /// What it shows to its clients.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// SHA-256 of the certificate's public key, base64.
@@ -93,6 +116,12 @@ impl Http3 {
                     | openssl dgst -sha256 -binary | base64";
         Ok(output(Command::new("sh").args(["-c", pipe]).arg(&self.certificate.certificate))?.trim().to_owned())
     }
+}
+
+/// The protocols in the page that [`Http3::choosing`] asks for, in the order of the requests: `h2`, `h3`, `failed`.
+#[must_use]
+pub fn protocols(page: &str) -> Vec<&str> {
+    page.lines().filter_map(|line| line.split_once("asked over ")).map(|(_, protocol)| protocol.trim()).collect()
 }
 
 /// The installed Chromium's major version.

@@ -16,6 +16,12 @@ pub const SERVER_NAME: &str = "shop.example";
 /// Plain HTTP: not a protected port.
 pub const PLAIN_PORT: u16 = 8080;
 
+const KEY: &str = "key.pem";
+const CERTIFICATE: &str = "certificate.pem";
+
+/// A page that says over which protocols a browser came back, of which it offers HTTP/3 besides its own.
+const PROTOCOLS: &str = include_str!("../clients/protocols.html");
+
 /// A key and its self-made certificate for [`SERVER_NAME`], in files.
 #[derive(Clone, Debug)]
 pub struct Certificate {
@@ -31,7 +37,7 @@ impl Certificate {
     /// # Errors
     /// When openssl is missing.
     pub fn make(directory: &Path) -> Result<Self> {
-        let made = Self { key: directory.join("key.pem"), certificate: directory.join("certificate.pem") };
+        let made = Self { key: directory.join(KEY), certificate: directory.join(CERTIFICATE) };
         output(
             Command::new("openssl")
                 .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
@@ -67,14 +73,29 @@ impl Nginx {
     /// # Errors
     /// Likewise.
     pub fn start_with(lab: &Lab, listen: &str) -> Result<Self> {
-        let directory = lab.file("nginx");
-        fs::create_dir(&directory)?;
+        let directory = directory(lab)?;
         Certificate::make(&directory)?;
+        Self::run(lab, &directory, listen)
+    }
+
+    /// Likewise, with a certificate that another server has too.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_beside(lab: &Lab, other: &Certificate) -> Result<Self> {
+        let directory = directory(lab)?;
+        fs::copy(&other.key, directory.join(KEY))?;
+        fs::copy(&other.certificate, directory.join(CERTIFICATE))?;
+        Self::run(lab, &directory, "")
+    }
+
+    fn run(lab: &Lab, directory: &Path, listen: &str) -> Result<Self> {
+        fs::write(directory.join("protocols.html"), PROTOCOLS)?;
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, CONFIGURATION.replace(LISTEN, &format!("backlog=4096 {listen}")))?;
         let errors = directory.join("error.log");
         let mut command = lab.web().command("nginx");
-        command.arg("-p").arg(&directory).arg("-c").arg(&configuration).args(["-e", "error.log"]);
+        command.arg("-p").arg(directory).arg("-c").arg(&configuration).args(["-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
         let process = Process::start("nginx", &mut command)?;
         let mut server = Self { process, access_log: directory.join("access.log") };
@@ -108,6 +129,13 @@ impl Nginx {
     }
 }
 
+/// A directory for a server's files.
+fn directory(lab: &Lab) -> Result<PathBuf> {
+    let directory = lab.file("nginx");
+    fs::create_dir(&directory)?;
+    Ok(directory)
+}
+
 /// What the parameters of a `listen` line are put in place of.
 const LISTEN: &str = "backlog=4096";
 
@@ -134,6 +162,7 @@ http {
         ssl_protocols TLSv1.2 TLSv1.3;
         location / { access_log access.log port; return 200 'hello\\n'; }
         location = /ready { return 200 'ready\\n'; }
+        location = /protocols.html { root .; default_type text/html; add_header Alt-Svc 'h3=\":443\"; ma=3600'; }
     }
     server {
         listen 8080;

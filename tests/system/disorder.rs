@@ -137,7 +137,7 @@ fn no_order_of_its_segments_gets_a_blocked_hello_answered() -> Result<()> {
         let port = scene.ensure_served(source, chrome, COUNT)?;
         scene.daemon.hello_from(port)?;
     }
-    control_ok(&scene.lab, &["block", "--ja4", &ja4(chrome).to_string()])?;
+    control_ok(&scene.lab, &["block", "--force", "--ja4", &ja4(chrome).to_string()])?;
     for source in ["10.77.0.10", "fd77::10"] {
         let (mut clients, _) = scene.open(source, chrome, COUNT, &[])?;
         scene.ensure_refused(&mut clients, "send", COUNT)?;

@@ -212,7 +212,7 @@ fn overlaps_get_no_blocked_hello_to_the_server() -> Result<()> {
     let (_server, heard) = listen(&lab, "overlaps.py")?;
     send_overlaps(&lab, &["--orders", "1", "--overlaps", "0"])?;
     let ja4 = daemon.hello_from(20_000)?.forms.ja4;
-    control_ok(&lab, &["block", "--ja4", &ja4])?;
+    control_ok(&lab, &["block", "--force", "--ja4", &ja4])?;
     let (count, port) = (overlaps.to_string(), FIRST.to_string());
     // Those that are blocked end in silence.
     send_overlaps(&lab, &["--orders", "0", "--overlaps", &count, "--port", &port, "--patience", "1"])?;

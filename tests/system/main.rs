@@ -29,5 +29,6 @@ mod reset;
 mod scene;
 mod signature;
 mod silent;
+mod steer;
 mod store;
 mod terms;

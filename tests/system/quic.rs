@@ -14,8 +14,8 @@ use detector::capture::{Flow, Packet, frame, pcap};
 use detector::quic::{Kind as PacketKind, LongHeader, Opener, Version};
 use detector_tests::capture::Tcpdump;
 use detector_tests::clients::{Kind, Report, Target, batch};
-use detector_tests::daemon::{Daemon, DaemonOptions, offline};
-use detector_tests::datagrams::{Dtls, Http3, chromium_version, dtls_certificate, dtls_handshake};
+use detector_tests::daemon::{Daemon, DaemonOptions, control_ok, offline};
+use detector_tests::datagrams::{Dtls, Http3, chromium_version, dtls_certificate, dtls_handshake, protocols};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::figures::show;
 use detector_tests::hello::by_place;
@@ -23,8 +23,11 @@ use detector_tests::lab::{CLIENT_INTERFACE, CLIENT_V4, Lab, LabOptions, SERVER_I
 use detector_tests::metrics::Metrics;
 use detector_tests::process::{Process, output};
 use detector_tests::programs;
+use detector_tests::server::Nginx;
 use detector_tests::sums;
 use serde_json::Value;
+
+use crate::scene::SHORT;
 
 /// Handshakes of each client.
 const HANDSHAKES: u32 = 50;
@@ -301,6 +304,104 @@ fn can_send(process: u32) -> Result<Vec<String>> {
         sending.extend(inodes.filter(|inode| sockets.contains(*inode)).map(|inode| format!("{kind} {inode}")));
     }
     Ok(sending)
+}
+
+/// The JA4 values of hellos told so far over a transport.
+fn told(daemon: &Daemon, transport: &str) -> Result<BTreeSet<String>> {
+    let events = daemon.events()?;
+    let lines = events.iter().filter(|line| line["transport"] == transport);
+    Ok(lines.filter_map(|line| line["ja4"].as_str().map(str::to_owned)).collect())
+}
+
+/// Packets the program dropped for this reason.
+fn dropped(lab: &Lab, daemon: &Daemon, reason: &str) -> Result<f64> {
+    let labels = [("verdict", "drop"), ("reason", reason)];
+    Ok(daemon.metrics(lab)?.sum("detector_kernel_packets_total", &labels))
+}
+
+/// Done when 6 of part 3. A first connection over QUIC, from which the program is to learn, gets as far as its handshake.
+#[test]
+fn a_browser_whose_quic_is_blocked_falls_back_to_tcp_and_meets_the_verdict_there() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    let http3 = Http3::start(&lab, false)?;
+    let nginx = Nginx::start_beside(&lab, http3.certificate())?;
+    let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+    let visit = |profile: &str| output(&mut http3.choosing(&lab, SERVER_V4, profile)?);
+
+    let page = visit("free")?;
+    let free = protocols(&page);
+    ensure!(free.last() == Some(&"h3"), "Chromium doesn't turn to QUIC by itself: {page}");
+    let (quic, tcp) = (told(&daemon, "quic")?, told(&daemon, "tcp")?);
+    ensure!(quic.len() == 1 && !tcp.is_empty(), "{quic:?} and {tcp:?}");
+    for ja4 in &quic {
+        control_ok(&lab, &["block", "--force", "--ja4", ja4])?;
+    }
+    let page = visit("learning")?;
+    ensure!(protocols(&page).last() == Some(&"h2"), "{page}");
+    ensure!(dropped(&lab, &daemon, "connection")? > 0.0, "no datagram of the blocked connection was dropped");
+
+    let (handshakes, initials) = (http3.handshakes()?.len(), dropped(&lab, &daemon, "initial")?);
+    // It sees what is left of what comes in.
+    let tcpdump = Tcpdump::start(&lab)?;
+    let page = visit("blocked")?;
+    let blocked = protocols(&page);
+    ensure!(!blocked.is_empty() && blocked.iter().all(|protocol| *protocol == "h2"), "{page}");
+    ensure!(dropped(&lab, &daemon, "initial")? > initials, "Chromium didn't try QUIC");
+    ensure!(http3.handshakes()?.len() == handshakes, "a handshake over QUIC");
+    ensure!(first_initial(&tcpdump.finish(&lab)?).is_err(), "a datagram that begins a QUIC connection got through");
+
+    for ja4 in &tcp {
+        control_ok(&lab, &["block", "--force", "--ja4", ja4])?;
+    }
+    let answered = nginx.answered()?.len();
+    let printed = lab.file("refused");
+    let mut command = http3.choosing(&lab, SERVER_V4, "refused")?;
+    command.stdin(Stdio::null()).stdout(File::create(&printed)?).stderr(Stdio::null());
+    let browser = Process::start("chromium", &mut command)?;
+    until("Chromium's hello to be dropped, and sent again", PATIENCE, || {
+        Ok((dropped(&lab, &daemon, "fingerprint")? >= 3.0).then_some(()))
+    })
+    .with_context(|| daemon.log())?;
+    drop(browser);
+    ensure!(nginx.answered()?.len() == answered && fs::read_to_string(&printed)?.is_empty(), "Chromium got its page");
+    let neighbours = batch(&lab, &Target::new(SERVER_V4), &[Kind::Curl, Kind::Firefox], 6)?;
+    ensure!(neighbours.iter().all(Report::answered), "others at the same address: {neighbours:?}");
+    sums::settled(&lab, &daemon)?;
+    show(&format!("Chromium free {free:?}, its QUIC blocked {blocked:?}, its TCP too: no page"));
+    Ok(())
+}
+
+#[test]
+fn a_blocked_client_over_quic_gets_no_second_handshake_and_its_neighbour_over_tcp_goes_on() -> Result<()> {
+    for address in [SERVER_V4, SERVER_V6] {
+        let lab = Lab::new(LabOptions::default())?;
+        let http3 = Http3::start(&lab, false)?;
+        let _nginx = Nginx::start_beside(&lab, http3.certificate())?;
+        let daemon = Daemon::start(&lab, DaemonOptions::default())?;
+        let target = Target { timeout: SHORT, ..Target::new(address) };
+        let ask = |kind, count| batch(&lab, &target, &[kind], count);
+        let reports = batch(&lab, &Target::new(address), &[Kind::Aioquic], 1)?;
+        ensure!(reports.iter().all(Report::answered), "{reports:?}");
+        let ja4 = daemon.hello_from(reports[0].port.context("no port")?)?.forms.ja4;
+        control_ok(&lab, &["block", "--ja4", &ja4])?;
+        // From this one the program learns.
+        ask(Kind::Aioquic, 1)?;
+        until("a verdict on its source", PATIENCE, || {
+            let verdicts = daemon.metrics(&lab)?.sum("detector_enforce_verdicts", &[("kind", "quic_source")]);
+            Ok((verdicts == 1.0).then_some(()))
+        })?;
+        let handshakes = http3.handshakes()?.len();
+        let reports = ask(Kind::Aioquic, 3)?;
+        ensure!(reports.iter().all(|report| !report.answered()), "{reports:?}");
+        ensure!(http3.handshakes()?.len() == handshakes, "a handshake of a blocked client");
+        ensure!(dropped(&lab, &daemon, "initial")? >= 3.0);
+        let reports = batch(&lab, &Target::new(address), &[Kind::Curl], 3)?;
+        ensure!(reports.iter().all(Report::answered), "{reports:?}");
+        control_ok(&lab, &["unblock", "--ja4", &ja4])?;
+        let reports = batch(&lab, &Target::new(address), &[Kind::Aioquic], 1)?;
+        ensure!(reports.iter().all(Report::answered), "unblocked: {reports:?}");
+    }
+    Ok(())
 }
 
 #[test]

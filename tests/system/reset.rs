@@ -102,7 +102,7 @@ fn hellos(
 /// Blocks the JA4 of that hello, of which the daemon has seen one from this port.
 fn block(lab: &Lab, daemon: &Daemon, port: u16) -> Result<()> {
     let ja4 = daemon.hello_from(port)?.forms.ja4;
-    control_ok(lab, &["block", "--ja4", &ja4]).map(drop)
+    control_ok(lab, &["block", "--force", "--ja4", &ja4]).map(drop)
 }
 
 /// Of nginx, beside the question for it.

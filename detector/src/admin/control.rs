@@ -1,9 +1,13 @@
 //! The control socket: lines of JSON from an operator in, [`Request`]s to a [`Handler`], its [`Response`]s out. Who
 //! may speak is decided by the file's mode (0660) and group; who spoke is logged for every change. Bound: 64
-//! connections, one frame of 64 KiB each, two seconds for each frame either way; one load of several frames at a time.
+//! connections, one frame of 64 KiB and one descriptor each, two seconds for each frame either way; one load of several
+//! frames at a time.
 
+use std::any::Any;
 use std::fs;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +16,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Group;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -55,6 +61,12 @@ pub trait Handler: Send + Sync + 'static {
         let message = format!("no load of {} entries is taken here", load.total);
         Err(Box::new(Response::Error { message }))
     }
+
+    /// Takes a challenge listener's socket for these protected ports, all if there are none, where one came along; the
+    /// place it has then ends when it is dropped, with the conversation.
+    fn listen(&self, _socket: Option<OwnedFd>, _ports: Vec<u16>, _peer: Peer) -> (Response, Option<Place>) {
+        (Response::Error { message: "there are no challenge listeners here".to_owned() }, None)
+    }
 }
 
 /// The frames of a load so far.
@@ -62,6 +74,9 @@ struct Held {
     load: Box<Load>,
     _only_one: OwnedSemaphorePermit,
 }
+
+/// What a conversation holds until its end.
+pub type Place = Box<dyn Any + Send>;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -208,43 +223,110 @@ pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: Cance
     Ok(())
 }
 
-/// One connection: frames until its end, a mistake or a deadline.
+/// One connection: frames until its end, a mistake or a deadline; then whatever it held is let go.
 async fn converse(stream: UnixStream, handler: Arc<impl Handler>, loads: Arc<Semaphore>, shutdown: &CancellationToken) {
     let Ok(credentials) = stream.peer_cred() else { return };
     let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
     let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
+    let mut incoming = Incoming { stream: read, buffered: Vec::new(), descriptor: None };
     let mut held = None;
     loop {
-        let mut frame = Vec::new();
-        let mut bounded = (&mut read).take(FRAME_MAX as u64);
-        let reading = timeout(FRAME_DEADLINE, bounded.read_until(b'\n', &mut frame));
-        let Some(Ok(Ok(1..))) = shutdown.run_until_cancelled(reading).await else { return };
-        let (handler, loads) = (Arc::clone(&handler), Arc::clone(&loads));
+        let reading = timeout(FRAME_DEADLINE, incoming.frame());
+        let Some(Ok(Ok(frame))) = shutdown.run_until_cancelled(reading).await else { return };
+        if frame.is_empty() {
+            return;
+        }
+        let (handler, loads, descriptor) = (Arc::clone(&handler), Arc::clone(&loads), incoming.descriptor.take());
         let answered = tokio::task::spawn_blocking(move || {
-            let (response, last) = answer(&frame, handler.as_ref(), peer, &loads, &mut held);
-            (response, last, held)
+            (answer(&frame, descriptor, handler.as_ref(), peer, &loads, &mut held), held)
         });
         // No answer: the runtime is ending.
-        let Ok((response, last, kept)) = answered.await else { return };
+        let Ok((Answer { response, last, place }, kept)) = answered.await else { return };
         held = kept;
         // A peer that doesn't read its response has no say in how long this waits.
         let written = timeout(FRAME_DEADLINE, write.write_all(&response.encode())).await;
         if last || !matches!(written, Ok(Ok(()))) {
             return;
         }
+        if place.is_some() {
+            // The place is held until the peer hangs up, or says another word.
+            let _ = shutdown.run_until_cancelled(incoming.frame()).await;
+            return;
+        }
     }
 }
 
-/// The response to one frame, and whether it is the last one.
+/// What a peer sends: frames, and descriptors along with them (unix(7), SCM_RIGHTS).
+struct Incoming {
+    stream: OwnedReadHalf,
+    /// Read beyond the last frame.
+    buffered: Vec<u8>,
+    /// The latest.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Incoming {
+    /// The next frame with its end of line; without one if the peer hung up, or goes on beyond [`FRAME_MAX`] bytes.
+    async fn frame(&mut self) -> io::Result<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            let rest = self.buffered.get(searched..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let after = self.buffered.split_off(searched + end + 1);
+                return Ok(std::mem::replace(&mut self.buffered, after));
+            }
+            searched = self.buffered.len();
+            if searched >= FRAME_MAX || self.receive().await? == 0 {
+                return Ok(std::mem::take(&mut self.buffered));
+            }
+        }
+    }
+
+    /// More bytes, and how many.
+    async fn receive(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 4096];
+        let room = bytes.len().min(FRAME_MAX - self.buffered.len());
+        let stream: &UnixStream = self.stream.as_ref();
+        let (read, descriptor) = stream
+            .async_io(Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut along = RecvAncillaryBuffer::new(&mut space);
+                let mut bytes = [IoSliceMut::new(bytes.get_mut(..room).unwrap_or_default())];
+                // More descriptors than there is space for are closed by the kernel.
+                let read = recvmsg(stream, &mut bytes, &mut along, RecvFlags::CMSG_CLOEXEC)?.bytes;
+                let descriptors = along.drain().filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(descriptors) => descriptors.last(),
+                    _ => None,
+                });
+                Ok((read, descriptors.last()))
+            })
+            .await?;
+        self.buffered.extend_from_slice(bytes.get(..read).unwrap_or_default());
+        if descriptor.is_some() {
+            self.descriptor = descriptor;
+        }
+        Ok(read)
+    }
+}
+
+/// What comes of a frame.
+struct Answer {
+    response: Response,
+    /// Nothing more is read.
+    last: bool,
+    place: Option<Place>,
+}
+
+/// What comes of one frame, and of the descriptor that came with it.
 fn answer(
     frame: &[u8],
+    descriptor: Option<OwnedFd>,
     handler: &impl Handler,
     peer: Peer,
     loads: &Arc<Semaphore>,
     held: &mut Option<Held>,
-) -> (Response, bool) {
-    let refuse = |message| (Response::Error { message }, true);
+) -> Answer {
+    let refuse = |message| Answer { response: Response::Error { message }, last: true, place: None };
     let Some(line) = frame.strip_suffix(b"\n") else {
         return refuse(match frame.len() {
             FRAME_MAX.. => format!("a request has at most {FRAME_MAX} bytes"),
@@ -259,9 +341,13 @@ fn answer(
         Ok(request) => request,
         Err(response) => {
             let last = !matches!(*response, Response::Held { .. });
-            return (*response, last);
+            return Answer { response: *response, last, place: None };
         }
     };
+    if let Request::ChallengeListener { ports } = request {
+        let (response, place) = handler.listen(descriptor, ports, peer);
+        return Answer { response, last: place.is_none(), place };
+    }
     let (verb, subject) = (request.verb(), request.audited());
     let response = handler.handle(request, peer);
     if let Some(subject) = subject {
@@ -270,7 +356,7 @@ fn answer(
         let outcome = response.label();
         tracing::info!(target: "detector::audit", verb, subject, until, outcome, uid, gid, pid, "change asked for");
     }
-    (response, false)
+    Answer { response, last: false, place: None }
 }
 
 /// The request, once all of it is there; until then, or if it can't be held, what is answered.

@@ -17,7 +17,7 @@ use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
 
 pub use load::{Item, List, Load, Loaded};
-pub use status::{Fingerprint, InForce, Interface, Ring, Status};
+pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -75,6 +75,26 @@ pub enum Request {
     Unallow {
         /// Whose.
         subject: Subject,
+    },
+    /// Steer new connections of the subject to the challenge listener, if there is one.
+    Challenge {
+        /// Whom.
+        subject: Subject,
+        /// For how long.
+        ttl: Ttl,
+    },
+    /// Take a challenge back.
+    Unchallenge {
+        /// Whose.
+        subject: Subject,
+    },
+    /// Steer to the listening TCP socket that came along, as SCM_RIGHTS of the same message, for as long as this
+    /// connection stays open. It is the connection's last request.
+    #[serde(rename = "challenge-listener")]
+    ChallengeListener {
+        /// The protected ports whose connections it takes; none: all of them.
+        #[serde(default)]
+        ports: Vec<u16>,
     },
     /// One page of entries, in an order that stays.
     List {
@@ -148,6 +168,9 @@ impl Request {
             Request::Allow { .. } => "allow",
             Request::Unblock { .. } => "unblock",
             Request::Unallow { .. } => "unallow",
+            Request::Challenge { .. } => "challenge",
+            Request::Unchallenge { .. } => "unchallenge",
+            Request::ChallengeListener { .. } => "challenge-listener",
             Request::List { .. } => "list",
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
@@ -163,8 +186,15 @@ impl Request {
             Request::Block { subject, .. }
             | Request::Allow { subject, .. }
             | Request::Unblock { subject }
-            | Request::Unallow { subject } => Some(subject),
-            Request::List { .. } | Request::Load(_) | Request::Confirm | Request::Status | Request::Mode { .. } => None,
+            | Request::Unallow { subject }
+            | Request::Challenge { subject, .. }
+            | Request::Unchallenge { subject } => Some(subject),
+            Request::List { .. }
+            | Request::Load(_)
+            | Request::Confirm
+            | Request::ChallengeListener { .. }
+            | Request::Status
+            | Request::Mode { .. } => None,
         }
     }
 
@@ -215,6 +245,11 @@ pub enum Response {
     Status(Box<Status>),
     /// The mode, as it is now.
     Mode(InForce),
+    /// The listener has its place, and keeps it until its connection ends.
+    Listening {
+        /// The protected ports whose connections it takes, once it is healthy.
+        ports: Vec<u16>,
+    },
     /// There was nothing to take back.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
@@ -237,7 +272,9 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
-            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) => "answered",
+            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) | Response::Listening { .. } => {
+                "answered"
+            }
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
@@ -280,6 +317,10 @@ pub enum Change {
     Unblocked,
     /// Not on the allow list any more.
     Unallowed,
+    /// Under a challenge now.
+    Challenged,
+    /// Under no challenge any more.
+    Unchallenged,
 }
 
 impl From<Measure> for Change {
@@ -335,6 +376,8 @@ impl Changed {
             Change::Allowed => format!("detector unallow {subject}"),
             Change::Unblocked => format!("detector block {arguments} --ttl {ttl}{terms}"),
             Change::Unallowed => format!("detector allow {subject} --ttl {ttl}"),
+            Change::Challenged => format!("detector unchallenge {arguments}"),
+            Change::Unchallenged => format!("detector challenge {arguments} --ttl {ttl}"),
         };
         Self { action, subject, until: until(ttl, now), expires_in_s: ttl.as_secs(), undo, note: None }
     }

@@ -117,7 +117,10 @@ fn address(bytes: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use detector_common::event::{NetworkImage, PROOF_NONE, TCP_HEADER_MAX};
+    use detector_common::{
+        event::{NetworkImage, PROOF_NONE, TCP_HEADER_MAX},
+        flow::FLOW_TCP,
+    };
     use zerocopy::IntoBytes;
 
     use super::*;
@@ -150,7 +153,7 @@ mod tests {
                 destination: mapped(2),
                 source_port: 40_000,
                 destination_port: 443,
-                reserved: 0,
+                protocol: FLOW_TCP,
             },
             syn_at: 5,
             payload_len: 5,

@@ -136,7 +136,7 @@ fn describe(loaded: &Loaded, wrong: &[String], suffix: &str) -> String {
     let count = |number: usize| figures::count(number as u64);
     let (done, undo) = match action {
         Change::Allowed | Change::Unallowed => ("allowed", "unallow"),
-        Change::Blocked | Change::Unblocked | Change::Limited | Change::Observed => ("blocked", "unblock"),
+        _ => ("blocked", "unblock"),
     };
     let mut text = format!("{done} {} entries, {} of them new\n", count(*entries), count(*new));
     text.push_str(&format!("undo: detector {undo} SUBJECT{suffix}, for each\n"));

@@ -156,7 +156,7 @@ pub struct UnallowArgs {
 }
 
 impl Target {
-    fn subject(&self) -> Result<Subject, Failure> {
+    pub(super) fn subject(&self) -> Result<Subject, Failure> {
         subject(self.source.as_deref(), self.ja4.as_deref())
     }
 }
@@ -174,7 +174,7 @@ fn source(text: &str) -> Result<Subject, Failure> {
     Subject::source(text).map_err(|error| wrong(&error))
 }
 
-fn ttl(text: &str) -> Result<Ttl, Failure> {
+pub(super) fn ttl(text: &str) -> Result<Ttl, Failure> {
     text.parse().map_err(|error: crate::policy::ttl::TtlError| Failure::new(Exit::Usage, error.to_string()))
 }
 
@@ -257,14 +257,18 @@ pub fn unallow(args: &UnallowArgs, out: &mut impl Write) -> Result<Exit, Failure
     change(&Request::Unallow { subject: source(&args.source)? }, &args.control, out)
 }
 
-fn change(request: &Request, control: &ControlArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+pub(super) fn change(request: &Request, control: &ControlArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     match Client::connect(control)?.ask(request)? {
         Response::Changed(changed) => {
             write!(out, "{}", printable::lines(&describe(&changed, &control.suffix())))?;
             Ok(Exit::Done)
         }
         Response::NotFound => {
-            let state = if matches!(request, Request::Unallow { .. }) { "on the allow list" } else { "blocked" };
+            let state = match request {
+                Request::Unallow { .. } => "on the allow list",
+                Request::Unchallenge { .. } => "challenged",
+                _ => "blocked",
+            };
             let subject = request.subject().map(ToString::to_string).unwrap_or_default();
             let hint = format!("`detector list{}` shows what there is", control.suffix());
             Err(Failure::new(Exit::Negative, format!("`{subject}` is not {state} by itself\n{hint}")))
@@ -289,6 +293,10 @@ fn describe(changed: &Changed, suffix: &str) -> String {
         (Change::Unblocked, Some(left)) => format!("unblocked {subject}, {left} before its end"),
         (Change::Unblocked, None) => format!("unblocked {subject}, which was blocked forever"),
         (Change::Unallowed, Some(left)) => format!("unallowed {subject}, {left} before its end"),
+        (Change::Challenged, Some(left)) => format!("challenged {subject} until {until} ({left})"),
+        (Change::Challenged, None) => format!("challenged {subject} forever"),
+        (Change::Unchallenged, Some(left)) => format!("unchallenged {subject}, {left} before its end"),
+        (Change::Unchallenged, None) => format!("unchallenged {subject}, which was challenged forever"),
         (Change::Unallowed, None) => format!("unallowed {subject}, which was allowed forever"),
     };
     let note = note.as_ref().map(|note| format!("note: {note}\n")).unwrap_or_default();

@@ -3,6 +3,7 @@
 
 pub mod attach;
 mod bulk;
+pub mod challenge;
 pub mod change;
 pub mod client;
 mod figures;
@@ -23,14 +24,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
-  detector block 192.0.2.7 --ttl 1h     drop what this address sends to a protected port
+  detector block 192.0.2.7 --ttl 1h     drop what it sends to a protected port
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
-                                        drop connections of clients with this JA4 value
-  detector allow 198.51.100.0/24        let these pass, whatever else is said about them
-  detector list                         what is blocked and allowed, until when, with hits
-  detector status --format json         counters and the JA4 values seen most
+                                        drop connections of such clients
+  detector allow 198.51.100.0/24        let these pass, whatever else is said
+  detector list                         what is blocked and allowed, with hits
+  detector status --format json         counters, and the JA4 values seen most
 
-Exit codes: 0 done, 1 failed, 2 there was nothing, 64 usage, 69 no daemon, 77 no permission";
+Exit codes: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -45,7 +46,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch interfaces: a line for each ClientHello, verdicts in the kernel
+    /// Watch interfaces: a line for each ClientHello, and verdicts
     Run(run::RunArgs),
     /// Attach and pin the programs: they outlive the daemon
     Attach(attach::AttachArgs),
@@ -53,9 +54,9 @@ pub enum Command {
     Detach(attach::DetachArgs),
     /// Read the ClientHellos of a capture file, or on an interface
     Fingerprint(fingerprint::FingerprintArgs),
-    /// Drop what addresses, prefixes or the clients with a JA4 value send to a protected port
+    /// Drop what addresses, prefixes or clients with a JA4 value send
     Block(change::BlockArgs),
-    /// Let addresses or prefixes pass, whatever else is said about them
+    /// Let addresses or prefixes pass, whatever else is said
     Allow(change::AllowArgs),
     /// Keep what was blocked with --commit-confirm
     Confirm(change::ConfirmArgs),
@@ -63,6 +64,10 @@ pub enum Command {
     Unblock(change::UnblockArgs),
     /// Take an allow entry back
     Unallow(change::UnallowArgs),
+    /// Steer an address, a prefix or the clients with a JA4 value to the challenge listener
+    Challenge(challenge::ChallengeArgs),
+    /// Take a challenge back
+    Unchallenge(challenge::UnchallengeArgs),
     /// Show what is blocked and allowed, until when, with hits
     List(list::ListArgs),
     /// Let rules drop, or only count
@@ -186,6 +191,8 @@ pub fn execute(command: Command) -> Exit {
         Command::Confirm(args) => change::confirm(args, &mut out),
         Command::Unblock(args) => change::unblock(args, &mut out),
         Command::Unallow(args) => change::unallow(args, &mut out),
+        Command::Challenge(args) => challenge::challenge(args, &mut out),
+        Command::Unchallenge(args) => challenge::unchallenge(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
@@ -236,13 +243,15 @@ mod tests {
 
     #[test]
     fn help_fits_a_screen() {
-        let mut command = Cli::command().term_width(80);
-        command.build();
-        let mut all = vec![command.clone()];
-        all.extend(command.get_subcommands().cloned());
-        for mut command in all {
-            for help in [command.render_help(), command.render_long_help()] {
-                let help = help.to_string();
+        let command = Cli::command().term_width(80);
+        let names = command.get_subcommands().map(|command| Some(command.get_name().to_owned()));
+        for name in names.chain([None]) {
+            for flag in ["-h", "--help"] {
+                // As it is printed.
+                let typed = ["detector"].into_iter().chain(name.as_deref()).chain([flag]);
+                let help = command.clone().try_get_matches_from(typed).unwrap_err();
+                assert_eq!(help.kind(), ErrorKind::DisplayHelp);
+                let help = help.render().to_string();
                 assert!(help.lines().count() <= 40, "{help}");
                 assert!(help.contains("Examples:"), "{help}");
             }

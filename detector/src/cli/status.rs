@@ -20,7 +20,7 @@ Examples:
   detector status --format json | jq .hellos";
 
 /// JA4 values shown.
-const FINGERPRINTS: usize = 10;
+const FINGERPRINTS: usize = 9;
 /// Interfaces, ports or reasons shown of a list.
 const SHOWN: usize = 6;
 /// Most characters of a server name.
@@ -73,8 +73,12 @@ fn screen(status: &Status) -> String {
         ("verdicts", verdicts(status)),
         ("latency", latency(status)),
     ];
+    // A row of its own only where there is something to say, since the screen is small.
+    let challengers = (!status.challengers.is_empty()).then(|| ("challenge", challengers(status)));
     let mut lines = vec![head, String::new()];
-    lines.extend(rows.map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()));
+    lines.extend(
+        rows.into_iter().chain(challengers).map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()),
+    );
     lines.push(String::new());
     lines.push(fingerprints(status));
     lines.join("\n")
@@ -103,6 +107,18 @@ fn interfaces(status: &Status) -> String {
         format!("{} {mode}{pinned}{attached}", printable::line(&interface.name))
     }));
     if status.egress { interfaces } else { format!("{interfaces} (what goes out isn't seen)") }
+}
+
+fn challengers(status: &Status) -> String {
+    let listeners = few(status.challengers.iter().map(|listener| {
+        let ports = few(listener.ports.iter().map(ToString::to_string));
+        let health = listener
+            .trouble
+            .as_deref()
+            .map_or("healthy".to_owned(), |trouble| format!("NOT HEALTHY: {}", printable::line(trouble)));
+        format!("{} for {ports} {health}", listener.address)
+    }));
+    format!("{listeners}; {} steered", figures::count(kernel(status, Counter::Steered)))
 }
 
 fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
@@ -222,7 +238,7 @@ fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::protocol::{Fingerprint, Interface, Ring};
+    use crate::admin::protocol::{Challenger, Fingerprint, Interface, Ring};
     use crate::config::XdpMode;
 
     fn counts<const N: usize>(of: [(&str, u64); N]) -> BTreeMap<String, u64> {
@@ -299,6 +315,9 @@ t13d1516h2_8daaf6152771_e5627efa2ab1   1,000  3s ago     www.example.com";
         full.fingerprints = vec![full.fingerprints[0].clone(); 50];
         full.ports = (1..1000).collect();
         full.interfaces = vec![full.interfaces[0].clone(); 50];
+        let trouble = Some("\u{1b}\n".repeat(90));
+        let address = "[2001:db8::1]:18443".parse().unwrap();
+        full.challengers = vec![Challenger { address, ports: full.ports.clone(), pid: None, trouble }; 8];
         full.kernel = Counter::ALL.iter().map(|counter| (counter.label().to_owned(), u64::MAX >> 10)).collect();
         let text = screen(&full);
         assert!(text.lines().count() <= 24, "{text}");

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{
-    Addresses, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes, Size, Span, XdpMode,
+    Addresses, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes, ServerName, Size, Span,
+    XdpMode,
 };
 
 /// Everything a file may say. `dist/detector.toml` documents each key.
@@ -18,6 +19,7 @@ pub(super) struct File {
     pub(super) capture: Capture,
     pub(super) enforce: Enforce,
     pub(super) deny: Deny,
+    pub(super) challenge: Challenge,
     pub(super) admin: Admin,
     pub(super) limits: Limits,
 }
@@ -51,6 +53,12 @@ pub(super) struct Enforce {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Deny {
     pub(super) ja4: Option<Vec<Ja4Text>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Challenge {
+    pub(super) server_name: Option<ServerName>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,7 +101,10 @@ pub(super) struct Limits {
     pub(super) connections: Option<Count<1, ENTRIES>>,
     pub(super) ja4_rules: Option<Count<1, ENTRIES>>,
     pub(super) automatic: Option<Count<1, ENTRIES>>,
+    pub(super) quic_sources: Option<Count<1, ENTRIES>>,
     pub(super) automatic_per_second: Option<Count<1, ENTRIES>>,
+    pub(super) units: Option<Count<1, ENTRIES>>,
+    pub(super) challenge_listeners: Option<Count<1, 32>>,
     pub(super) rates: Option<Count<1, ENTRIES>>,
     /// One in each of the 15 ticks a second at least.
     pub(super) resets_per_second: Option<Count<15, 10_000_000>>,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use detector_common::maps;
 use ipnet::IpNet;
+use rustls::pki_types::DnsName;
 
 use crate::fingerprint::Ja4;
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub orders: Orders,
     /// JA4 values that are blocked (in [`Mode::Observe`]: counted), each valid.
     pub deny_ja4: Vec<Ja4>,
+    /// The name that challenge listeners are asked for, and their certificate must be valid for; `None`: any.
+    pub challenge_name: Option<DnsName<'static>>,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -142,12 +145,18 @@ pub struct Limits {
     pub allow: u32,
     /// Verdicts on connections.
     pub connections: u32,
+    /// Sources whose QUIC Initial packets are dropped.
+    pub quic_sources: u32,
     /// Operators' rules on JA4 values.
     pub ja4_rules: u32,
     /// Automatic verdicts: beyond them the one that would end first goes.
     pub automatic: u32,
     /// New automatic verdicts a second (threats.md T8).
     pub automatic_per_second: u32,
+    /// IPv4 addresses and IPv6 /64 of which it is remembered whether their clients are all of one family.
+    pub units: u32,
+    /// Challenge listeners.
+    pub challenge_listeners: u32,
     /// Verdicts that limit a rate.
     pub rates: u32,
     /// Resets that each CPU makes in a second.
@@ -228,6 +237,7 @@ impl Default for Config {
                 max_browser_percent: 5,
             },
             deny_ja4: Vec::new(),
+            challenge_name: None,
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -260,9 +270,12 @@ impl Default for Limits {
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
+            quic_sources: maps::QUIC_SOURCES_MAX,
             ja4_rules: 10_000,
             automatic: 100_000,
             automatic_per_second: 5_000,
+            units: 65_536,
+            challenge_listeners: 8,
             rates: 10_000,
             resets_per_second: 50_000,
             fingerprints: 4096,
@@ -319,6 +332,7 @@ impl Config {
             reset: file.enforce.reset.unwrap_or(base.reset),
             orders: Orders::resolve(file.enforce, base.orders),
             deny_ja4,
+            challenge_name: file.challenge.server_name.and_then(|name| name.0),
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -396,9 +410,12 @@ impl Limits {
             prefixes: pick!(prefixes),
             allow: pick!(allow),
             connections: pick!(connections),
+            quic_sources: pick!(quic_sources),
             ja4_rules: pick!(ja4_rules),
             automatic: pick!(automatic),
             automatic_per_second: pick!(automatic_per_second),
+            units: pick!(units),
+            challenge_listeners: pick!(challenge_listeners),
             rates: pick!(rates),
             resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustls::pki_types::DnsName;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Deserialize as DeserializeDerive, Serialize};
 
@@ -94,6 +95,10 @@ pub struct RingBytes(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(pub Option<SocketAddr>);
 
+/// A name that a certificate may be for; `None` is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName(pub Option<DnsName<'static>>);
+
 /// A time from one second to a day, typed as `10s` or `2m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
@@ -160,6 +165,19 @@ impl FromStr for MetricsAddress {
         text.parse()
             .map(|address| Self(Some(address)))
             .map_err(|_| format!("`{text}` is not an address and port; {hint}"))
+    }
+}
+
+impl FromStr for ServerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let name = DnsName::try_from(text.to_owned());
+        name.map(|name| Self(Some(name)))
+            .map_err(|_| format!("`{text}` is not a host's name; type for example `shop.example`"))
     }
 }
 
@@ -261,6 +279,7 @@ macro_rules! words {
 
 words! {
     MetricsAddress: "an address and port in quotes, or \"off\"", numbers false;
+    ServerName: "a host's name in quotes", numbers false;
     Span: "a time in quotes, like \"10s\"", numbers false;
     Ja4Text: "a JA4 value in quotes", numbers false;
     Prefix: "an address or a prefix in quotes", numbers false;

@@ -268,6 +268,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Prefix, counts.prefix),
             (VerdictKind::Allow, counts.allow),
             (VerdictKind::Connection, counts.connection),
+            (VerdictKind::QuicSource, counts.quic_source),
             (VerdictKind::Ja4, counts.ja4),
             (VerdictKind::Pair, counts.pair),
             (VerdictKind::Automatic, counts.automatic),
@@ -320,6 +321,8 @@ impl<M: VerdictMaps> Core<M> {
             Request::Allow { subject, ttl } => self.verdicts.allow(subject, ttl, now),
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
+            Request::Challenge { subject, ttl } => self.verdicts.challenge(subject, ttl, now),
+            Request::Unchallenge { subject } => self.verdicts.unchallenge(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
             Request::Mode { mode, ttl } => self.verdicts.mode(mode, ttl, now),
             other => Ok(Response::Error { message: format!("`{}` is not the core's to answer", other.verb()) }),
@@ -410,10 +413,8 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if let Some(count) = self.tally.proofs.get_mut(proof as usize) {
                     *count += 1;
                 }
-                // What a QUIC or DTLS hello leads to is not for this table, whose keys are TCP connections.
-                if hello.transport == Transport::Tcp {
-                    self.judge(hello);
-                }
+                self.judge(hello);
+                self.meet(hello);
             }
             Event::Settled(settled) => {
                 let flow = settled.hello.flow;
@@ -426,9 +427,15 @@ impl<M: VerdictMaps> Verdicts<M> {
 
     fn judge(&mut self, hello: &Hello) {
         let (flow, fingerprint) = (hello.flow, (hello.fingerprint.ja4, hello.fingerprint.keys));
-        let initial_seq = hello.stream_seq.wrapping_sub(1);
         let now = monotonic();
-        match self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now) {
+        let judged = match hello.transport {
+            Transport::Tcp => {
+                let initial_seq = hello.stream_seq.wrapping_sub(1);
+                self.enforcer.judge(flow.source, flow.destination, initial_seq, fingerprint, now)
+            }
+            transport => self.enforcer.judge_datagrams(flow.source, flow.destination, transport, fingerprint, now),
+        };
+        match judged {
             Ok(Decision::Pass) => {}
             Ok(decision) => {
                 self.metrics.observe_latency(monotonic().since(hello.completed_at));
@@ -439,6 +446,18 @@ impl<M: VerdictMaps> Verdicts<M> {
                 if let Some(left_out) = FAILURES.admit(now) {
                     error!(%error, left_out, "can't put a verdict on a connection in force; it passes");
                 }
+            }
+        }
+    }
+
+    /// What the hello says of the other clients at its address.
+    fn meet(&mut self, hello: &Hello) {
+        let fingerprint = (hello.fingerprint.ja4, hello.fingerprint.keys);
+        let now = monotonic();
+        if let Err(error) = self.enforcer.meet(hello.flow.source.ip(), fingerprint, now) {
+            self.tally.judge_failed += 1;
+            if let Some(left_out) = FAILURES.admit(now) {
+                error!(%error, left_out, "can't steer an address, or no longer; its verdict ends by itself");
             }
         }
     }
@@ -552,6 +571,44 @@ impl<M: VerdictMaps> Verdicts<M> {
         Ok(self.taken_back(found, Change::Unallowed, subject, (left, Terms::default())))
     }
 
+    fn challenge(&mut self, subject: Subject, ttl: Ttl, now: Timestamp) -> Result<Response, Error> {
+        let until = end(ttl, now);
+        let mut note = None;
+        match (source_slot(&subject), subject.as_ja4()) {
+            (Some(slot), _) => {
+                if self.enforcer.action(&slot) == Some(KernelAction::Block) {
+                    note = Some("it takes the place of a block".to_owned());
+                }
+                self.enforcer.challenge(slot, until)?;
+            }
+            (None, Some(ja4)) if !matches!(subject, Subject::Pair(..)) => {
+                self.enforcer.challenge_ja4(ja4, until)?;
+                note =
+                    Some("it is steered only from addresses with no other clients; see README, Challenge".to_owned());
+            }
+            _ => {
+                return Ok(Response::Refused {
+                    reason: format!("`{}` can't be challenged: steering goes by address alone", subject.short()),
+                    hint: "challenge the address, or the JA4 value".to_owned(),
+                });
+            }
+        }
+        Ok(Response::Changed(Changed { note, ..Changed::new(Change::Challenged, subject, ttl, wall()) }))
+    }
+
+    fn unchallenge(&mut self, subject: Subject, now: Timestamp) -> Result<Response, Error> {
+        let (left, found) = match (source_slot(&subject), subject.as_ja4()) {
+            (Some(slot), _) => (self.enforcer.until(&slot), self.enforcer.unchallenge(&slot)?),
+            (None, None) => (None, false),
+            (None, Some(ja4)) => {
+                let left = self.enforcer.challenged().find(|rule| rule.ja4 == ja4).map(|rule| rule.until);
+                (left, self.enforcer.unchallenge_ja4(ja4)?)
+            }
+        };
+        let left = left.map_or(Ttl::Forever, |until| remaining(until, now));
+        Ok(self.taken_back(found, Change::Unchallenged, subject, (left, Terms::default())))
+    }
+
     fn taken_back(&self, found: bool, change: Change, subject: Subject, (left, terms): (Ttl, Terms)) -> Response {
         if !found {
             return Response::NotFound;
@@ -584,13 +641,17 @@ impl<M: VerdictMaps> Verdicts<M> {
                 Slot::Allow(prefix) => (Subject::from(prefix), true),
                 Slot::Fingerprint(_) | Slot::Stable(_) => (Subject::Ja4(listed.ja4?), false),
                 Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => (pair(prefix)?, false),
-                Slot::Connection { .. } | Slot::NeverBlock(_) => return None,
+                Slot::Connection { .. } | Slot::Datagrams { .. } | Slot::Initials(_) | Slot::NeverBlock(_) => {
+                    return None;
+                }
             };
             Some(((subject, allow, false), Row::Verdict(listed)))
         });
         let rules = self.enforcer.rules().iter();
         let rules = rules.map(|rule| ((Subject::Ja4(rule.ja4), false, rule.origin == Origin::Rule), Row::Rule(rule)));
-        let mut rows: Vec<_> = rules.chain(verdicts).collect();
+        let challenged =
+            self.enforcer.challenged().map(|rule| ((Subject::Ja4(rule.ja4), false, false), Row::Challenge(rule)));
+        let mut rows: Vec<_> = rules.chain(challenged).chain(verdicts).collect();
         let total = rows.len();
         // Only the page is sorted and asked for its hits: all of a long list would hold up the hellos.
         let order = |(a, _): &((Subject, bool, bool), Row), (b, _): &((Subject, bool, bool), Row)| a.cmp(b);
@@ -619,6 +680,7 @@ impl<M: VerdictMaps> Verdicts<M> {
                 };
                 (action, listed.origin, listed.until, self.enforcer.hits(&listed.slot))
             }
+            Row::Challenge(rule) => (Action::Challenge, rule.origin, rule.until, rule.hits),
             Row::Rule(rule) => {
                 let observed = rule.origin == Origin::Rule && !self.enforcing;
                 let action = if observed { Action::Observe } else { Action::Block };
@@ -647,6 +709,7 @@ impl<M: VerdictMaps> Verdicts<M> {
 enum Row {
     Verdict(Listed),
     Rule(ListedRule),
+    Challenge(ListedRule),
 }
 
 fn end(ttl: Ttl, now: Timestamp) -> Option<Timestamp> {
@@ -658,6 +721,15 @@ fn end(ttl: Ttl, now: Timestamp) -> Option<Timestamp> {
 
 fn remaining(until: Option<Timestamp>, now: Timestamp) -> Ttl {
     until.map_or(Ttl::Forever, |until| Ttl::For(until.since(now)))
+}
+
+/// Where a verdict on addresses stands; a JA4 value has no such place.
+fn source_slot(subject: &Subject) -> Option<Slot> {
+    match subject {
+        Subject::Address(address) => Some(Slot::Address(*address)),
+        Subject::Prefix(prefix) => Some(Slot::Prefix(*prefix)),
+        Subject::Ja4(_) | Subject::Ja4Raw(_) | Subject::Pair(..) => None,
+    }
 }
 
 /// Who is who, for a person: the action of a decision in a mode.
@@ -685,8 +757,15 @@ mod tests {
         policy::rules::Rules,
     };
 
-    const LIMITS: enforce::Limits =
-        enforce::Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 8, automatic_per_second: 8 };
+    const LIMITS: enforce::Limits = enforce::Limits {
+        addresses: 8,
+        prefixes: 8,
+        ja4_rules: 4,
+        quic_sources: 2,
+        automatic: 8,
+        automatic_per_second: 8,
+        units: 8,
+    };
 
     const CAPTURE: &[u8] = include_bytes!("../../../tests/fixtures/captures/pcaps/curl-openssl.pcap");
 

@@ -38,7 +38,8 @@ type Stamp = Option<(SystemTime, u64)>;
 
 /// What the host says about itself.
 pub(super) struct Host {
-    watch: AddressWatch,
+    /// Absent if the kernel has none: then everything is read each second.
+    watch: Option<AddressWatch>,
     /// Named in the configuration.
     named: Vec<Spared>,
     resolv_conf: Vec<PathBuf>,
@@ -50,7 +51,7 @@ pub(super) struct Host {
 
 impl Host {
     /// Reads it for the first time.
-    pub(super) fn read(config: &Config) -> Result<Self, Error> {
+    pub(super) fn read(config: &Config) -> Self {
         let configured = config.orders.never_block.iter().map(|prefix| (*prefix, Why::Configured));
         let listed = match &config.capture.addresses {
             Addresses::Listed(listed) => listed.clone(),
@@ -59,7 +60,9 @@ impl Host {
         let own = listed.into_iter().map(|address| (IpNet::from(address), Why::Own));
         let mut this = Self {
             // Watching starts before reading, so that no change falls between the two.
-            watch: AddressWatch::with_routes()?,
+            watch: AddressWatch::with_routes()
+                .inspect_err(|error| warn!(%error, "this host's addresses and routes are read every second instead"))
+                .ok(),
             named: configured.chain(own).map(|(prefix, why)| Spared { prefix, why }).collect(),
             resolv_conf: config.orders.resolv_conf.clone(),
             stamps: Vec::new(),
@@ -67,7 +70,7 @@ impl Host {
             rests_until: Timestamp::default(),
         };
         this.refresh();
-        Ok(this)
+        this
     }
 
     /// What is never blocked, as last read.
@@ -100,7 +103,7 @@ impl Host {
 
     /// Whether anything happened that must be read.
     fn changed(&mut self, woken: bool) -> bool {
-        woken || self.resolv_conf.iter().map(stamp).ne(self.stamps.iter().copied())
+        woken || self.watch.is_none() || self.resolv_conf.iter().map(stamp).ne(self.stamps.iter().copied())
     }
 }
 
@@ -151,15 +154,16 @@ fn run(mut host: Host, orders: &Orders, stop: &AtomicBool, waker: &Waker) {
     let mut pending = false;
     while !stop.load(Ordering::Relaxed) {
         // An error of poll(2) is one of ours alone; the second's rest keeps it from spinning.
-        let woken = match wait([host.watch.as_fd(), waker.as_fd()], TICK) {
+        let watched = host.watch.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
+        let woken = match wait([watched, waker.as_fd()], TICK) {
             Ok([watched, _]) => watched,
             Err(_) => {
                 thread::sleep(TICK);
                 true
             }
         };
-        if woken {
-            host.watch.clear();
+        if let (true, Some(watch)) = (woken, &host.watch) {
+            watch.clear();
         }
         pending |= host.changed(woken);
         if pending && monotonic() >= host.rests_until {

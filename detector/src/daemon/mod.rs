@@ -4,6 +4,7 @@
 //! looked at. Unless it was pinned, by [`attach`]: then it stays, with the verdicts in force, and the next daemon takes
 //! it over.
 
+mod challenge;
 mod core;
 mod engine;
 mod keeper;
@@ -14,6 +15,7 @@ mod ssh;
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
+    os::fd::OwnedFd,
     sync::{Arc, mpsc::sync_channel},
     thread,
     time::Duration,
@@ -33,6 +35,7 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
+    challenge::{Challengers, Held},
     core::{Core, Memory},
     engine::{Engine, Handle},
     keeper::{Host, Keeper},
@@ -40,9 +43,9 @@ use self::{
 };
 use crate::{
     admin::{
-        control::{self, Control, ControlError, Handler, Peer},
+        control::{self, Control, ControlError, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
-        protocol::{Interface, Load, Request, Response, Ring as RingStatus, Status},
+        protocol::{Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Status},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
@@ -53,7 +56,7 @@ use crate::{
     flow,
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
-        VerdictMaps as _, interface, own_addresses,
+        Steering, VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::{never_block::Why, rules::Rules},
@@ -95,6 +98,9 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     egress: bool,
+    challengers: Challengers,
+    /// The places of listeners whose sockets came from the service manager.
+    _inherited: Vec<Held>,
     ports: Vec<u16>,
     started: Timestamp,
 }
@@ -146,6 +152,7 @@ impl Daemon {
                 lost_confirmed: counters.of(Counter::LostConfirmed),
                 lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
+            challengers: self.challengers.list(),
             entries: self.metrics.verdict_counts(),
             fingerprints,
             enforce_p50_us: micros(0.5),
@@ -159,7 +166,22 @@ impl Handler for Daemon {
         match request {
             Request::Status => self.status(),
             Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
-            change => self.orders.handle(change, peer),
+            change => {
+                let mut response = self.orders.handle(change, peer);
+                if let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
+                    && !self.challengers.list().iter().any(|listener| listener.trouble.is_none())
+                {
+                    *note = Some("no challenge listener is healthy: until one is, this only counts".to_owned());
+                }
+                response
+            }
+        }
+    }
+
+    fn listen(&self, socket: Option<OwnedFd>, ports: Vec<u16>, peer: Peer) -> (Response, Option<Place>) {
+        match self.challengers.register(socket, ports, peer.pid) {
+            Ok((ports, place)) => (Response::Listening { ports }, Some(Box::new(place))),
+            Err((reason, hint)) => (Response::Refused { reason, hint }, None),
         }
     }
 
@@ -193,6 +215,11 @@ fn open_sockets() -> Option<SockDiag> {
     SockDiag::open().map_err(|error| warn!(%error, "no proof of address by sock_diag; the others remain")).ok()
 }
 
+/// What steers to challenge listeners. `None`, and a line in the log, if the kernel takes no such program.
+fn load_steering(kernel: &mut Kernel) -> Option<Steering> {
+    kernel.steering().map_err(|error| warn!(%error, "no steering to challenge listeners; challenges only count")).ok()
+}
+
 /// The label sets of the metrics.
 fn labels() -> Labels {
     Labels {
@@ -223,7 +250,8 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
             .addresses
             .saturating_add(limits.prefixes)
             .saturating_add(limits.automatic)
-            .saturating_add(limits.ja4_rules),
+            .saturating_add(limits.ja4_rules)
+            .saturating_add(limits.quic_sources),
         rates: limits.rates,
         prefixes: limits.prefixes,
         allow: limits.allow,
@@ -237,8 +265,10 @@ fn enforce_limits(limits: &Limits) -> enforce::Limits {
         addresses: limits.addresses as usize,
         prefixes: limits.prefixes as usize,
         ja4_rules: limits.ja4_rules as usize,
+        quic_sources: limits.quic_sources as usize,
         automatic: limits.automatic as usize,
         automatic_per_second: limits.automatic_per_second,
+        units: limits.units as usize,
     }
 }
 
@@ -385,6 +415,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
     let pinned = pins.is_some();
     let interfaces = interfaces(config, pins.as_ref())?;
+    let inherited = challenge::inherited();
     let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
@@ -414,8 +445,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
     let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     // What operators ordered is in force before the first packet.
-    let host = Host::read(config)?;
+    let host = Host::read(config);
     let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
+    let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
+        .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
+    let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
     let daemon = Arc::new(Daemon {
@@ -425,11 +459,14 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         egress,
+        challengers,
+        _inherited: inherited,
         ports: config.capture.ports.clone(),
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
-    // Detached first, unless it is pinned: nothing is dropped any more, and the ring gets its last event.
+    // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
+    daemon.challengers.close();
     drop(kernel);
     keeper.stop();
     engine.stop();

@@ -296,7 +296,9 @@ impl Orders {
                 self.load(state, *load)
             }
             Request::Confirm => Ok(self.confirm(state)),
-            Request::Unblock { .. } | Request::Unallow { .. } => Ok(self.take_back(state, request)),
+            Request::Unblock { .. } | Request::Unallow { .. } | Request::Unchallenge { .. } => {
+                Ok(self.take_back(state, request))
+            }
             request => Ok(self.put(state, &request, request.clone(), None)),
         };
         self.metrics.set_orders(state.store.len());
@@ -445,6 +447,7 @@ impl Orders {
         let Some(subject) = request.subject().cloned() else { return response };
         let order = match &request {
             Request::Unallow { .. } => Request::Allow { subject, ttl: Ttl::Forever },
+            Request::Unchallenge { .. } => Request::Challenge { subject, ttl: Ttl::Forever },
             _ => block(subject, Ttl::Forever),
         };
         if matches!(response, Response::Changed(_) | Response::NotFound) {
@@ -600,6 +603,7 @@ fn request(kept: &Kept<Request>, now: Timestamp) -> Request {
     match kept.order.clone() {
         Request::Block { subject, care, terms, .. } => Request::Block { subject, ttl: left, care, terms },
         Request::Allow { subject, .. } => Request::Allow { subject, ttl: left },
+        Request::Challenge { subject, .. } => Request::Challenge { subject, ttl: left },
         other => other,
     }
 }
@@ -611,7 +615,9 @@ fn block(subject: Subject, ttl: Ttl) -> Request {
 
 fn lasts(order: &Request) -> Option<Duration> {
     match order {
-        Request::Block { ttl: Ttl::For(lasts), .. } | Request::Allow { ttl: Ttl::For(lasts), .. } => Some(*lasts),
+        Request::Block { ttl: Ttl::For(lasts), .. }
+        | Request::Allow { ttl: Ttl::For(lasts), .. }
+        | Request::Challenge { ttl: Ttl::For(lasts), .. } => Some(*lasts),
         _ => None,
     }
 }

@@ -20,10 +20,13 @@ use detector_common::{
 };
 use ipnet::IpNet;
 
-use self::automatic::Automatics;
+use self::{
+    automatic::{Automatics, unit},
+    challenge::Challenges,
+};
 use crate::{
     clock::Timestamp,
-    fingerprint::Ja4,
+    fingerprint::{Ja4, Transport},
     kernel::{Error, Slot, VerdictMaps},
     policy::{
         rules::{Decision, Origin, Rules},
@@ -32,6 +35,7 @@ use crate::{
 };
 
 pub mod automatic;
+pub mod challenge;
 pub mod store;
 
 #[cfg(test)]
@@ -49,15 +53,24 @@ pub struct Limits {
     pub prefixes: usize,
     /// Their rules on JA4 values.
     pub ja4_rules: usize,
+    /// Verdicts on sources' QUIC Initial packets.
+    pub quic_sources: usize,
     /// Automatic verdicts.
     pub automatic: usize,
     /// New automatic verdicts in a second.
     pub automatic_per_second: u32,
+    /// Units of which it is remembered whether their clients are all of one family.
+    pub units: usize,
 }
 
 /// The longest a verdict on one connection lasts, whatever its rule says: long after the client has given up, and short
 /// enough that forgotten ones don't fill the table.
 pub const CONNECTION_VERDICT_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a source's new QUIC connections are dropped after one with a blocked JA4 value. Nothing in an Initial packet
+/// that the program could read says whose it is, so others behind the same address do without QUIC meanwhile: they
+/// connect over TCP, and are judged by what they are.
+pub const INITIALS_VERDICT: Duration = Duration::from_secs(60);
 
 /// What `detector list` shows of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +116,8 @@ pub struct Counts {
     pub allow: usize,
     /// On single connections.
     pub connection: usize,
+    /// On sources' QUIC Initial packets.
+    pub quic_source: usize,
     /// On JA4 values.
     pub ja4: usize,
     /// On fingerprints from one place.
@@ -118,7 +133,8 @@ impl Counts {
             Slot::Address(_) => Some(&mut self.address),
             Slot::Prefix(_) => Some(&mut self.prefix),
             Slot::Allow(_) => Some(&mut self.allow),
-            Slot::Connection { .. } => Some(&mut self.connection),
+            Slot::Connection { .. } | Slot::Datagrams { .. } => Some(&mut self.connection),
+            Slot::Initials(_) => Some(&mut self.quic_source),
             Slot::Pair(..) => Some(&mut self.pair),
             Slot::NeverBlock(_) | Slot::Fingerprint(_) | Slot::Stable(_) | Slot::StablePair(..) => None,
         }
@@ -133,12 +149,15 @@ pub struct Enforcer<M> {
     rules: Rules,
     limits: Limits,
     automatics: Automatics,
+    challenges: Challenges,
     beat: Timestamp,
     entries: HashMap<Slot, Entry>,
     /// By expiry, then by age.
     expiry: Expiry,
     /// The same of verdicts on connections, of which the first is given up when the table is full.
     connection_expiry: Expiry,
+    /// The same of sources' QUIC Initial packets.
+    initials_expiry: Expiry,
     counts: Counts,
     /// What came of each rule on a JA4 value.
     by_ja4: HashMap<Ja4, HashSet<Slot>>,
@@ -177,10 +196,12 @@ impl<M: VerdictMaps> Enforcer<M> {
             rules,
             limits,
             automatics: Automatics::new(limits.automatic, limits.automatic_per_second),
+            challenges: Challenges::new(limits.units),
             beat: Timestamp::default(),
             entries: HashMap::new(),
             expiry: Expiry::new(),
             connection_expiry: Expiry::new(),
+            initials_expiry: Expiry::new(),
             counts: Counts::default(),
             by_ja4: HashMap::new(),
             never_block: HashSet::new(),
@@ -208,7 +229,7 @@ impl<M: VerdictMaps> Enforcer<M> {
                 ORIGIN_RULE => Origin::Rule,
                 _ => Origin::Automatic,
             };
-            let by_rule = matches!(slot, Slot::Connection { .. });
+            let by_rule = matches!(slot, Slot::Connection { .. } | Slot::Datagrams { .. });
             self.enter(slot, Entry { action, origin, reason, rate: None, expires_at, id: 0, ja4: None, by_rule })?;
         }
         Ok(())
@@ -231,7 +252,7 @@ impl<M: VerdictMaps> Enforcer<M> {
         Counts { ja4: self.rules.len(), automatic: self.automatics.len(), ..self.counts }
     }
 
-    /// Connection verdicts given up for newer ones.
+    /// Verdicts on connections, and on sources' QUIC Initial packets, given up for newer ones.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
@@ -382,9 +403,9 @@ impl<M: VerdictMaps> Enforcer<M> {
     pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
         let mut found = self.rules.unblock(ja4);
         let configured = |slot: &&Slot| self.entries.get(slot).is_some_and(|entry| entry.origin == Origin::Rule);
-        let paired = |slot: &&Slot| matches!(slot, Slot::Pair(..) | Slot::StablePair(..));
+        let whole = |slot: &&Slot| matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_) | Slot::Stable(_));
         let all = self.by_ja4.get(&ja4).into_iter().flatten();
-        let of_it: Vec<Slot> = all.filter(|slot| !configured(slot) && !paired(slot)).copied().collect();
+        let of_it: Vec<Slot> = all.filter(|slot| whole(slot) && !configured(slot)).copied().collect();
         for slot in of_it {
             found |= self.entries.get(&slot).is_some_and(|entry| !entry.by_rule);
             self.remove(&slot)?;
@@ -397,7 +418,10 @@ impl<M: VerdictMaps> Enforcer<M> {
         let slots = self.by_ja4.get(&ja4).into_iter().flatten().copied();
         slots.filter(move |slot| match slot {
             Slot::Pair(prefix, _) | Slot::StablePair(prefix, _) => unit == Some(*prefix),
-            slot => unit.is_none() && self.entries.get(slot).is_some_and(|entry| !entry.by_rule),
+            Slot::Fingerprint(_) | Slot::Stable(_) => {
+                unit.is_none() && self.entries.get(slot).is_some_and(|entry| !entry.by_rule)
+            }
+            _ => false,
         })
     }
 
@@ -416,21 +440,80 @@ impl<M: VerdictMaps> Enforcer<M> {
         self.recall(source.ip(), keys, now)?;
         let decision = self.rules.decide(ja4, now);
         if let Decision::Block { origin, until } = decision {
-            let longest = now.plus(CONNECTION_VERDICT_MAX).as_nanos();
             let slot = Slot::Connection { source, destination, initial_seq };
-            let ends = expires_at(until).min(longest);
-            match self.put(slot, Action::Block, origin, ends, Some(ja4)) {
-                Err(Error::Full(_)) if self.evict_connection()? => {
-                    self.put(slot, Action::Block, origin, ends, Some(ja4))?;
-                }
-                result => result?,
-            }
+            self.put_connection(slot, origin, until, ja4, now)?;
             self.arm(keys.key, ja4, origin, expires_at(until))?;
         }
         Ok(decision)
     }
 
-    /// Gives the kernel a sign of life, and clears away what has ended, `most` connections and `most` others at a time. Whether there may be more.
+    /// Judges the hello of a QUIC or DTLS connection. All datagrams of a blocked one are dropped from here on, and, of QUIC,
+    /// all that begin another one from the same source: a browser turns to TCP then.
+    ///
+    /// # Errors
+    /// The maps'.
+    pub fn judge_datagrams(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        transport: Transport,
+        (ja4, keys): (Ja4, Keys),
+        now: Timestamp,
+    ) -> Result<Decision, Error> {
+        self.recall(source.ip(), keys, now)?;
+        let decision = self.rules.decide(ja4, now);
+        if let Decision::Block { origin, until } = decision {
+            self.put_connection(Slot::Datagrams { source, destination }, origin, until, ja4, now)?;
+            if transport == Transport::Quic {
+                self.put_initials(Slot::Initials(unit(source.ip())), origin, until, ja4, now)?;
+            }
+        }
+        Ok(decision)
+    }
+
+    /// Blocks a connection by a rule. For room, the one goes that would end first.
+    fn put_connection(
+        &mut self,
+        slot: Slot,
+        origin: Origin,
+        until: Option<Timestamp>,
+        ja4: Ja4,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let ends = expires_at(until).min(now.plus(CONNECTION_VERDICT_MAX).as_nanos());
+        match self.put(slot, Action::Block, origin, ends, Some(ja4)) {
+            Err(Error::Full(_)) if self.evict_first(&slot)? => self.put(slot, Action::Block, origin, ends, Some(ja4)),
+            result => result,
+        }
+    }
+
+    /// Blocks a source's QUIC Initial packets for a while, the same way. A table that is full of other verdicts
+    /// is no failure, for the connection at hand is blocked.
+    fn put_initials(
+        &mut self,
+        slot: Slot,
+        origin: Origin,
+        until: Option<Timestamp>,
+        ja4: Ja4,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let operators = |entry: &Entry| entry.origin == Origin::Operator;
+        if origin != Origin::Operator && self.entries.get(&slot).is_some_and(operators) {
+            // It holds in every mode.
+            return Ok(());
+        }
+        let ends = expires_at(until).min(now.plus(INITIALS_VERDICT).as_nanos());
+        let full = self.counts.quic_source >= self.limits.quic_sources && !self.entries.contains_key(&slot);
+        if full && !self.evict_first(&slot)? {
+            return Ok(());
+        }
+        match self.put(slot, Action::Block, origin, ends, Some(ja4)) {
+            Err(Error::Full(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Gives the kernel a sign of life, and clears away what has ended, `most` of each kind of end at a time. Whether there may be more.
     ///
     /// # Errors
     /// The maps'.
@@ -441,15 +524,22 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.maps.tidy();
         }
         self.rules.expire(now);
+        self.challenges.expire(now);
         let ended = (now.as_nanos(), u64::MAX);
         let slots =
             |expiry: &Expiry| -> Vec<Slot> { expiry.range(..=ended).take(most).map(|(_, slot)| *slot).collect() };
-        let (others, connections) = (slots(&self.expiry), slots(&self.connection_expiry));
-        let more = others.len() == most || connections.len() == most;
-        for slot in others.into_iter().chain(connections) {
+        let due = [&self.expiry, &self.connection_expiry, &self.initials_expiry].map(slots);
+        let more = due.iter().any(|slots| slots.len() == most);
+        for slot in due.into_iter().flatten() {
             self.remove(&slot)?;
         }
         Ok(more)
+    }
+
+    /// What a verdict does; `None` if there is none.
+    #[must_use]
+    pub fn action(&self, slot: &Slot) -> Option<Action> {
+        self.entries.get(slot).map(|entry| entry.action)
     }
 
     /// When a verdict ends: `None` if there is none, `Some(None)` never.
@@ -487,12 +577,16 @@ impl<M: VerdictMaps> Enforcer<M> {
     }
 
     fn expiry_of(&mut self, slot: &Slot) -> &mut Expiry {
-        if matches!(slot, Slot::Connection { .. }) { &mut self.connection_expiry } else { &mut self.expiry }
+        match slot {
+            Slot::Connection { .. } | Slot::Datagrams { .. } => &mut self.connection_expiry,
+            Slot::Initials(_) => &mut self.initials_expiry,
+            _ => &mut self.expiry,
+        }
     }
 
-    /// Gives up the connection verdict that would end first.
-    fn evict_connection(&mut self) -> Result<bool, Error> {
-        let Some(slot) = self.connection_expiry.values().next().copied() else { return Ok(false) };
+    /// Gives up the verdict that would end first of those that share the room with `slot`.
+    fn evict_first(&mut self, slot: &Slot) -> Result<bool, Error> {
+        let Some(slot) = self.expiry_of(slot).values().next().copied() else { return Ok(false) };
         self.evicted += 1;
         self.remove(&slot)
     }

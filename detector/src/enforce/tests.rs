@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use detector_common::settings::{IN_USE_IPV4, IN_USE_KEYS};
+use detector_common::settings::{IN_USE_INITIALS, IN_USE_IPV4, IN_USE_KEYS};
 
 use super::{
     automatic::{AUTOMATIC_TTL_MAX, Automatic, Placed, unit_slot},
@@ -12,7 +12,15 @@ use crate::kernel::memory::MemoryMaps;
 
 const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
 
-const LIMITS: Limits = Limits { addresses: 8, prefixes: 8, ja4_rules: 4, automatic: 4, automatic_per_second: 1_000 };
+const LIMITS: Limits = Limits {
+    addresses: 8,
+    prefixes: 8,
+    ja4_rules: 4,
+    quic_sources: 2,
+    automatic: 4,
+    automatic_per_second: 1_000,
+    units: 8,
+};
 
 /// Keys that are one number.
 fn keys(key: u64) -> Keys {
@@ -116,6 +124,49 @@ fn a_full_table_gives_up_the_oldest_connection_and_refuses_more_addresses() {
 }
 
 #[test]
+fn a_blocked_quic_hello_ends_its_connection_and_its_sources_new_ones_for_a_minute() {
+    let mut enforcer = enforcer(64);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let server = client(1).1;
+    let quic = |enforcer: &mut Enforcer<MemoryMaps>, source, transport, seconds| {
+        enforcer.judge_datagrams(source, server, transport, (ja4, keys(9)), at(seconds)).unwrap()
+    };
+    let host = |last: u8, port| SocketAddr::from(([192, 0, 2, last], port));
+    let initials = |last: u8| Slot::Initials(unit(host(last, 0).ip()));
+    assert_eq!(quic(&mut enforcer, host(7, 1), Transport::Quic, 0), Decision::Pass);
+    assert!(enforcer.maps().verdicts.is_empty());
+    enforcer.block_ja4(ja4, None, Some(at(1_000))).unwrap();
+
+    quic(&mut enforcer, host(6, 1), Transport::Dtls, 1);
+    let dtls = Slot::Datagrams { source: host(6, 1), destination: server };
+    assert_eq!(enforcer.until(&dtls), Some(Some(at(1_000))));
+    assert_eq!(enforcer.until(&initials(6)), None, "DTLS isn't QUIC");
+
+    quic(&mut enforcer, host(7, 1), Transport::Quic, 1);
+    assert_eq!(enforcer.until(&Slot::Datagrams { source: host(7, 1), destination: server }), Some(Some(at(1_000))));
+    assert_eq!(enforcer.until(&initials(7)), Some(Some(at(61))));
+    quic(&mut enforcer, host(7, 2), Transport::Quic, 30);
+    assert_eq!(enforcer.until(&initials(7)), Some(Some(at(90))), "from the latest sighting on");
+    let counts = enforcer.counts();
+    assert_eq!((counts.connection, counts.quic_source), (3, 1));
+    assert!(!enforcer.maps().verdicts.contains_key(&Slot::Fingerprint(9)), "the program reads no keys over UDP");
+
+    // Of more sources than may be, the one goes whose verdict would end first.
+    quic(&mut enforcer, host(8, 1), Transport::Quic, 31);
+    quic(&mut enforcer, host(9, 1), Transport::Quic, 32);
+    assert_eq!((enforcer.counts().quic_source, enforcer.evicted()), (2, 1));
+    assert_eq!(enforcer.until(&initials(7)), None);
+    enforcer.expire(at(91), 64).unwrap();
+    assert_eq!((enforcer.counts().quic_source, enforcer.until(&initials(9))), (1, Some(Some(at(92)))));
+    enforcer.expire(at(92), 64).unwrap();
+    assert_eq!(enforcer.maps().settings.in_use & IN_USE_INITIALS, 0);
+
+    quic(&mut enforcer, host(9, 2), Transport::Quic, 100);
+    assert!(enforcer.unblock_ja4(ja4).unwrap());
+    assert!(enforcer.maps().verdicts.is_empty(), "unblocking restores QUIC too");
+}
+
+#[test]
 fn a_rule_of_the_configuration_says_so_to_the_kernel() {
     let ja4: Ja4 = JA4.parse().unwrap();
     let mut rules = Rules::default();
@@ -205,6 +256,63 @@ fn a_million_addresses_of_one_64_are_one_verdict() {
     }
     assert_eq!((enforcer.counts().automatic, enforcer.maps().verdicts.len()), (1, 1));
     assert_eq!(enforcer.automatic_lost(), (0, 0));
+}
+
+/// So many confirmed hellos of a client, whose stable key is `family`.
+fn meet(enforcer: &mut Enforcer<MemoryMaps>, count: u32, client: IpAddr, ja4: Ja4, family: u64, now: Timestamp) {
+    for _ in 0..count {
+        enforcer.meet(client, (ja4, keys(family)), now).unwrap();
+    }
+}
+
+#[test]
+fn a_challenged_ja4_is_steered_while_it_is_alone() {
+    let mut enforcer = enforcer(64);
+    let (ja4, other): (Ja4, Ja4) = (JA4.parse().unwrap(), "t13d1516h2_8daaf6152771_02713d6af862".parse().unwrap());
+    let client: IpAddr = "2001:db8::7".parse().unwrap();
+    let neighbour: IpAddr = "2001:db8::8".parse().unwrap();
+    let slot = unit_slot(client);
+    let end = |enforcer: &mut Enforcer<MemoryMaps>| enforcer.until(&slot).map(|until| until.unwrap());
+    enforcer.challenge_ja4(ja4, Some(at(10_000))).unwrap();
+    meet(&mut enforcer, 19, client, ja4, 1, at(5_000));
+    assert_eq!(end(&mut enforcer), None);
+    meet(&mut enforcer, 1, neighbour, ja4, 1, at(5_001));
+    assert_eq!(end(&mut enforcer), Some(at(5_601)), "the /64 is one unit");
+    let verdict = enforcer.maps().verdicts[&slot];
+    assert_eq!((verdict.action, verdict.origin), (Action::Challenge as u8, ORIGIN_AUTOMATIC));
+    meet(&mut enforcer, 1, client, ja4, 1, at(5_100));
+    assert_eq!(end(&mut enforcer), Some(at(5_601)), "not anew for each hello");
+    meet(&mut enforcer, 1, client, ja4, 1, at(5_400));
+    assert_eq!(end(&mut enforcer), Some(at(6_000)));
+    meet(&mut enforcer, 1, client, other, 1, at(5_401));
+    assert_eq!(end(&mut enforcer), Some(at(6_000)), "the same family, resuming a session");
+    meet(&mut enforcer, 1, neighbour, other, 2, at(5_402));
+    assert_eq!(end(&mut enforcer), None, "another family");
+    assert!(enforcer.maps().verdicts.is_empty());
+    meet(&mut enforcer, 30, client, ja4, 1, at(5_403));
+    assert_eq!(end(&mut enforcer), None, "not before an hour has passed");
+    meet(&mut enforcer, 20, client, ja4, 1, at(9_500));
+    assert_eq!(end(&mut enforcer), Some(at(10_000)), "no longer than the challenge itself");
+    let hits: Vec<u64> = enforcer.challenged().map(|rule| rule.hits).collect();
+    assert_eq!(hits, [72]);
+    assert!(enforcer.unchallenge_ja4(ja4).unwrap());
+    assert_eq!(end(&mut enforcer), None, "taken back with the challenge");
+}
+
+#[test]
+fn what_an_operator_said_about_an_address_stays() {
+    let mut enforcer = enforcer(64);
+    let ja4: Ja4 = JA4.parse().unwrap();
+    let client: IpAddr = "192.0.2.7".parse().unwrap();
+    enforcer.challenge_ja4(ja4, None).unwrap();
+    enforcer.challenge(unit_slot(client), None).unwrap();
+    meet(&mut enforcer, 30, client, ja4, 1, at(5_000));
+    meet(&mut enforcer, 1, client, ja4, 2, at(5_001));
+    assert_eq!(enforcer.maps().verdicts[&unit_slot(client)].origin, ORIGIN_OPERATOR);
+    assert!(enforcer.unchallenge(&unit_slot(client)).unwrap());
+    enforcer.block_address(client, None).unwrap();
+    assert!(!enforcer.unchallenge(&unit_slot(client)).unwrap(), "a block is no challenge");
+    assert_eq!(enforcer.action(&unit_slot(client)), Some(Action::Block));
 }
 
 #[test]

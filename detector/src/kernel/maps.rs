@@ -11,11 +11,11 @@ use aya::{
 };
 use detector_common::{
     counter::COUNTERS_LEN,
-    flow::{Address, FlowKey, MAPPED_PREFIX_BITS},
+    flow::{Address, FLOW_TCP, FLOW_UDP, FlowKey, MAPPED_PREFIX_BITS},
     maps,
     mode::Mode,
     settings::{IN_USE_TABLE, Settings},
-    table::{CELLS, FILTER_WORDS, Stashed, TableSeeds, Word, pair},
+    table::{CELLS, FILTER_WORDS, Stashed, TableSeeds, Word, initials, pair},
     verdict::{Action, ConnectionVerdict, Rate, Verdict},
 };
 use ipnet::IpNet;
@@ -73,13 +73,13 @@ fn prefix_of(key: &Key<Address>) -> IpNet {
     IpNet::new(address, u8::try_from(length).unwrap_or(u8::MAX)).unwrap_or_else(|_| IpNet::from(address))
 }
 
-fn flow_key(source: SocketAddr, destination: SocketAddr) -> Plain<FlowKey> {
+fn flow_key(source: SocketAddr, destination: SocketAddr, protocol: u32) -> Plain<FlowKey> {
     Plain(FlowKey {
         source: mapped(source.ip()),
         destination: mapped(destination.ip()),
         source_port: source.port(),
         destination_port: destination.port(),
-        reserved: 0,
+        protocol,
     })
 }
 
@@ -222,7 +222,12 @@ impl Maps {
         let connections = self.connections.iter().filter_map(Result::ok).map(|(Plain(key), Plain(value))| {
             let source = SocketAddr::new(unmapped(&key.source), key.source_port);
             let destination = SocketAddr::new(unmapped(&key.destination), key.destination_port);
-            (Slot::Connection { source, destination, initial_seq: value.initial_seq }, value.verdict)
+            let slot = if key.protocol == FLOW_UDP {
+                Slot::Datagrams { source, destination }
+            } else {
+                Slot::Connection { source, destination, initial_seq: value.initial_seq }
+            };
+            (slot, value.verdict)
         });
         allowed.chain(prefixes).chain(connections).collect()
     }
@@ -252,8 +257,10 @@ impl Maps {
             Slot::Allow(prefix) => Place::Allow(*prefix),
             Slot::NeverBlock(prefix) => Place::NeverBlock(*prefix),
             Slot::Connection { source, destination, initial_seq } => {
-                Place::Connection(flow_key(*source, *destination), *initial_seq)
+                Place::Connection(flow_key(*source, *destination, FLOW_TCP), *initial_seq)
             }
+            Slot::Datagrams { source, destination } => Place::Connection(flow_key(*source, *destination, FLOW_UDP), 0),
+            Slot::Initials(prefix) => Place::Table(initials(unit(prefix))),
         }
     }
 
@@ -361,7 +368,14 @@ impl VerdictMaps for Maps {
                 self.prefixes.insert(&prefix_key(&prefix), Plain(verdict), 0)
             }
             Place::Allow(prefix) => self.allow.insert(&prefix_key(&prefix), Plain(verdict), 0),
-            Place::NeverBlock(prefix) => self.never_block.insert(&prefix_key(&prefix), 1, 0),
+            Place::NeverBlock(prefix) => {
+                let written = self.never_block.insert(&prefix_key(&prefix), 1, 0);
+                return written.map_err(|error| {
+                    let what =
+                        format!("`{prefix}` does not fit, {} prefixes are the most: {error}", maps::NEVER_BLOCK_MAX);
+                    Error::System("writing what is never blocked", what)
+                });
+            }
             Place::Connection(key, initial_seq) => {
                 let value = ConnectionVerdict { verdict, initial_seq, reserved: 0 };
                 self.connections.insert(key, Plain(value), 0)
@@ -439,7 +453,7 @@ impl VerdictMaps for Maps {
 
     fn end_follow(&mut self, source: SocketAddr, destination: SocketAddr) {
         // The program may have ended it itself: nothing is lost either way.
-        let _ = self.follow.remove(&flow_key(source, destination));
+        let _ = self.follow.remove(&flow_key(source, destination, FLOW_TCP));
     }
 }
 

@@ -20,6 +20,7 @@ mod routes;
 mod shape;
 mod shared;
 mod sockets;
+mod steer;
 mod table;
 mod urgency;
 
@@ -47,6 +48,7 @@ pub use self::{
     ring::{KernelLog, Ring, Rings, Waker, wait},
     routes::gateways,
     sockets::SockDiag,
+    steer::{Listener, NotAListener, Places, Steering, inherited},
     urgency::{Allowed, Urgency},
 };
 
@@ -103,6 +105,9 @@ pub enum Error {
         /// What to type.
         hint: String,
     },
+    /// No program at the look-up of listening sockets.
+    #[error("this kernel takes no program that chooses sockets: {0}; it needs Linux 5.9")]
+    Steering(String),
     /// A name that isn't a port to attach to.
     #[error(transparent)]
     Interface(#[from] interface::Error),
@@ -137,6 +142,15 @@ pub enum Slot {
         /// The client's initial sequence number.
         initial_seq: u32,
     },
+    /// A QUIC or DTLS connection: every datagram of a 4-tuple.
+    Datagrams {
+        /// Client first.
+        source: SocketAddr,
+        /// The server.
+        destination: SocketAddr,
+    },
+    /// QUIC Initial packets from one unit, and nothing else of it.
+    Initials(IpNet),
     /// A fingerprint, by [`detector_common::key::Keys::key`].
     Fingerprint(u64),
     /// A fingerprint, by [`detector_common::key::Keys::stable`].
@@ -155,7 +169,8 @@ impl Slot {
             Self::Address(_) => "addresses",
             Self::Prefix(_) => "prefixes",
             Self::Allow(_) => "allow",
-            Self::Connection { .. } => "connections",
+            Self::Connection { .. } | Self::Datagrams { .. } => "connections",
+            Self::Initials(_) => "quic_sources",
             Self::Fingerprint(_) | Self::Stable(_) | Self::Pair(..) | Self::StablePair(..) => "ja4_rules",
             Self::NeverBlock(_) => "never_block",
         }
@@ -174,7 +189,8 @@ impl Slot {
                 (None, IpNet::V6(_)) if table::is_filtered(prefix) => settings::IN_USE_PREFIXES_IPV6,
                 (None, IpNet::V6(_)) => settings::IN_USE_PREFIXES_SHORT,
             },
-            Self::Connection { .. } => settings::IN_USE_CONNECTIONS,
+            Self::Connection { .. } | Self::Datagrams { .. } => settings::IN_USE_CONNECTIONS,
+            Self::Initials(_) => settings::IN_USE_INITIALS,
             Self::Fingerprint(_) => settings::IN_USE_KEYS,
             Self::Stable(_) => settings::IN_USE_STABLE,
             Self::Pair(..) => settings::IN_USE_KEY_PAIRS,

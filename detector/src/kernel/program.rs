@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::{
-    CounterMap, Error, KernelLog, Maps, Pins, Rings, interface,
+    CounterMap, Error, KernelLog, Maps, Pins, Rings, Steering, interface,
     pins::{LinkKind, Set},
     shape::Shapes,
 };
@@ -32,6 +32,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detecto
 const PROGRAM: &str = "detector";
 /// The program on what goes out.
 const EGRESS: &str = "detector_egress";
+/// The program that chooses the sockets of new connections.
+const STEER: &str = "detector_steer";
 
 /// Sizes of the maps, in entries (bytes for the ring, a power of two of pages).
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +70,11 @@ impl Default for LoadOptions {
             handshakes: maps::HANDSHAKES_MAX,
             follow: maps::FOLLOW_MAX,
             waiting: maps::WAITING_MAX,
-            table: maps::ADDRESSES_MAX + maps::PREFIXES_MAX + maps::AUTOMATIC_MAX + maps::JA4_RULES_MAX,
+            table: maps::ADDRESSES_MAX
+                + maps::PREFIXES_MAX
+                + maps::AUTOMATIC_MAX
+                + maps::JA4_RULES_MAX
+                + maps::QUIC_SOURCES_MAX,
             rates: maps::RATES_MAX,
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
@@ -276,6 +282,14 @@ impl Kernel {
             pinned.pins.unlink(kind, &interface)?;
         }
         Ok(())
+    }
+
+    /// What sends new connections to challenge listeners. Loaded; attached when the first listener is there.
+    ///
+    /// # Errors
+    /// If the kernel takes no such program.
+    pub fn steering(&mut self) -> Result<Steering, Error> {
+        Steering::new(&mut self.ebpf, STEER)
     }
 
     /// Attaches the egress program to a port, beside whatever programs are there.

@@ -1,6 +1,8 @@
-//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets, no memory kept.
+//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets; memory where a
+//! file says so, and how much.
 
 pub mod browsers;
+pub mod exclusive;
 pub mod families;
 pub mod never_block;
 pub mod rules;

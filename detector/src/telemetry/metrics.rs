@@ -27,6 +27,8 @@ pub enum VerdictKind {
     Allow,
     /// On single connections.
     Connection,
+    /// On sources' new QUIC connections.
+    QuicSource,
     /// On JA4 values.
     Ja4,
     /// On JA4 values from one place.
@@ -37,8 +39,16 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::Address, Self::Prefix, Self::Allow, Self::Connection, Self::Ja4, Self::Pair, Self::Automatic];
+    pub const ALL: &[Self] = &[
+        Self::Address,
+        Self::Prefix,
+        Self::Allow,
+        Self::Connection,
+        Self::QuicSource,
+        Self::Ja4,
+        Self::Pair,
+        Self::Automatic,
+    ];
 
     /// The metric label.
     #[must_use]
@@ -48,6 +58,7 @@ impl VerdictKind {
             Self::Prefix => "prefix",
             Self::Allow => "allow",
             Self::Connection => "connection",
+            Self::QuicSource => "quic_source",
             Self::Ja4 => "ja4",
             Self::Pair => "pair",
             Self::Automatic => "automatic",
@@ -85,6 +96,7 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::DropConnection
         | Counter::DropFingerprint
         | Counter::DropPair
+        | Counter::DropInitial
         | Counter::DropRateLimit => Some(Fate::Drop),
         Counter::Packets
         | Counter::CapturedConfirmed
@@ -115,7 +127,11 @@ pub const fn fate(counter: Counter) -> Option<Fate> {
         | Counter::ResetsLimited
         | Counter::ResetsFailed
         | Counter::EgressPackets
-        | Counter::SynAcks => None,
+        | Counter::SynAcks
+        | Counter::Steered
+        | Counter::SteerSpared
+        | Counter::SteerUnhealthy
+        | Counter::SteerFailed => None,
     }
 }
 
@@ -139,6 +155,7 @@ pub struct Metrics {
     kernel_keys: Counters,
     kernel_connections: Counters,
     kernel_resets: Counters,
+    kernel_steering: Counters,
     log_suppressed: Counters,
     /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
     pub events_received: Counters,
@@ -179,6 +196,9 @@ pub struct Metrics {
     orders: IntGauge,
     longest_pause: Gauge,
     never_block: IntGaugeVec,
+    /// Checks of challenge listeners: `passed`, `failed` or `late`.
+    pub challenge_checks: Counters,
+    listeners: IntGaugeVec,
     verdicts: IntGaugeVec,
     pending: IntGauge,
     latency: Histogram,
@@ -300,6 +320,12 @@ impl Metrics {
                 "outcome",
                 ["made", "limited", "failed"],
             ))?,
+            kernel_steering: keep(Counters::by_label(
+                "detector_kernel_steering_total",
+                "New connections under a challenge by whether a challenge listener took them, or why not.",
+                "outcome",
+                ["steered", "spared", "unhealthy", "failed"],
+            ))?,
             events_received: keep(Counters::by_label(
                 "detector_capture_events_received_total",
                 "Events that userspace took out of the rings.",
@@ -400,6 +426,18 @@ impl Metrics {
                 "Addresses and prefixes that are never blocked.",
                 &["reason"],
             )?,
+            challenge_checks: keep(Counters::by_label(
+                "detector_challenge_checks_total",
+                "TLS handshakes with challenge listeners, to see whether they are healthy.",
+                "outcome",
+                ["passed", "failed", "late"],
+            ))?,
+            listeners: gauges(
+                &registry,
+                "detector_challenge_listeners",
+                "Challenge listeners, by health.",
+                &["health"],
+            )?,
             log_suppressed: keep(Counters::single(
                 "detector_log_lines_suppressed_total",
                 "Log lines left out since their place in the program logged too often.",
@@ -420,6 +458,7 @@ impl Metrics {
         for reason in labels.never_block {
             metrics.set_never_block(reason, 0);
         }
+        metrics.set_listeners(0, 0);
         metrics.set_mode(mode);
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
@@ -441,6 +480,10 @@ impl Metrics {
                 Counter::ResetsMade => (&self.kernel_resets, "made"),
                 Counter::ResetsLimited => (&self.kernel_resets, "limited"),
                 Counter::ResetsFailed => (&self.kernel_resets, "failed"),
+                Counter::Steered => (&self.kernel_steering, "steered"),
+                Counter::SteerSpared => (&self.kernel_steering, "spared"),
+                Counter::SteerUnhealthy => (&self.kernel_steering, "unhealthy"),
+                Counter::SteerFailed => (&self.kernel_steering, "failed"),
                 Counter::FollowsExpired => (&self.kernel_follows, "expired"),
                 Counter::FollowsRefused => (&self.kernel_follows, "refused"),
                 Counter::KeysComputed => (&self.kernel_keys, "computed"),
@@ -489,6 +532,13 @@ impl Metrics {
     /// How many addresses and prefixes are never blocked for `reason`.
     pub fn set_never_block(&self, reason: &'static str, count: usize) {
         self.never_block.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many challenge listeners there are.
+    pub fn set_listeners(&self, healthy: usize, unhealthy: usize) {
+        for (label, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
+            self.listeners.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// How many verdicts of `kind` are in force.

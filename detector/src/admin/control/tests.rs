@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::*;
 
-/// Answers every request with what it is about, and counts.
+/// Answers every request with what it is about, and counts; and the places it gave away.
 #[derive(Default)]
-struct Echo(AtomicUsize);
+struct Echo(AtomicUsize, Arc<()>);
 
 impl Handler for Echo {
     fn handle(&self, request: Request, peer: Peer) -> Response {
@@ -18,6 +18,13 @@ impl Handler for Echo {
 
     fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
         if load.total <= 3 { Ok(()) } else { Err(Box::new(Response::NotFound)) }
+    }
+
+    fn listen(&self, socket: Option<OwnedFd>, ports: Vec<u16>, _peer: Peer) -> (Response, Option<Place>) {
+        match socket {
+            Some(_) => (Response::Listening { ports }, Some(Box::new(Arc::clone(&self.1)))),
+            None => (Response::NotFound, None),
+        }
     }
 }
 
@@ -126,6 +133,59 @@ fn loads_are_bounded_and_one_at_a_time() {
         assert!(Instant::now() < end, "the load was never given up");
     }
     assert_eq!(server.handler.0.load(Ordering::Relaxed), 0);
+}
+
+const LISTENER: &[u8] = b"{\"verb\":\"challenge-listener\",\"ports\":[443]}\n";
+
+/// Sends a frame, and as many descriptors along with it.
+fn send_with(stream: &StdStream, frame: &[u8], descriptors: usize) {
+    let file = fs::File::open("/dev/null").unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut along = rustix::net::SendAncillaryBuffer::new(&mut space);
+    let descriptors = vec![std::os::fd::AsFd::as_fd(&file); descriptors];
+    assert!(along.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors)));
+    let frame = [io::IoSlice::new(frame)];
+    rustix::net::sendmsg(stream, &frame, &mut along, rustix::net::SendFlags::empty()).unwrap();
+}
+
+fn wait(what: &str, mut met: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !met() {
+        assert!(start.elapsed() < Duration::from_secs(20), "in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_listener_has_its_place_until_it_hangs_up() {
+    let server = Server::start();
+    let places = || Arc::strong_count(&server.handler.1) - 1;
+    let stream = server.connect();
+    send_with(&stream, LISTENER, 1);
+    assert_eq!(response(&stream), Response::Listening { ports: vec![443] });
+    // Longer than any other peer may be silent.
+    let start = Instant::now();
+    wait("the deadline of a silent peer", || start.elapsed() > FRAME_DEADLINE + Duration::from_millis(500));
+    assert_eq!(places(), 1);
+    drop(stream);
+    wait("the place to be free", || places() == 0);
+    assert_eq!(server.ask(LISTENER), Response::NotFound, "without a descriptor");
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_are_closed() {
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let server = Server::start();
+    server.ask(STATUS);
+    let before = open();
+    for frame in [STATUS, b"\n", b"{\"verb\":"] {
+        let stream = server.connect();
+        send_with(&stream, frame, 8);
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        response(&stream);
+    }
+    // Other tests of this process open some, too, and close them.
+    wait("as many open descriptors as before", || open() <= before);
 }
 
 #[test]

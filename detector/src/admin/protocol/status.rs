@@ -2,6 +2,7 @@
 //! labels and the few JA4 values seen most.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ pub struct Status {
     pub void: BTreeMap<String, u64>,
     /// The way from the kernel.
     pub ring: Ring,
+    /// Challenge listeners.
+    #[serde(default)]
+    pub challengers: Vec<Challenger>,
     /// Label of each `telemetry::metrics::VerdictKind` → verdicts in force.
     pub entries: BTreeMap<String, u64>,
     /// The JA4 values seen most, most first.
@@ -90,6 +94,19 @@ pub struct Interface {
     /// It stays when the daemon goes.
     #[serde(default)]
     pub pinned: bool,
+}
+
+/// One challenge listener of [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenger {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// The protected ports whose connections it takes.
+    pub ports: Vec<u16>,
+    /// The process that handed it over; none: the service manager.
+    pub pid: Option<i32>,
+    /// What is wrong with it; none: it is healthy.
+    pub trouble: Option<String>,
 }
 
 /// Packets on the way from the kernel.
