@@ -40,7 +40,7 @@ use crate::{
 pub const WHOLE: u32 = 128;
 
 /// Kinds of verdicts that, beside prefixes, any packet is looked up among.
-const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS;
+const OF_ANY_PACKET: u32 = IN_USE_IPV4 | IN_USE_IPV6 | IN_USE_SUBNETS | IN_USE_CONNECTIONS | IN_USE_INITIALS;
 
 /// Tries to take a token while other CPUs take some too. After them the connection is let in.
 const TRIES: usize = 4;

@@ -121,7 +121,8 @@ impl Http3 {
 /// The protocols in the page that [`Http3::choosing`] asks for, in the order of the requests: `h2`, `h3`, `failed`.
 #[must_use]
 pub fn protocols(page: &str) -> Vec<&str> {
-    page.lines().filter_map(|line| line.split_once("asked over ")).map(|(_, protocol)| protocol.trim()).collect()
+    let told = page.split_once("data-protocols=\"").and_then(|(_, after)| after.split_once('"'));
+    told.map_or_else(Vec::new, |(protocols, _)| protocols.split_whitespace().collect())
 }
 
 /// The installed Chromium's major version.

@@ -331,6 +331,9 @@ fn a_browser_whose_quic_is_blocked_falls_back_to_tcp_and_meets_the_verdict_there
     let page = visit("free")?;
     let free = protocols(&page);
     ensure!(free.last() == Some(&"h3"), "Chromium doesn't turn to QUIC by itself: {page}");
+    daemon.wait_for("Chromium's hello over QUIC", PATIENCE, |events| {
+        events.iter().any(|line| line["transport"] == "quic").then_some(())
+    })?;
     let (quic, tcp) = (told(&daemon, "quic")?, told(&daemon, "tcp")?);
     ensure!(quic.len() == 1 && !tcp.is_empty(), "{quic:?} and {tcp:?}");
     for ja4 in &quic {
@@ -358,10 +361,11 @@ fn a_browser_whose_quic_is_blocked_falls_back_to_tcp_and_meets_the_verdict_there
     let mut command = http3.choosing(&lab, SERVER_V4, "refused")?;
     command.stdin(Stdio::null()).stdout(File::create(&printed)?).stderr(Stdio::null());
     let browser = Process::start("chromium", &mut command)?;
-    until("Chromium's hello to be dropped, and sent again", PATIENCE, || {
-        Ok((dropped(&lab, &daemon, "fingerprint")? >= 3.0).then_some(()))
-    })
-    .with_context(|| daemon.log())?;
+    // The hello itself by its fingerprint, what is sent again also by its connection.
+    let all = || Ok::<_, anyhow::Error>(dropped(&lab, &daemon, "fingerprint")? + dropped(&lab, &daemon, "connection")?);
+    let before = all()?;
+    until("Chromium's hello to be dropped, and sent again", PATIENCE, || Ok((all()? >= before + 3.0).then_some(())))
+        .with_context(|| daemon.log())?;
     drop(browser);
     ensure!(nginx.answered()?.len() == answered && fs::read_to_string(&printed)?.is_empty(), "Chromium got its page");
     let neighbours = batch(&lab, &Target::new(SERVER_V4), &[Kind::Curl, Kind::Firefox], 6)?;

@@ -403,7 +403,10 @@ impl<M: VerdictMaps> Enforcer<M> {
     pub fn unblock_ja4(&mut self, ja4: Ja4) -> Result<bool, Error> {
         let mut found = self.rules.unblock(ja4);
         let configured = |slot: &&Slot| self.entries.get(slot).is_some_and(|entry| entry.origin == Origin::Rule);
-        let whole = |slot: &&Slot| matches!(slot, Slot::Connection { .. } | Slot::Fingerprint(_) | Slot::Stable(_));
+        let whole = |slot: &&Slot| {
+            use Slot::{Connection, Datagrams, Fingerprint, Initials, Stable};
+            matches!(slot, Connection { .. } | Datagrams { .. } | Initials(_) | Fingerprint(_) | Stable(_))
+        };
         let all = self.by_ja4.get(&ja4).into_iter().flatten();
         let of_it: Vec<Slot> = all.filter(|slot| whole(slot) && !configured(slot)).copied().collect();
         for slot in of_it {
