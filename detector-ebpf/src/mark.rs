@@ -82,7 +82,7 @@ pub fn begin(settings: &Settings, key: &FlowKey, until: u64) -> bool {
             }
             let (theirs, ours) = (seen >> COUNT_BITS, until >> COUNT_BITS);
             let latest = if theirs > ours { theirs } else { ours };
-            if exchange(word, seen, latest << COUNT_BITS | (seen & COUNT) + 1) == seen {
+            if exchange(word, seen, (latest << COUNT_BITS) | ((seen & COUNT) + 1)) == seen {
                 return true;
             }
         }

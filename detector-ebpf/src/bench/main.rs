@@ -2,6 +2,7 @@
 //! nothing of.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(clippy::needless_borrows_for_generic_args, reason = "by value, keys are copied to the stack byte by byte")]
 
 #[path = "../search.rs"]
 mod search;
@@ -65,15 +66,16 @@ fn source(state: *mut u64) -> Option<u32> {
     let random = unsafe {
         let next = (*state as u32).wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *state = next as u64;
-        next ^ next >> 16
+        next ^ (next >> 16)
     };
-    Some(first.wrapping_add((random as u64 * count as u64 >> 32) as u32))
+    Some(first.wrapping_add(((random as u64 * count as u64) >> 32) as u32))
 }
 
 /// Looks for the verdict on a random address, as the daemon's program does: dropped if there is one.
 #[xdp]
 pub fn look_up(_: XdpContext) -> u32 {
     match verdict() {
+        // SAFETY: the helper has no preconditions.
         Some(word) if word.is_live(unsafe { bpf_ktime_get_coarse_ns() }) => xdp_action::XDP_DROP,
         _ => xdp_action::XDP_PASS,
     }
@@ -114,7 +116,7 @@ fn verdict() -> Option<Word> {
 #[xdp]
 pub fn draw(_: XdpContext) -> u32 {
     match STATE.get_ptr_mut(0).and_then(|state| source(state.cast())) {
-        Some(source) if source == 0 => xdp_action::XDP_ABORTED,
+        Some(0) => xdp_action::XDP_ABORTED,
         _ => xdp_action::XDP_PASS,
     }
 }
