@@ -57,7 +57,8 @@ impl Ja4Raw {
         Raw { text: Text::from_slice(self.0.as_bytes()), ciphers_end }.ja4()
     }
 
-    /// The keys of every hello that has it; 0, which are nobody's, for none.
+    /// The keys of every hello that has it; 0, which are nobody's, for none. `stable` is exact up to 98 extensions: of more,
+    /// the text doesn't say how many there are (rule 6).
     #[must_use]
     pub fn keys(&self, seeds: &Seeds) -> Keys {
         let Ok(said) = read(&self.0) else { return Keys::default() };
