@@ -116,8 +116,10 @@ fn free(waiting: *mut Waiting, from: u32, to: u32) -> u32 {
 /// `bits` is in a value of a map.
 #[inline(always)]
 unsafe fn bit(bits: *mut Bits, place: u32) -> (u64, *mut u64) {
+    // Hidden from LLVM, which would drop the mask where it knows better than the verifier of Linux 6.1.
+    let word = black_box(place / WORD) & (WORDS - 1);
     // SAFETY: the caller's; masked, the word is one of them.
-    unsafe { (1u64.wrapping_shl(place % WORD), bits.cast::<u64>().add(((place / WORD) & (WORDS - 1)) as usize)) }
+    unsafe { (1u64.wrapping_shl(place % WORD), bits.cast::<u64>().add(word as usize)) }
 }
 
 /// # Safety
@@ -192,7 +194,9 @@ fn copy(ctx: &XdpContext, offset: u32, waiting: *mut Waiting, from: u32, to: u32
         let n = if left < CHUNK { left } else { CHUNK };
         // SAFETY: a value of a map, valid until the program ends; a chunk fits at every place.
         unsafe {
-            let place = (&raw mut (*waiting).bytes).cast::<u8>().add(((from + done) & (ROOM - 1)) as usize);
+            // Hidden: as in `bit`.
+            let place = black_box(from + done) & (ROOM - 1);
+            let place = (&raw mut (*waiting).bytes).cast::<u8>().add(place as usize);
             if !load::<{ CHUNK as usize }>(ctx, (offset + done) as usize, place, n as usize) {
                 return false;
             }
@@ -221,7 +225,7 @@ extern "C" fn block(turn: u32, bytes: *mut Move) -> i64 {
         return 1;
     }
     for word in 0..BLOCK / 8 {
-        let source = ((bytes.source + done) & (ROOM - 1)) + word * 8;
+        let source = (black_box(bytes.source + done) & (ROOM - 1)) + word * 8;
         let target = ((bytes.target + done) & (PAYLOAD - 1)) + word * 8;
         // SAFETY: what is masked lies in its array, and a block behind it there is more of the same value.
         unsafe { word_to(bytes.from.add(source as usize), bytes.to.add(target as usize)) };
