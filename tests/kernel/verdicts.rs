@@ -245,7 +245,7 @@ fn automatic_verdicts_hold_in_their_mode_for_their_share_while_the_daemon_lives(
     bench.enforce(true, 0);
     assert_eq!(dropped(&mut bench), 0);
     // For a while, then something else.
-    let soon = monotonic().plus(Duration::from_millis(300)).as_nanos();
+    let soon = monotonic().plus(Duration::from_secs(3)).as_nanos();
     let brief = Mode { enforce: 1, afterwards: 0, until: soon, share: WHOLE_SHARE, by_operator: 1 };
     bench.maps.set_mode(brief).unwrap();
     let first = clients(1).next().unwrap();
