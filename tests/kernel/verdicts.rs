@@ -253,6 +253,10 @@ fn automatic_verdicts_hold_in_their_mode_for_their_share_while_the_daemon_lives(
     until("the mode to end", PATIENCE, || Ok((bench.row(&from(first)).0 == PASS).then_some(()))).unwrap();
     // The dead man's hand.
     bench.enforce(true, WHOLE_SHARE);
+    let long = Duration::from_secs(61);
+    // A machine that has just been started was not silent for so long.
+    let up = || Ok((monotonic().since(Timestamp::default()) > long).then_some(()));
+    until("the machine to be up for a minute", 2 * long, up).unwrap();
     let silence = |seconds: u64| Timestamp::from_nanos(monotonic().as_nanos() - seconds * 1_000_000_000);
     bench.maps.beat(silence(58)).unwrap();
     assert_eq!(dropped(&mut bench), count as usize);
