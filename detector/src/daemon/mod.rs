@@ -171,7 +171,9 @@ impl Handler for Daemon {
                 if let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
                     && !self.challengers.list().iter().any(|listener| listener.trouble.is_none())
                 {
-                    *note = Some("no challenge listener is healthy: until one is, this only counts".to_owned());
+                    // Beside what is noted already: that it isn't on the disk, say.
+                    let unhealthy = "no challenge listener is healthy: until one is, this only counts".to_owned();
+                    *note = Some([unhealthy].into_iter().chain(note.take()).collect::<Vec<_>>().join("; "));
                 }
                 response
             }
