@@ -13,9 +13,9 @@ use crate::capture::{Datagram, Flow, Network, Packet, Segment, TcpFlags, event, 
 use crate::clock::Timestamp;
 use crate::fingerprint::key::keys as keys_of;
 use crate::fingerprint::{Fingerprinter, Ja4, Transport};
+use crate::line::HelloLine;
 use crate::pipeline::{Limits, Outcome, Pipeline};
 use crate::quic::{self, LongHeader};
-use crate::report::HelloLine;
 use crate::tls::Parsed;
 use crate::tls::dtls;
 use crate::tls::hello;

@@ -21,6 +21,8 @@ pub mod signature;
 pub mod pipeline;
 
 pub mod connection;
+pub mod line;
+
 pub mod report;
 
 pub mod policy;

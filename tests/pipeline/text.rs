@@ -2,7 +2,7 @@
 
 use detector::fingerprint::Ja4;
 use detector::fingerprint::{Fingerprinter, Transport, ja4};
-use detector::report::HelloLine;
+use detector::line::HelloLine;
 use detector::tls::{Parsed, hello};
 
 use crate::fixture::{Dice, few};

@@ -18,8 +18,8 @@ use crate::capture::frame::{self, Frame};
 use crate::capture::pcap::{self, CaptureError, ReadSummary};
 use crate::clock::Timestamp;
 use crate::connection::{self, Connections, Event, Settled};
+use crate::line::{self, HelloLine};
 use crate::pipeline::{Limits, Outcome, Pipeline};
-use crate::report::{self, HelloLine};
 
 /// Fingerprint the TLS clients in a capture file, or on an interface
 #[derive(Clone, Debug, clap::Args)]
@@ -281,7 +281,7 @@ impl<W: Write> Printer<W> {
         let form = match format {
             Output::Table => {
                 let mut table = Table::new();
-                table.load_style(presets::NOTHING).set_header(report::COLUMNS);
+                table.load_style(presets::NOTHING).set_header(line::COLUMNS);
                 Form::Table(table, out)
             }
             Output::Json => Form::Json(out, Vec::new()),
@@ -295,7 +295,7 @@ impl<W: Write> Printer<W> {
         if format != Output::Table {
             return Self::new(format, out);
         }
-        let failed = columns(&mut out, &report::COLUMNS).err();
+        let failed = columns(&mut out, &line::COLUMNS).err();
         Self { form: Form::Rows(out), failed }
     }
 
@@ -316,10 +316,10 @@ impl<W: Write> Printer<W> {
         let line = HelloLine::from(settled);
         let written = match &mut self.form {
             Form::Table(table, _) => {
-                table.add_row(report::row(&settled.hello));
+                table.add_row(line::row(&settled.hello));
                 Ok(())
             }
-            Form::Rows(out) => columns(out, &report::row(&settled.hello)),
+            Form::Rows(out) => columns(out, &line::row(&settled.hello)),
             Form::Json(out, text) => {
                 text.clear();
                 let made = serde_json::to_writer(&mut *text, &line).map_err(io::Error::from);

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::core::{Line, action};
-use crate::{report::HelloLine, telemetry::Metrics};
+use crate::{line::HelloLine, telemetry::Metrics};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 19] = [
+const ROOMS: [(&str, Floor); 20] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -27,18 +27,19 @@ const ROOMS: [(&str, Floor); 19] = [
     ("signature", Floor::Storey(5)),
     ("pipeline", Floor::Storey(6)),
     ("connection", Floor::Storey(7)),
-    ("report", Floor::Storey(8)), // the line of a hello, as `run` and `fingerprint` print it
-    ("policy", Floor::Storey(10)),
-    ("enforce", Floor::Storey(11)),
-    ("admin", Floor::Storey(12)),
-    ("daemon", Floor::Storey(13)),
-    ("cli", Floor::Storey(14)),
+    ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
+    ("report", Floor::Storey(8)), // of a request, as web servers tell it
+    ("policy", Floor::Storey(11)),
+    ("enforce", Floor::Storey(12)),
+    ("admin", Floor::Storey(13)),
+    ("daemon", Floor::Storey(14)),
+    ("cli", Floor::Storey(15)),
     ("fuzzing", Floor::Door),
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 9] =
-    ["flow", "tls", "quic", "fingerprint", "signature", "pipeline", "connection", "report", "policy"];
+const PURE: [&str; 10] =
+    ["flow", "tls", "quic", "fingerprint", "signature", "pipeline", "connection", "line", "report", "policy"];
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.
