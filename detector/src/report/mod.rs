@@ -1,12 +1,71 @@
 //! Room 8: what a web server says of one HTTP request. A *report* is one JSON object, the schema of which is
 //! `docs/reports.md`; what a server can't give is absent.
 //!
-//! Text is borrowed from the bytes it came in, and is the client's: it goes nowhere unescaped.
+//! In: a frame, which is NDJSON's line or syslog's message. Out: a [`Report`] and what of it could not be used, or why it
+//! is none ([`read`]). Text is borrowed from the bytes it came in, and is the client's: it goes nowhere unescaped.
+//! Memory: none of its own but for text with escapes in it; a frame has at most [`FRAME_MAX`] bytes.
+
+mod caddy;
+mod frame;
+mod object;
+mod schema;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
+pub use self::{frame::read, object::DEPTH_MAX};
+
 /// The version of the schema that this build reads.
 pub const VERSION: u32 = 1;
+
+/// The most bytes of a frame.
+pub const FRAME_MAX: usize = 64 * 1024;
+
+/// What a frame says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame<'a> {
+    /// The request.
+    pub report: Report<'a>,
+    /// Fields that the schema doesn't have.
+    pub unknown: u32,
+    /// Fields that hold something else than the schema says; they are absent.
+    pub wrong: u32,
+}
+
+/// Why a frame is no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Over [`FRAME_MAX`] bytes.
+    Long,
+    /// Not JSON, or cut off.
+    Malformed,
+    /// JSON, and no object.
+    NotObject,
+    /// Values within values within values, beyond [`DEPTH_MAX`].
+    Deep,
+    /// Of another version of the schema than [`VERSION`], or without one.
+    Version,
+}
+
+impl Rejected {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Long, Self::Malformed, Self::NotObject, Self::Deep, Self::Version];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Long => "long",
+            Self::Malformed => "malformed",
+            Self::NotObject => "not_object",
+            Self::Deep => "deep",
+            Self::Version => "version",
+        }
+    }
+}
 
 /// One HTTP request.
 #[derive(Clone, Debug, Default, PartialEq)]
