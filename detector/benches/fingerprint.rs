@@ -9,34 +9,12 @@ use detector::fingerprint::{Fingerprinter, Transport, ja3};
 use detector::tls::Parsed;
 use detector::tls::hello::{self, ClientHello};
 use detector::tls::record::{self, Deframer};
-use nix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
+mod clock;
 mod figure;
-use figure::{Figure, chrome_hello, median};
-
-const RUNS: usize = 61;
-const RUN_NS: f64 = 2e6;
-
-/// CPU nanoseconds of this thread.
-fn cpu() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a CPU clock");
-    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
-}
-
-/// CPU nanoseconds of one `work`.
-fn measure(mut work: impl FnMut()) -> f64 {
-    let mut per = |times: usize| {
-        let before = cpu();
-        for _ in 0..times {
-            work();
-        }
-        (cpu() - before) / times as f64
-    };
-    let times = ((RUN_NS / per(2000)) as usize).max(50);
-    let mut runs: Vec<f64> = (0..RUNS).map(|_| per(times)).collect();
-    median(&mut runs)
-}
+use clock::measure;
+use figure::{Figure, chrome_hello};
 
 /// What live capture does with the bytes of a segment.
 fn with_hello<T>(stream: &[u8], scratch: &mut Vec<u8>, use_it: impl FnOnce(&ClientHello<'_>) -> T) -> T {

@@ -16,6 +16,7 @@ use crate::fingerprint::{Fingerprinter, Ja4, Transport};
 use crate::line::HelloLine;
 use crate::pipeline::{Limits, Outcome, Pipeline};
 use crate::quic::{self, LongHeader};
+use crate::report::{self, Report};
 use crate::tls::Parsed;
 use crate::tls::dtls;
 use crate::tls::hello;
@@ -108,6 +109,23 @@ pub fn hello(message: &[u8]) {
     for printed in text.chain([&fingerprint.ja3_raw, &fingerprint.ja4_r, &fingerprint.ja4_ro]) {
         assert!(printed.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "unprintable");
     }
+}
+
+/// A frame of a web server: what it says is in the report's own form again, and says the same there.
+pub fn report(frame: &[u8]) {
+    let mut mended = String::new();
+    let Ok(read) = report::read(frame, &mut mended) else { return };
+    let text = serde_json::to_string(&read.report).expect("a report is plain data");
+    if text.len() > report::FRAME_MAX {
+        return; // Escapes made it longer.
+    }
+    let mut unmended = String::new();
+    let again = report::read(text.as_bytes(), &mut unmended).expect("a written report is one");
+    assert_eq!((again.unknown, again.wrong), (0, 0), "a written report has what doesn't belong there");
+    // These pass through floating point, which rounds the last digit of what no clock shows.
+    let exact =
+        |report: Report<'_>| format!("{:?}", Report { time: None, duration: None, connection_age: None, ..report });
+    assert_eq!(exact(again.report), exact(read.report), "written and read, it is another");
 }
 
 /// Segments of one flow, cut out of `script`: flags, sequence number, length and payload of each in turn. Each gets

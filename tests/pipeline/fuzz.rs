@@ -106,3 +106,8 @@ fn dtls() {
 fn pcap() {
     fuzz("pcap", fuzzing::capture);
 }
+
+#[test]
+fn report() {
+    fuzz("report", fuzzing::report);
+}

@@ -2,6 +2,7 @@
 //! at most [`FRAME_MAX`] bytes; lists come in pages of [`PAGE`] entries.
 
 mod load;
+mod reports;
 mod status;
 
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
 
 pub use load::{Item, List, Load, Loaded};
-pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Status};
+pub use reports::{Seen, TEXT_MAX};
+pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -108,6 +110,12 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// The reports that are kept, from one on.
+    Reports {
+        /// The number of the last one that is known already; 0: none.
+        #[serde(default)]
+        after: u64,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -175,6 +183,7 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Reports { .. } => "reports",
             Request::Mode { .. } => "mode",
         }
     }
@@ -194,6 +203,7 @@ impl Request {
             | Request::Confirm
             | Request::ChallengeListener { .. }
             | Request::Status
+            | Request::Reports { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -243,6 +253,11 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// Some of the reports that are kept, the oldest first; none: there are no more.
+    Reports {
+        /// As many as fit.
+        reports: Vec<Seen>,
+    },
     /// The mode, as it is now.
     Mode(InForce),
     /// The listener has its place, and keeps it until its connection ends.
@@ -272,9 +287,11 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
-            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) | Response::Listening { .. } => {
-                "answered"
-            }
+            Response::Entries { .. }
+            | Response::Status(_)
+            | Response::Reports { .. }
+            | Response::Mode(_)
+            | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",

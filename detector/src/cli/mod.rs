@@ -6,11 +6,14 @@ mod bulk;
 pub mod challenge;
 pub mod change;
 pub mod client;
+pub mod doctor;
 mod figures;
 pub mod fingerprint;
 pub mod list;
 pub mod mode;
 pub mod printable;
+pub mod relay;
+pub mod reports;
 pub mod run;
 mod sheet;
 pub mod status;
@@ -74,6 +77,12 @@ pub enum Command {
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
+    /// Show the last requests that web servers told of
+    Reports(reports::ReportsArgs),
+    /// Send lines to the signal socket, for web servers that can't
+    Relay(relay::RelayArgs),
+    /// Say what is in the way of web servers' reports
+    Doctor(doctor::DoctorArgs),
 }
 
 /// How results are printed.
@@ -196,6 +205,9 @@ pub fn execute(command: Command) -> Exit {
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
+        Command::Reports(args) => reports::run(args, &mut out),
+        Command::Relay(args) => relay::run(args, &mut out),
+        Command::Doctor(args) => doctor::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

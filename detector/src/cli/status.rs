@@ -9,7 +9,7 @@ use detector_common::counter::Counter;
 use super::client::{Client, ControlArgs};
 use super::list::{bare_table, json};
 use super::{Exit, Failure, Format, figures, mode, printable};
-use crate::admin::protocol::{Request, Response, Status};
+use crate::admin::protocol::{Request, Response, Signals, Status};
 use crate::config::Mode;
 use crate::telemetry::metrics::{Fate, VerdictKind, fate};
 
@@ -75,9 +75,13 @@ fn screen(status: &Status) -> String {
     ];
     // A row of its own only where there is something to say, since the screen is small.
     let challengers = (!status.challengers.is_empty()).then(|| ("challenge", challengers(status)));
+    let signals = has_reports(&status.signals).then(|| ("reports", reports(&status.signals)));
     let mut lines = vec![head, String::new()];
     lines.extend(
-        rows.into_iter().chain(challengers).map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()),
+        rows.into_iter()
+            .chain(signals)
+            .chain(challengers)
+            .map(|(name, text)| format!("{name:<12}{text}").trim_end().to_owned()),
     );
     lines.push(String::new());
     lines.push(fingerprints(status));
@@ -119,6 +123,22 @@ fn challengers(status: &Status) -> String {
         format!("{} for {ports} {health}", listener.address)
     }));
     format!("{listeners}; {} steered", figures::count(kernel(status, Counter::Steered)))
+}
+
+/// Whether web servers told anything, or tried to.
+fn has_reports(signals: &Signals) -> bool {
+    signals.reports > 0 || signals.rejected.values().chain(signals.refused.values()).any(|count| *count > 0)
+}
+
+fn reports(signals: &Signals) -> String {
+    let lost = format!("some {} lost", figures::count(signals.lost_estimate));
+    let sum = |counts: &BTreeMap<String, u64>| figures::count(counts.values().sum());
+    format!(
+        "{} told by web servers, {lost}, {} no report, {} refused",
+        figures::count(signals.reports),
+        sum(&signals.rejected),
+        sum(&signals.refused)
+    )
 }
 
 fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) enforce: Enforce,
     pub(super) deny: Deny,
     pub(super) challenge: Challenge,
+    pub(super) signals: Signals,
     pub(super) admin: Admin,
     pub(super) limits: Limits,
 }
@@ -59,6 +60,21 @@ pub(super) struct Deny {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Challenge {
     pub(super) server_name: Option<ServerName>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Signals {
+    pub(super) sockets: Option<Vec<PathBuf>>,
+    pub(super) streams: Option<Vec<PathBuf>>,
+    pub(super) group: Option<String>,
+    pub(super) datagrams_per_second: Option<Count<1, { u32::MAX as u64 }>>,
+    pub(super) lines_per_second: Option<Count<1, { u32::MAX as u64 }>>,
+    /// Each has a descriptor, and room for a line.
+    pub(super) connections: Option<Count<1, 4096>>,
+    pub(super) tracked_connections: Option<Count<1, ENTRIES>>,
+    /// Of 16 KiB each.
+    pub(super) recent: Option<Count<1, 4096>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

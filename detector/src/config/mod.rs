@@ -25,6 +25,10 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where web servers report by datagrams.
+pub const DEFAULT_SIGNAL_SOCKET: &str = "/run/detector/signals.sock";
+/// Members may report.
+pub const DEFAULT_SIGNAL_GROUP: &str = "detector-signal";
 /// What operators ordered is kept here.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/detector";
 /// Where this host's resolvers stand: those of resolv.conf(5), and those behind systemd-resolved.
@@ -51,6 +55,8 @@ pub struct Config {
     pub deny_ja4: Vec<Ja4>,
     /// The name that challenge listeners are asked for, and their certificate must be valid for; `None`: any.
     pub challenge_name: Option<DnsName<'static>>,
+    /// Where web servers report requests.
+    pub signals: Signals,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -91,6 +97,27 @@ pub struct Orders {
     pub resolv_conf: Vec<PathBuf>,
     /// The most percent of browsers' hellos that a block may hit; 100: any.
     pub max_browser_percent: u32,
+}
+
+/// Where web servers report requests, and how much they may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signals {
+    /// Paths of the datagram sockets.
+    pub sockets: Vec<PathBuf>,
+    /// Paths of the stream sockets.
+    pub streams: Vec<PathBuf>,
+    /// The group they belong to, if that exists.
+    pub group: String,
+    /// Of one user.
+    pub datagrams_per_second: u32,
+    /// Of one user, on streams.
+    pub lines_per_second: u32,
+    /// Streams at one time.
+    pub connections: u32,
+    /// Connections of which the number of the last request is remembered.
+    pub tracked_connections: u32,
+    /// Reports kept for `detector reports`.
+    pub recent: u32,
 }
 
 /// Control socket and metrics.
@@ -238,6 +265,7 @@ impl Default for Config {
             },
             deny_ja4: Vec::new(),
             challenge_name: None,
+            signals: Signals::default(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -245,6 +273,21 @@ impl Default for Config {
                 pins: DEFAULT_PINS.into(),
             },
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self {
+            sockets: vec![DEFAULT_SIGNAL_SOCKET.into()],
+            streams: Vec::new(),
+            group: DEFAULT_SIGNAL_GROUP.to_owned(),
+            datagrams_per_second: 200_000,
+            lines_per_second: 50_000,
+            connections: 256,
+            tracked_connections: 65_536,
+            recent: 256,
         }
     }
 }
@@ -333,6 +376,7 @@ impl Config {
             orders: Orders::resolve(file.enforce, base.orders),
             deny_ja4,
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
+            signals: Signals::resolve(file.signals),
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -356,6 +400,10 @@ impl Config {
         self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
         if let Some(path) = &overrides.control_socket {
             self.admin.control_socket.clone_from(path);
+            // A second daemon with its own control socket has its own signal socket too, beside that.
+            if self.signals.sockets == Signals::default().sockets {
+                self.signals.sockets = vec![path.with_extension("signals.sock")];
+            }
         }
         if let Some(path) = &overrides.state_directory {
             self.orders.state_directory.clone_from(path);
@@ -377,6 +425,23 @@ impl Orders {
             never_block: file.never_block.map_or(base.never_block, prefixes),
             resolv_conf: file.resolv_conf.unwrap_or(base.resolv_conf),
             max_browser_percent: file.max_browser_percent.map_or(base.max_browser_percent, percent),
+        }
+    }
+}
+
+impl Signals {
+    fn resolve(file: file::Signals) -> Self {
+        let base = Self::default();
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Self {
+            sockets: file.sockets.unwrap_or(base.sockets),
+            streams: file.streams.unwrap_or(base.streams),
+            group: file.group.unwrap_or(base.group),
+            datagrams_per_second: file.datagrams_per_second.map_or(base.datagrams_per_second, |typed| narrow(typed.0)),
+            lines_per_second: file.lines_per_second.map_or(base.lines_per_second, |typed| narrow(typed.0)),
+            connections: file.connections.map_or(base.connections, |typed| narrow(typed.0)),
+            tracked_connections: file.tracked_connections.map_or(base.tracked_connections, |typed| narrow(typed.0)),
+            recent: file.recent.map_or(base.recent, |typed| narrow(typed.0)),
         }
     }
 }

@@ -16,7 +16,7 @@ fn the_shipped_file_is_exactly_the_defaults() {
 #[test]
 fn the_shipped_file_has_every_key_and_a_comment_before_each() {
     let shipped: toml::Table = SHIPPED.parse().unwrap();
-    for section in ["capture", "enforce", "deny", "challenge", "admin", "limits"] {
+    for section in ["capture", "enforce", "deny", "challenge", "signals", "admin", "limits"] {
         let message = error(&format!("[{section}]\n\"\" = 1"));
         let known: Vec<&str> = message.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
         assert!(!known.is_empty(), "{message}");
@@ -70,6 +70,7 @@ fn flags_win_over_the_file() {
     assert_eq!((config.capture.ports.as_slice(), config.mode), (&[444][..], Mode::Enforce));
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
     assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
+    assert_eq!(config.signals.sockets, [PathBuf::from("/tmp/c.signals.sock")], "beside the control socket");
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
     assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
 }

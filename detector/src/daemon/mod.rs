@@ -10,6 +10,7 @@ mod engine;
 mod keeper;
 mod orders;
 mod output;
+mod reports;
 mod ssh;
 
 use std::{
@@ -40,12 +41,15 @@ use self::{
     engine::{Engine, Handle},
     keeper::{Host, Keeper},
     orders::Orders,
+    reports::Recent,
 };
 use crate::{
     admin::{
         control::{self, Control, ControlError, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
-        protocol::{Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Status},
+        protocol::{
+            Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
+        },
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
@@ -54,13 +58,15 @@ use crate::{
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
+    intake::{self, Closed, Intake, Refused},
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::{never_block::Why, rules::Rules},
-    telemetry::{Metrics, metrics::Labels},
+    report::Rejected,
+    telemetry::{Metrics, counters::Counters, metrics::Labels},
 };
 
 /// How long open connections of the control socket and the metrics page have to finish.
@@ -78,6 +84,9 @@ pub enum Error {
     /// The metrics page.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The signal sockets.
+    #[error(transparent)]
+    Intake(#[from] intake::Error),
     /// Anything of the operating system's.
     #[error("{0}: {1}")]
     System(&'static str, String),
@@ -102,6 +111,9 @@ struct Daemon {
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
     ports: Vec<u16>,
+    recent: Recent,
+    /// Paths of the signal sockets, and how many datagrams may wait for one.
+    signals: (Vec<String>, Option<u64>),
     started: Timestamp,
 }
 
@@ -125,9 +137,6 @@ impl Daemon {
         };
         let Some((fingerprints, mode)) = self.engine.publish() else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
-        };
-        let table = |rows: &crate::telemetry::counters::Counters| -> BTreeMap<String, u64> {
-            rows.rows().map(|(label, value)| (label.to_owned(), value)).collect()
         };
         let micros = |share| self.metrics.latency_quantile(share).map(|latency| latency.as_micros() as u64);
         Response::Status(Box::new(Status {
@@ -153,6 +162,7 @@ impl Daemon {
                 lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
             challengers: self.challengers.list(),
+            signals: self.signals_status(),
             entries: self.metrics.verdict_counts(),
             fingerprints,
             enforce_p50_us: micros(0.5),
@@ -161,10 +171,32 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    fn signals_status(&self) -> SignalsStatus {
+        let (sockets, queue) = self.signals.clone();
+        let now = monotonic();
+        SignalsStatus {
+            sockets,
+            queue,
+            reports: self.metrics.reports.value(""),
+            last_report_s: self.recent.last().map(|last| now.since(last).as_secs()),
+            rejected: table(&self.metrics.reports_rejected),
+            refused: table(&self.metrics.reports_refused),
+            fields: table(&self.metrics.report_fields),
+            lost_estimate: self.metrics.reports_lost(),
+        }
+    }
+}
+
+fn table(rows: &Counters) -> BTreeMap<String, u64> {
+    rows.rows().map(|(label, value)| (label.to_owned(), value)).collect()
+}
+
 impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
+            Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
             change => {
                 let mut response = self.orders.handle(change, peer);
@@ -233,6 +265,9 @@ fn labels() -> Labels {
         void: Void::ALL.iter().map(|why| why.label()).collect(),
         lookups: Lookup::ALL.iter().map(|found| found.label()).collect(),
         never_block: Why::ALL.iter().map(|why| why.label()).collect(),
+        rejected: Rejected::ALL.iter().map(|why| why.label()).collect(),
+        refused: Refused::ALL.iter().map(|why| why.label()).collect(),
+        closed: Closed::ALL.iter().map(|why| why.label()).collect(),
     }
 }
 
@@ -420,6 +455,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let inherited = challenge::inherited();
     let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    let intake = Intake::bind(&config.signals)?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
     let metrics =
@@ -454,6 +490,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
+    let recent = Recent::new(config.signals.recent);
+    let reports = intake.start(Arc::clone(&metrics), recent.keeper())?;
+    let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
@@ -464,9 +503,12 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
+        recent,
+        signals: (paths.collect(), intake::queue_length()),
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
+    drop(reports);
     // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
     daemon.challengers.close();
     drop(kernel);

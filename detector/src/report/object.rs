@@ -68,7 +68,8 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { reading, names, depth } = self;
         while let Some(place) = map.next_key_seed(Name(names))? {
-            let inner = Any { deep: &mut reading.deep, depth: depth + 1, listed: matches!(place, Some(Place::Listed(_))) };
+            let inner =
+                Any { deep: &mut reading.deep, depth: depth + 1, listed: matches!(place, Some(Place::Listed(_))) };
             match place {
                 Some(Place::Field(set) | Place::Listed(set)) => {
                     let value = map.next_value_seed(inner)?;

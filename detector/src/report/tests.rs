@@ -86,6 +86,7 @@ fn numbers_may_be_text_and_units_are_the_keys() {
 
 #[test]
 fn what_servers_write_for_nothing_is_absent() {
+    assert_eq!(with(r#""status":-1,"dur_ms":"-1""#), Frame::default(), "HAProxy, of a request that was broken off");
     for nothing in ["\"\"", "\"-\"", "null"] {
         for key in KEYS.iter().filter(|key| **key != "v") {
             assert_eq!(with(&format!("\"{key}\":{nothing}")), Frame::default(), "{key}");
@@ -99,7 +100,7 @@ fn a_wrong_type_costs_its_field_alone() {
         ("ip", "\"unix:\""),
         ("port", "0"),
         ("port", "65536"),
-        ("status", "-1"),
+        ("status", "-2"),
         ("dur", "-0.1"),
         ("dur", "\"NaN\""),
         ("n", "1.5"),
@@ -240,7 +241,11 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
             proptest::collection::vec((names.clone(), inner), 0..8).prop_map(|entries| {
-                entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+                entries
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
             }),
         ]
     })

@@ -1,5 +1,5 @@
 //! One value of a JSON object, and what a field makes of it. Servers write numbers as numbers or as text; text that is empty
-//! or `-` is what they write who can't leave a field out, and counts as absent.
+//! or `-`, and the number -1, is what they write who can't leave a field out: it counts as absent.
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
@@ -41,11 +41,15 @@ fn set<T>(
     from_text: impl Fn(&str) -> Option<T>,
     from_other: impl Fn(Scalar<'_>) -> Option<T>,
 ) -> Taken {
+    let absent = |field: &mut Option<T>| {
+        *field = None;
+        true
+    };
     let made = match present(value) {
-        Ok(None) => {
-            *field = None;
-            return true;
-        }
+        Ok(None) => return absent(field),
+        // As HAProxy says of what never came to be.
+        Ok(Some(text)) if text == "-1" => return absent(field),
+        Err(Scalar::Number(-1.0)) => return absent(field),
         Ok(Some(text)) => from_text(&text),
         Err(other) => from_other(other),
     };
@@ -65,12 +69,22 @@ pub(super) fn address(field: &mut Option<IpAddr>, value: Scalar<'_>) -> Taken {
 
 pub(super) fn port(field: &mut Option<u16>, value: Scalar<'_>) -> Taken {
     let fits = |port: u64| u16::try_from(port).ok().filter(|port| *port > 0);
-    set(field, value, |text| fits(text.parse().ok()?), |other| if let Scalar::Whole(n) = other { fits(n) } else { None })
+    set(
+        field,
+        value,
+        |text| fits(text.parse().ok()?),
+        |other| if let Scalar::Whole(n) = other { fits(n) } else { None },
+    )
 }
 
 pub(super) fn status(field: &mut Option<u16>, value: Scalar<'_>) -> Taken {
     let fits = |status: u64| u16::try_from(status).ok();
-    set(field, value, |text| fits(text.parse().ok()?), |other| if let Scalar::Whole(n) = other { fits(n) } else { None })
+    set(
+        field,
+        value,
+        |text| fits(text.parse().ok()?),
+        |other| if let Scalar::Whole(n) = other { fits(n) } else { None },
+    )
 }
 
 pub(super) fn whole(field: &mut Option<u64>, value: Scalar<'_>) -> Taken {

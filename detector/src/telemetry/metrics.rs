@@ -202,6 +202,17 @@ pub struct Metrics {
     verdicts: IntGaugeVec,
     pending: IntGauge,
     latency: Histogram,
+    /// Reports that web servers told.
+    pub reports: Counters,
+    /// Frames that are no report, by why.
+    pub reports_rejected: Counters,
+    /// Frames of those who may not tell, or tell too much.
+    pub reports_refused: Counters,
+    /// Fields of reports that were of no use: `unknown` or `wrong`.
+    pub report_fields: Counters,
+    /// Streams of reports closed before their end, by why.
+    pub report_streams_closed: Counters,
+    reports_lost: IntGauge,
 }
 
 /// The closed label sets that other rooms own.
@@ -223,6 +234,12 @@ pub struct Labels {
     pub lookups: Vec<&'static str>,
     /// Of why an address is never blocked.
     pub never_block: Vec<&'static str>,
+    /// Of why a frame is no report.
+    pub rejected: Vec<&'static str>,
+    /// Of why a frame isn't read.
+    pub refused: Vec<&'static str>,
+    /// Of why a stream is closed.
+    pub closed: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -449,6 +466,36 @@ impl Metrics {
                 "Complete hellos that wait for the proof of their client's address, or for the server's answer.",
             )?,
             latency: latency(&registry)?,
+            reports: keep(Counters::single("detector_intake_reports_total", "Requests that web servers told of."))?,
+            reports_rejected: keep(Counters::by_label(
+                "detector_intake_rejected_total",
+                "Frames on the signal sockets that are no report, by why.",
+                "reason",
+                labels.rejected,
+            ))?,
+            reports_refused: keep(Counters::by_label(
+                "detector_intake_refused_total",
+                "Frames on the signal sockets that were not read, by why.",
+                "reason",
+                labels.refused,
+            ))?,
+            report_fields: keep(Counters::by_label(
+                "detector_intake_fields_total",
+                "Fields of reports that were of no use: not in the schema, or of a wrong type.",
+                "fault",
+                ["unknown", "wrong"],
+            ))?,
+            report_streams_closed: keep(Counters::by_label(
+                "detector_intake_streams_closed_total",
+                "Streams of reports closed before their end, by why.",
+                "reason",
+                labels.closed,
+            ))?,
+            reports_lost: gauge(
+                &registry,
+                "detector_intake_lost_reports_estimate",
+                "Reports that got lost before they were read, estimated from gaps in the requests' numbers.",
+            )?,
             info: gauges(&registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?,
             registry,
         };
@@ -522,6 +569,17 @@ impl Metrics {
     /// The longest that packets waited for other work of the packet path.
     pub fn set_longest_pause(&self, pause: Duration) {
         self.longest_pause.set(pause.as_secs_f64());
+    }
+
+    /// How many reports got lost, as far as can be told.
+    pub fn set_reports_lost(&self, count: u64) {
+        self.reports_lost.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The same.
+    #[must_use]
+    pub fn reports_lost(&self) -> u64 {
+        u64::try_from(self.reports_lost.get()).unwrap_or(0)
     }
 
     /// How many operators' orders are kept.
@@ -633,6 +691,9 @@ mod tests {
             lookups: vec!["absent"],
             never_block: vec!["own"],
             keys: vec!["equal"],
+            rejected: vec!["long"],
+            refused: vec!["peer"],
+            closed: vec!["slow"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 20] = [
+const ROOMS: [(&str, Floor); 21] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -29,6 +29,7 @@ const ROOMS: [(&str, Floor); 20] = [
     ("connection", Floor::Storey(7)),
     ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
+    ("intake", Floor::Storey(9)),
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),

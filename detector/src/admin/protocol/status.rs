@@ -42,6 +42,9 @@ pub struct Status {
     /// Challenge listeners.
     #[serde(default)]
     pub challengers: Vec<Challenger>,
+    /// What web servers tell.
+    #[serde(default)]
+    pub signals: Signals,
     /// Label of each `telemetry::metrics::VerdictKind` → verdicts in force.
     pub entries: BTreeMap<String, u64>,
     /// The JA4 values seen most, most first.
@@ -107,6 +110,27 @@ pub struct Challenger {
     pub pid: Option<i32>,
     /// What is wrong with it; none: it is healthy.
     pub trouble: Option<String>,
+}
+
+/// What came on the signal sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signals {
+    /// Their paths.
+    pub sockets: Vec<String>,
+    /// Datagrams that may wait for one of them; none: the kernel doesn't say.
+    pub queue: Option<u64>,
+    /// Reports.
+    pub reports: u64,
+    /// Seconds since the last one.
+    pub last_report_s: Option<u64>,
+    /// Frames that were none, by why.
+    pub rejected: BTreeMap<String, u64>,
+    /// Frames that were not read, by why.
+    pub refused: BTreeMap<String, u64>,
+    /// Fields of no use, by why.
+    pub fields: BTreeMap<String, u64>,
+    /// Reports that got lost, as far as can be told.
+    pub lost_estimate: u64,
 }
 
 /// Packets on the way from the kernel.

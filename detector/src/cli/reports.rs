@@ -1,0 +1,151 @@
+//! `detector reports`: what web servers told last, as it was understood. Bound: a page of the daemon's at a time, and the
+//! reports that are to be shown.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::{Client, ControlArgs};
+use super::list::json;
+use super::{Exit, Failure, Format, printable};
+use crate::admin::protocol::{Request, Response, Seen};
+
+const EXAMPLES: &str = "\
+Examples:
+  detector reports                          the last ten
+  detector reports --follow --client 192.0.2.7
+  detector reports --lines 256 --format json | jq -r .report.ua
+
+Keys of a report: docs/reports.md. Long texts are cut short, sessions shown by their beginning.";
+
+/// Between two questions while following.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// `detector reports`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReportsArgs {
+    /// How many of the last ones
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    lines: usize,
+    /// Go on with those that come
+    #[arg(long, short)]
+    follow: bool,
+    /// Only those of this client
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// How to print
+    #[arg(long, value_enum, value_name = "table|json", hide_possible_values = true, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Prints them.
+///
+/// # Errors
+/// When the daemon can't be asked.
+pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&args.control)?;
+    let (mut after, mut last) = (0, VecDeque::new());
+    loop {
+        let page = ask(&mut client, after)?;
+        let Some(newest) = page.last() else { break };
+        after = newest.number;
+        for seen in page.into_iter().filter(|seen| args.wants(seen)) {
+            last.push_back(seen);
+            if last.len() > args.lines {
+                last.pop_front();
+            }
+        }
+    }
+    let found = !last.is_empty();
+    last.iter().try_for_each(|seen| print(seen, args.format, out))?;
+    while args.follow {
+        out.flush()?;
+        thread::sleep(AGAIN);
+        for seen in ask(&mut client, after)? {
+            after = seen.number;
+            if args.wants(&seen) {
+                print(&seen, args.format, out)?;
+            }
+        }
+    }
+    if !found && args.format == Format::Table {
+        writeln!(out, "no report has come yet; `detector doctor{}` says what is in the way", args.control.suffix())?;
+    }
+    Ok(if found { Exit::Done } else { Exit::Negative })
+}
+
+impl ReportsArgs {
+    fn wants(&self, seen: &Seen) -> bool {
+        let client = || seen.report.get("ip")?.as_str()?.parse::<IpAddr>().ok();
+        self.client.is_none_or(|wanted| client() == Some(wanted.to_canonical()))
+    }
+}
+
+fn ask(client: &mut Client, after: u64) -> Result<Vec<Seen>, Failure> {
+    match client.ask(&Request::Reports { after })? {
+        Response::Reports { reports } => Ok(reports),
+        _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),
+    }
+}
+
+fn print(seen: &Seen, format: Format, out: &mut impl Write) -> Result<(), Failure> {
+    match format {
+        Format::Json => json(seen, out),
+        Format::Table => Ok(writeln!(out, "{}", printable::line(&line(seen)))?),
+    }
+}
+
+/// When, who, what for, with what result, by which program.
+fn line(seen: &Seen) -> String {
+    let text = |key: &str| match seen.report.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => "-".to_owned(),
+    };
+    let client = format!("{} {}", text("ip"), text("port"));
+    let what = format!("{} {} {}{}", text("status"), text("method"), text("host"), text("path"));
+    format!("{} {client:<22} {what}  {}", seen.arrived, text("ua"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(report: Value) -> Seen {
+        let Value::Object(report) = report else { panic!("an object is wanted") };
+        Seen { number: 1, arrived: "2026-11-22T16:00:00.125Z".to_owned(), uid: 33, pid: None, report }
+    }
+
+    #[test]
+    fn a_line_has_no_byte_that_a_terminal_obeys() {
+        let report = serde_json::json!({
+            "ip": "192.0.2.7", "port": 40_000, "status": 200, "method": "GET", "host": "shop.example", "path": "/\u{1b}[2J\n",
+        });
+        let mut out = Vec::new();
+        print(&seen(report), Format::Table, &mut out).unwrap();
+        let expected = "2026-11-22T16:00:00.125Z 192.0.2.7 40000        200 GET shop.example/\\u{1b}[2J\\u{a}  -\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn one_client_is_found_by_its_address() {
+        let mut args = ReportsArgs {
+            lines: 10,
+            follow: false,
+            client: Some([192, 0, 2, 7].into()),
+            format: Format::Json,
+            control: ControlArgs::default(),
+        };
+        let (its, other) = (serde_json::json!({"ip": "192.0.2.7"}), serde_json::json!({"ip": "192.0.2.70"}));
+        assert!(args.wants(&seen(its)) && !args.wants(&seen(other)) && !args.wants(&seen(serde_json::json!({}))));
+        args.client = None;
+        assert!(args.wants(&seen(serde_json::json!({}))));
+    }
+}

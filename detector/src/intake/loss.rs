@@ -1,0 +1,209 @@
+//! How many reports got lost on their way: a web server drops what the socket's queue can't hold, and tells nobody. In:
+//! reports, with the number that each request has on its connection. Out: an estimate. Of the numbers before the last one
+//! seen of a connection, those that are missing are counted; what share they are, is the share of all. A request that is
+//! still going on (HTTP/2, a download) is missing until it ends. Bound: so many connections, the longest silent one goes.
+
+use std::{hash::BuildHasher as _, num::NonZeroUsize, time::Duration};
+
+use foldhash::fast::RandomState;
+use lru::LruCache;
+
+use crate::{clock::Timestamp, report::Report};
+
+/// Two begins of a connection, told by two reports, are one if they are no further apart: the servers' clocks tick in
+/// milliseconds, and a report may wait for its turn.
+const SAME_BEGIN: Duration = Duration::from_secs(2);
+
+/// A greater gap is no loss but another counting.
+const GAP_MAX: u64 = 1 << 20;
+
+/// What is known of each connection, and in all.
+#[derive(Debug)]
+pub struct Losses {
+    connections: LruCache<u64, Seen, RandomState>,
+    hasher: RandomState,
+    /// A connection that began before may have been forgotten, or never known.
+    known_since: Timestamp,
+    /// Reports with a number.
+    received: u64,
+    /// Numbers before the last one seen of their connection.
+    before_last: u64,
+    /// Those of them that were not seen.
+    missing: u64,
+}
+
+/// What was seen of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    begun: Option<Timestamp>,
+    /// Its greatest number.
+    last: u64,
+    at: Timestamp,
+}
+
+impl Losses {
+    /// Remembers so many connections, from `now` on.
+    #[must_use]
+    pub fn new(most: usize, now: Timestamp) -> Self {
+        let most = NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            connections: LruCache::with_hasher(most, RandomState::default()),
+            hasher: RandomState::default(),
+            known_since: now,
+            received: 0,
+            before_last: 0,
+            missing: 0,
+        }
+    }
+
+    /// One report.
+    pub fn note(&mut self, report: &Report<'_>, now: Timestamp) {
+        let (Some(client), Some(port), Some(number)) = (report.client, report.client_port, report.connection_requests)
+        else {
+            return;
+        };
+        let connection = self.hasher.hash_one((client, port, report.server, report.server_port));
+        let begun = report.connection_age.map(|age| before(now, age));
+        match self.connections.get_mut(&connection) {
+            Some(seen) if seen.goes_on(number, begun) => {
+                seen.at = now;
+                if number <= seen.last {
+                    // It was missing until now: its request took longer than later ones.
+                    self.missing = self.missing.saturating_sub(1);
+                } else if number - seen.last <= GAP_MAX {
+                    self.missing += number - seen.last - 1;
+                    self.before_last += number - seen.last;
+                } else {
+                    return;
+                }
+                seen.last = seen.last.max(number);
+            }
+            _ => {
+                let from_its_begin = begun.is_some_and(|begun| begun > self.known_since);
+                if from_its_begin && (1..=GAP_MAX).contains(&number) {
+                    self.missing += number - 1;
+                    self.before_last += number - 1;
+                }
+                let gone = self.connections.push(connection, Seen { begun, last: number, at: now });
+                if let Some((_, gone)) = gone.filter(|(other, _)| *other != connection) {
+                    self.known_since = self.known_since.max(gone.at);
+                }
+            }
+        }
+        self.received += 1;
+    }
+
+    /// How many reports with numbers got lost, as far as can be told.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        let came = self.before_last.saturating_sub(self.missing);
+        if came == 0 {
+            return self.missing;
+        }
+        (self.received as f64 * (self.missing as f64 / came as f64)).round() as u64
+    }
+}
+
+impl Seen {
+    /// Whether a request of this number is one of the same connection, not of another one on the same ports.
+    fn goes_on(&self, number: u64, begun: Option<Timestamp>) -> bool {
+        match (self.begun, begun) {
+            (Some(ours), Some(its)) => ours.since(its).max(its.since(ours)) <= SAME_BEGIN,
+            _ => number > self.last,
+        }
+    }
+}
+
+fn before(now: Timestamp, age: Duration) -> Timestamp {
+    let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    Timestamp::from_nanos(now.as_nanos().saturating_sub(age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
+
+    fn at(ms: u64) -> Timestamp {
+        START.plus(Duration::from_millis(ms))
+    }
+
+    fn report(port: u16, number: u64, age_ms: Option<u64>) -> Report<'static> {
+        Report {
+            client: Some([192, 0, 2, 7].into()),
+            client_port: Some(port),
+            connection_requests: Some(number),
+            connection_age: age_ms.map(Duration::from_millis),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn without_gaps_nothing_is_lost() {
+        let mut losses = Losses::new(100, START);
+        for number in 1..=10 {
+            losses.note(&report(1, number, Some(number)), at(100 + number));
+        }
+        // Out of order, as requests of HTTP/2 end.
+        for number in [3, 1, 2, 5, 4] {
+            losses.note(&report(2, number, Some(10)), at(200));
+        }
+        // Without an age, and not from its begin; another connection on its ports.
+        for number in [7, 8, 9, 1, 2] {
+            losses.note(&report(3, number, None), at(300));
+        }
+        losses.note(&Report::default(), at(300));
+        assert_eq!(losses.estimate(), 0);
+    }
+
+    /// One in `every` gets lost, of connections of ten requests: also of their last ones, which leave no gap.
+    #[test]
+    fn the_estimate_is_near_what_was_lost() {
+        for every in [2, 3, 7, 100] {
+            let mut losses = Losses::new(1000, START);
+            let (mut lost, mut dice) = (0_u64, 12345_u64);
+            for connection in 0..5000_u64 {
+                let port = 1 + (connection % 60_000) as u16;
+                for number in 1..=10 {
+                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    if (dice >> 33) % every == 0 {
+                        lost += 1;
+                    } else {
+                        losses.note(&report(port, number, Some(number)), at(10_000 + connection * 10 + number));
+                    }
+                }
+            }
+            let error = (losses.estimate() as f64 / lost as f64 - 1.0).abs();
+            assert!(error < 0.1, "1 of {every}: {} estimated, {lost} lost", losses.estimate());
+        }
+    }
+
+    #[test]
+    fn what_was_before_the_start_or_was_forgotten_is_not_lost() {
+        let mut losses = Losses::new(2, START);
+        losses.note(&report(1, 500, Some(60_000)), at(1000));
+        assert_eq!(losses.estimate(), 0, "it began before");
+        for port in 2..10 {
+            losses.note(&report(port, 1, Some(1)), at(2000));
+        }
+        losses.note(&report(1, 800, Some(70_000)), at(11_000));
+        losses.note(&report(2, 20, Some(9_001)), at(11_000));
+        assert_eq!(losses.estimate(), 0, "they had been forgotten");
+    }
+
+    #[test]
+    fn a_reused_port_is_another_connection() {
+        let mut losses = Losses::new(10, START);
+        for number in 1..=5 {
+            losses.note(&report(1, number, Some(number)), at(10_000 + number));
+        }
+        for number in 1..=5 {
+            losses.note(&report(1, number, Some(number)), at(20_000 + number));
+        }
+        assert_eq!(losses.estimate(), 0);
+        losses.note(&report(1, u64::MAX, Some(6)), at(20_006));
+        losses.note(&report(1, 7, Some(7)), at(20_007));
+        assert_eq!(losses.estimate(), 1, "an absurd number is passed over; 6 is missing");
+    }
+}
