@@ -210,6 +210,12 @@ pub fn control_socket(lab: &Lab) -> PathBuf {
     lab.file(CONTROL_SOCKET)
 }
 
+/// The signal socket in this lab: beside the control socket.
+#[must_use]
+pub fn signal_socket(lab: &Lab) -> PathBuf {
+    control_socket(lab).with_extension("signals.sock")
+}
+
 /// Runs `detector run` on an interface beside a daemon, with sockets of its own, where it must refuse to: returns its
 /// exit code and what it said.
 ///

@@ -1,5 +1,5 @@
 //! What the suites that need a network share: two network namespaces with a wire between them ([`lab`]), and in them
-//! web servers ([`server`], [`datagrams`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon
+//! web servers ([`server`], [`datagrams`], [`reporters`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon
 //! ([`daemon`]).
 //!
 //! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, `chromium`, the Python of `cargo xtask setup`, and the
@@ -24,5 +24,6 @@ pub mod metrics;
 pub mod pins;
 pub mod process;
 pub mod programs;
+pub mod reporters;
 pub mod server;
 pub mod sums;

@@ -25,6 +25,7 @@ mod matrix;
 mod never_block;
 mod pins;
 mod quic;
+mod reports;
 mod reset;
 mod scene;
 mod signature;

@@ -19,11 +19,20 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 21] = [
+const NEEDS: [Need; 26] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
     Need { package: "nginx-light", sign: "nginx", why: "the protected web server" },
+    Need {
+        package: "libnginx-mod-http-js",
+        sign: "/usr/lib/nginx/modules/ngx_http_js_module.so",
+        why: "tells the order of headers",
+    },
+    Need { package: "haproxy", sign: "haproxy", why: "a web server that reports" },
+    Need { package: "caddy", sign: "caddy", why: "another one" },
+    Need { package: "apache2", sign: "apache2", why: "another one" },
+    Need { package: "python3-yaml", sign: "import yaml", why: "reads what is for Envoy" },
     Need { package: "curl", sign: "curl", why: "a client" },
     Need { package: "chromium", sign: "chromium", why: "a browser that speaks QUIC" },
     Need { package: "openssl", sign: "openssl", why: "certificates, and a client" },
@@ -66,8 +75,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -yq --no-install-recommends "$@"
 for package; do
-    case $package in nginx*)
-        if [ -d /run/systemd/system ]; then systemctl disable nginx.service; fi ;;
+    case $package in nginx* | haproxy | caddy | apache2)
+        if [ -d /run/systemd/system ]; then systemctl disable "${package%-light}.service"; fi ;;
     esac
 done
 "#;

@@ -1,0 +1,235 @@
+//! Web servers that report each request to the daemon, each with the lines of `dist/` and as little else as it starts
+//! with: TLS on port 443 of the server's namespace, a page for every path, workers of the user www-data.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::daemon::signal_socket;
+use crate::deadline::{PATIENCE, until};
+use crate::lab::Lab;
+use crate::process::{Process, output};
+use crate::programs;
+use crate::server::Certificate;
+
+/// The group of the servers' workers, for `signals.group`.
+pub const GROUP: &str = "www-data";
+/// What the lines of `dist/` have in place of the lab's socket.
+const SOCKET: &str = "/run/detector/signals.sock";
+
+/// A running web server.
+#[derive(Debug)]
+pub struct Reporter {
+    process: Process,
+}
+
+/// A file of `dist/`.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn shipped(file: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(file);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+impl Reporter {
+    /// nginx, with njs or without.
+    ///
+    /// # Errors
+    /// When it is missing, or doesn't answer in time; the error holds its log.
+    pub fn nginx(lab: &Lab, njs: bool) -> Result<Self> {
+        let directory = directory(lab, "nginx")?;
+        fs::create_dir(directory.join("conf.d"))?;
+        let mut lines = replaced("nginx/detector.conf", SOCKET, &signal_socket(lab))?;
+        let mut load = "";
+        if njs {
+            let absent = "map \"\" $detector_header_names";
+            ensure!(lines.contains(absent), "dist/nginx/detector.conf has no `{absent}`");
+            lines = lines.replace(absent, &format!("# {absent}"));
+            for file in ["header-names.conf", "header-names.js"] {
+                fs::write(directory.join("conf.d").join(file), shipped(&format!("nginx/{file}"))?)?;
+            }
+            load = "load_module /usr/lib/nginx/modules/ngx_http_js_module.so;";
+        }
+        fs::write(directory.join("conf.d/detector.conf"), lines)?;
+        fs::write(directory.join("nginx.conf"), NGINX.replace("LOAD_MODULE", load))?;
+        let mut command = lab.web().command("nginx");
+        command.arg("-p").arg(&directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "error.log"]);
+        Self::start(lab, "nginx", command, &directory)
+    }
+
+    /// HAProxy, in a chroot that is the lab's directory.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn haproxy(lab: &Lab) -> Result<Self> {
+        let directory = directory(lab, "haproxy")?;
+        let pem = directory.join("both.pem");
+        let read = |file: &str| fs::read_to_string(directory.join(file));
+        fs::write(&pem, read("certificate.pem")? + &read("key.pem")?)?;
+        let inside = Path::new("/").join(signal_socket(lab).file_name().context("a socket has a name")?);
+        let lines = replaced("haproxy/detector.cfg", "log /dev/detector.sock", &Path::new("log ").join(inside))?
+            .replace("log //", "log /");
+        let chroot = signal_socket(lab).parent().context("a socket is in a directory")?.display().to_string();
+        let text = HAPROXY.replace("CHROOT", &chroot).replace("CERTIFICATE", &pem.display().to_string());
+        fs::write(directory.join("haproxy.cfg"), text.replace("DETECTOR", &lines))?;
+        let mut command = lab.web().command("haproxy");
+        command.arg("-db").arg("-f").arg(directory.join("haproxy.cfg"));
+        Self::start(lab, "haproxy", command, &directory)
+    }
+
+    /// Caddy.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn caddy(lab: &Lab) -> Result<Self> {
+        let directory = directory(lab, "caddy")?;
+        let lines = replaced("caddy/Caddyfile", SOCKET, &signal_socket(lab))?;
+        let site = CADDY.replace("DIRECTORY", &directory.display().to_string());
+        let (options, site) = site.split_once("SNIPPET").context("the site has a place for the snippet")?;
+        fs::write(directory.join("Caddyfile"), [options, &lines, site].concat())?;
+        let mut command = lab.web().command("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(directory.join("Caddyfile"));
+        command.env("HOME", &directory).env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
+        Self::start(lab, "caddy", command, &directory)
+    }
+
+    /// Apache.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn apache(lab: &Lab) -> Result<Self> {
+        let directory = directory(lab, "apache")?;
+        fs::create_dir(directory.join("pages"))?;
+        fs::write(directory.join("pages/index.html"), "hello\n")?;
+        let relay = format!("{} relay --socket", programs::detector()?.display());
+        let relay = format!("{relay} {}", signal_socket(lab).display());
+        let lines = replaced("apache/detector.conf", "/usr/bin/detector relay", Path::new(&relay))?;
+        fs::write(directory.join("detector.conf"), lines)?;
+        fs::write(directory.join("apache.conf"), APACHE.replace("DIRECTORY", &directory.display().to_string()))?;
+        let mut command = lab.web().command("apache2");
+        command.arg("-DFOREGROUND").arg("-f").arg(directory.join("apache.conf"));
+        Self::start(lab, "apache2", command, &directory)
+    }
+
+    fn start(lab: &Lab, name: &str, mut command: Command, directory: &Path) -> Result<Self> {
+        let log = directory.join("stderr");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+        let mut reporter = Self { process: Process::start(name, &mut command)? };
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        until(&format!("{name} to answer"), PATIENCE, || {
+            let ended = reporter.process.ended()?;
+            ensure!(ended.is_none(), "{name} ended at once: {ended:?}");
+            let url = "https://shop.example/ready";
+            let resolve = ["--resolve", "shop.example:443:127.0.0.1"];
+            let asked = lab
+                .web()
+                .command("curl")
+                .args(["-sk", "--noproxy", "*", "--max-time", "2", url])
+                .args(resolve)
+                .output()?;
+            Ok(asked.status.success().then_some(()))
+        })
+        .with_context(|| read(log.clone()) + &read(directory.join("error.log")))?;
+        Ok(reporter)
+    }
+}
+
+/// The lines of `dist/` with another path in them, which they must have.
+fn replaced(file: &str, path: &str, by: &Path) -> Result<String> {
+    let lines = shipped(file)?;
+    ensure!(lines.contains(path), "dist/{file} has no `{path}`");
+    Ok(lines.replace(path, &by.display().to_string()))
+}
+
+/// A directory for a server's files, with a certificate; workers without privileges get at what is below it.
+fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {
+    let directory = lab.file(name);
+    fs::create_dir(&directory)?;
+    let above = directory.parent().context("a lab has a directory")?;
+    fs::set_permissions(above, fs::Permissions::from_mode(0o711))?;
+    Certificate::make(&directory)?;
+    output(Command::new("chmod").arg("0644").arg(directory.join("key.pem")))?;
+    Ok(directory)
+}
+
+const NGINX: &str = "\
+LOAD_MODULE
+user www-data;
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log warn;
+events { worker_connections 1024; }
+http {
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    keepalive_requests 1000000;
+    include conf.d/*.conf;
+    server {
+        listen 443 ssl http2;
+        ssl_certificate certificate.pem;
+        ssl_certificate_key key.pem;
+        location / { return 200 'hello\\n'; }
+    }
+    server { listen 8080; location / { return 200 'hello\\n'; } }
+}
+";
+
+const HAPROXY: &str = "\
+global
+    chroot CHROOT
+    user www-data
+    group www-data
+    maxconn 100
+defaults
+    mode http
+    timeout client 75s
+    timeout http-keep-alive 75s
+frontend site
+    bind :443 ssl crt CERTIFICATE alpn h2,http/1.1
+DETECTOR
+    http-request return status 200 content-type text/plain string hello
+";
+
+const CADDY: &str = "\
+{
+	admin off
+	auto_https off
+	persist_config off
+	storage file_system DIRECTORY/storage
+}
+SNIPPET
+https://shop.example {
+	tls DIRECTORY/certificate.pem DIRECTORY/key.pem
+	import detector
+	respond hello
+}
+";
+
+const APACHE: &str = "\
+ServerRoot DIRECTORY
+ServerName shop.example
+DefaultRuntimeDir DIRECTORY
+PidFile DIRECTORY/apache.pid
+ErrorLog DIRECTORY/error.log
+Listen 443
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
+LoadModule setenvif_module /usr/lib/apache2/modules/mod_setenvif.so
+LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so
+LoadModule http2_module /usr/lib/apache2/modules/mod_http2.so
+User www-data
+Group www-data
+Protocols h2 http/1.1
+SSLEngine on
+SSLCertificateFile DIRECTORY/certificate.pem
+SSLCertificateKeyFile DIRECTORY/key.pem
+DocumentRoot DIRECTORY/pages
+FallbackResource /index.html
+Include DIRECTORY/detector.conf
+";
