@@ -15,8 +15,6 @@ use crate::process::{Process, output};
 use crate::programs;
 use crate::server::Certificate;
 
-/// The group of the servers' workers, for `signals.group`.
-pub const GROUP: &str = "www-data";
 /// What the lines of `dist/` have in place of the lab's socket.
 const SOCKET: &str = "/run/detector/signals.sock";
 
@@ -43,7 +41,7 @@ impl Reporter {
     pub fn nginx(lab: &Lab, njs: bool) -> Result<Self> {
         let directory = directory(lab, "nginx")?;
         fs::create_dir(directory.join("conf.d"))?;
-        let mut lines = replaced("nginx/detector.conf", SOCKET, &signal_socket(lab))?;
+        let mut lines = replaced("nginx/detector.conf", SOCKET, &socket(lab))?;
         let mut load = "";
         if njs {
             let absent = "map \"\" $detector_header_names";
@@ -70,10 +68,10 @@ impl Reporter {
         let pem = directory.join("both.pem");
         let read = |file: &str| fs::read_to_string(directory.join(file));
         fs::write(&pem, read("certificate.pem")? + &read("key.pem")?)?;
-        let inside = Path::new("/").join(signal_socket(lab).file_name().context("a socket has a name")?);
-        let lines = replaced("haproxy/detector.cfg", "log /dev/detector.sock", &Path::new("log ").join(inside))?
-            .replace("log //", "log /");
-        let chroot = signal_socket(lab).parent().context("a socket is in a directory")?.display().to_string();
+        let path = signal_socket(lab);
+        let inside = path.file_name().context("a socket has a name")?.to_string_lossy();
+        let lines = replaced("haproxy/detector.cfg", "/dev/detector.sock len", &format!("/{inside} len"))?;
+        let chroot = path.parent().context("a socket is in a directory")?.display().to_string();
         let text = HAPROXY.replace("CHROOT", &chroot).replace("CERTIFICATE", &pem.display().to_string());
         fs::write(directory.join("haproxy.cfg"), text.replace("DETECTOR", &lines))?;
         let mut command = lab.web().command("haproxy");
@@ -87,7 +85,7 @@ impl Reporter {
     /// Likewise.
     pub fn caddy(lab: &Lab) -> Result<Self> {
         let directory = directory(lab, "caddy")?;
-        let lines = replaced("caddy/Caddyfile", SOCKET, &signal_socket(lab))?;
+        let lines = replaced("caddy/Caddyfile", SOCKET, &socket(lab))?;
         let site = CADDY.replace("DIRECTORY", &directory.display().to_string());
         let (options, site) = site.split_once("SNIPPET").context("the site has a place for the snippet")?;
         fs::write(directory.join("Caddyfile"), [options, &lines, site].concat())?;
@@ -106,8 +104,8 @@ impl Reporter {
         fs::create_dir(directory.join("pages"))?;
         fs::write(directory.join("pages/index.html"), "hello\n")?;
         let relay = format!("{} relay --socket", programs::detector()?.display());
-        let relay = format!("{relay} {}", signal_socket(lab).display());
-        let lines = replaced("apache/detector.conf", "/usr/bin/detector relay", Path::new(&relay))?;
+        let relay = format!("{relay} {}", socket(lab));
+        let lines = replaced("apache/detector.conf", "/usr/bin/detector relay", &relay)?;
         fs::write(directory.join("detector.conf"), lines)?;
         fs::write(directory.join("apache.conf"), APACHE.replace("DIRECTORY", &directory.display().to_string()))?;
         let mut command = lab.web().command("apache2");
@@ -138,11 +136,15 @@ impl Reporter {
     }
 }
 
+fn socket(lab: &Lab) -> String {
+    signal_socket(lab).display().to_string()
+}
+
 /// The lines of `dist/` with another path in them, which they must have.
-fn replaced(file: &str, path: &str, by: &Path) -> Result<String> {
+fn replaced(file: &str, path: &str, by: &str) -> Result<String> {
     let lines = shipped(file)?;
     ensure!(lines.contains(path), "dist/{file} has no `{path}`");
-    Ok(lines.replace(path, &by.display().to_string()))
+    Ok(lines.replace(path, by))
 }
 
 /// A directory for a server's files, with a certificate; workers without privileges get at what is below it.
@@ -199,7 +201,6 @@ const CADDY: &str = "\
 {
 	admin off
 	auto_https off
-	persist_config off
 	storage file_system DIRECTORY/storage
 }
 SNIPPET

@@ -65,15 +65,8 @@ pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     }
     let found = !last.is_empty();
     last.iter().try_for_each(|seen| print(seen, args.format, out))?;
-    while args.follow {
-        out.flush()?;
-        thread::sleep(AGAIN);
-        for seen in ask(&mut client, after)? {
-            after = seen.number;
-            if args.wants(&seen) {
-                print(&seen, args.format, out)?;
-            }
-        }
+    if args.follow {
+        return args.follow(&mut client, after, out);
     }
     if !found && args.format == Format::Table {
         writeln!(out, "no report has come yet; `detector doctor{}` says what is in the way", args.control.suffix())?;
@@ -82,6 +75,20 @@ pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 impl ReportsArgs {
+    /// Prints what comes, until it can't.
+    fn follow(&self, client: &mut Client, mut after: u64, out: &mut impl Write) -> Result<Exit, Failure> {
+        loop {
+            out.flush()?;
+            thread::sleep(AGAIN);
+            for seen in ask(client, after)? {
+                after = seen.number;
+                if self.wants(&seen) {
+                    print(&seen, self.format, out)?;
+                }
+            }
+        }
+    }
+
     fn wants(&self, seen: &Seen) -> bool {
         let client = || seen.report.get("ip")?.as_str()?.parse::<IpAddr>().ok();
         self.client.is_none_or(|wanted| client() == Some(wanted.to_canonical()))

@@ -73,7 +73,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "waited for {what}");
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -167,6 +167,45 @@ fn a_line_must_end_in_two_seconds() {
     // One that says nothing may stay.
     (&idle).write_all((frame("/a") + "\n").as_bytes()).unwrap();
     assert_eq!(intake.next(), "/a");
+}
+
+/// threats.md T27: 10,000 peers that send a byte of a line and stop; meanwhile an honest server's reports come as fast as
+/// ever.
+#[test]
+fn slow_peers_delay_nobody() {
+    const PEERS: usize = 10_000;
+    let intake = start(|_| {});
+    let path = intake.settings.streams[0].clone();
+    let slow = thread::spawn(move || {
+        let mut open = std::collections::VecDeque::new();
+        for _ in 0..PEERS {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            drop(stream.write_all(b"{"));
+            open.push_back(stream);
+            // So many at a time: a process has no more descriptors.
+            if open.len() > 500 {
+                open.pop_front();
+            }
+        }
+    });
+    let mut delays = Vec::new();
+    while !slow.is_finished() || delays.len() < 1000 {
+        let sent = Instant::now();
+        intake.send(&frame("/honest"));
+        assert_eq!(intake.next(), "/honest");
+        delays.push(sent.elapsed());
+    }
+    slow.join().unwrap();
+    delays.sort_unstable();
+    let p99 = delays[delays.len() * 99 / 100];
+    println!("{} honest reports beside {PEERS} slow peers: p99 {p99:?}", delays.len());
+    assert!(p99 < Duration::from_millis(10), "{p99:?}");
+    // Each is closed, or its byte is no report when it goes.
+    let (closed, rejected) = (&intake.metrics.report_streams_closed, &intake.metrics.reports_rejected);
+    until("the end of the slow ones", || {
+        closed.value("full") + closed.value("slow") + rejected.value("malformed") == PEERS as u64
+    });
+    assert!(closed.value("full") > 0);
 }
 
 #[test]

@@ -94,5 +94,4 @@ schema! {
     "dur_ms" => duration: milliseconds;
     "dur_us" => duration: microseconds;
     "age_ms" => connection_age: milliseconds;
-    "n0" => connection_requests: whole_before;
 }

@@ -91,13 +91,6 @@ pub(super) fn whole(field: &mut Option<u64>, value: Scalar<'_>) -> Taken {
     set(field, value, |text| text.parse().ok(), |other| if let Scalar::Whole(n) = other { Some(n) } else { None })
 }
 
-/// Apache counts from 0.
-pub(super) fn whole_before(field: &mut Option<u64>, value: Scalar<'_>) -> Taken {
-    let taken = whole(field, value);
-    *field = field.and_then(|before| before.checked_add(1));
-    taken
-}
-
 fn number(value: Scalar<'_>) -> Option<f64> {
     match value {
         Scalar::Whole(number) => Some(number as f64),
