@@ -8,7 +8,7 @@ const RUNS: usize = 61;
 const RUN_NS: f64 = 2e6;
 
 /// CPU nanoseconds of this thread.
-fn cpu() -> f64 {
+pub(crate) fn cpu() -> f64 {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a CPU clock");
     time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
 }
