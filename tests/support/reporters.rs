@@ -1,5 +1,5 @@
 //! Web servers that report each request to the daemon, each with the lines of `dist/` and as little else as it starts
-//! with: TLS on port 443 of the server's namespace, a page for every path, workers of the user www-data.
+//! with: TLS on port 443 of the server's namespace, plain HTTP on 8080 (but for Caddy), a page for every path, workers of the user www-data.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -193,6 +193,7 @@ defaults
     timeout http-keep-alive 75s
 frontend site
     bind :443 ssl crt CERTIFICATE alpn h2,http/1.1
+    bind :8080
 DETECTOR
     http-request return status 200 content-type text/plain string hello
 ";
@@ -218,6 +219,7 @@ DefaultRuntimeDir DIRECTORY
 PidFile DIRECTORY/apache.pid
 ErrorLog DIRECTORY/error.log
 Listen 443
+Listen 8080
 LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
@@ -233,4 +235,8 @@ SSLCertificateKeyFile DIRECTORY/key.pem
 DocumentRoot DIRECTORY/pages
 FallbackResource /index.html
 Include DIRECTORY/detector.conf
+MaxKeepAliveRequests 0
+<VirtualHost *:8080>
+SSLEngine off
+</VirtualHost>
 ";
