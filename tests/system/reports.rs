@@ -38,6 +38,9 @@ const HEADERS: [(&str, &str, &str); 13] = [
     ("Cookie", "cookie", "a=b; c=d"),
 ];
 
+/// Starts a web server.
+type Server = fn(&Lab) -> Result<Reporter>;
+
 /// A daemon that members of www-data may report to.
 fn start() -> Result<(Lab, Daemon)> {
     let lab = Lab::new(LabOptions::default())?;
@@ -152,7 +155,7 @@ fn tells_of_a_bare_request(lab: &Lab, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-fn tells_everything_but(reporter: fn(&Lab) -> Result<Reporter>, absent: &[&str], over_http2: &[&str]) -> Result<()> {
+fn tells_everything_but(reporter: Server, absent: &[&str], over_http2: &[&str]) -> Result<()> {
     let (lab, daemon) = start()?;
     let _reporter = reporter(&lab)?;
     tells_of_a_request(&lab, &daemon, "--http1.1", absent)?;
@@ -285,7 +288,7 @@ impl Steady {
 #[test]
 fn a_stopped_daemon_holds_no_server_up() -> Result<()> {
     const ASKED: u32 = 1000;
-    let servers: [(&str, fn(&Lab) -> Result<Reporter>); 3] =
+    let servers: [(&str, Server); 3] =
         [("nginx", |lab| Reporter::nginx(lab, true)), ("haproxy", Reporter::haproxy), ("apache", Reporter::apache)];
     for (name, reporter) in servers {
         let (lab, daemon) = start()?;
