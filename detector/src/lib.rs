@@ -25,6 +25,8 @@ pub mod line;
 
 pub mod report;
 
+pub mod join;
+
 pub mod policy;
 
 pub mod enforce;
