@@ -27,6 +27,8 @@ pub mod report;
 
 pub mod join;
 
+pub mod signals;
+
 pub mod policy;
 
 pub mod enforce;
