@@ -27,6 +27,7 @@ pub mod report;
 
 pub mod join;
 
+pub mod session;
 pub mod signals;
 
 pub mod policy;

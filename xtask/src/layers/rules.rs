@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 22] = [
+const ROOMS: [(&str, Floor); 23] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -30,7 +30,8 @@ const ROOMS: [(&str, Floor); 22] = [
     ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
     ("join", Floor::Storey(9)),   // the two together
-    ("signals", Floor::Storey(10)),
+    ("session", Floor::Storey(10)),
+    ("session", "signals", Floor::Storey(10)),
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),
@@ -40,7 +41,7 @@ const ROOMS: [(&str, Floor); 22] = [
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "flow",
     "tls",
     "quic",
@@ -51,6 +52,7 @@ const PURE: [&str; 12] = [
     "line",
     "report",
     "join",
+    "session",
     "signals",
     "policy",
 ];
