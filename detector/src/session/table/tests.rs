@@ -88,7 +88,7 @@ fn regular_pauses_are_told_from_irregular_ones() {
     let human = visit(30, |_| "/".into(), |number| number * number * 700, |_| 1).worst_connection;
     assert!(human.interval_variation > 0.4, "{human:?}");
     // The images of a page say nothing about pauses.
-    let path = |number: u64| if number % 10 == 0 { "/".to_owned() } else { format!("/{number}.png") };
+    let path = |number: u64| if number.is_multiple_of(10) { "/".to_owned() } else { format!("/{number}.png") };
     let browser = visit(100, path, |number| number / 10 * 9000 + number % 10 * 3, |_| 1).worst_connection;
     assert_eq!((browser.intervals, browser.peak_per_minute), (9, 70));
 }
@@ -112,7 +112,8 @@ fn counting_through_paths_is_seen_with_any_stride() {
     assert_eq!(sequence(|_| "/page/7".into()), 0);
     assert_eq!(sequence(|number| format!("/{}/{number}", if number % 2 == 0 { "a" } else { "b" })), 0);
     // Images in between don't hide it, nor a new connection for the second half of it.
-    let path = |number: u64| if number % 3 == 0 { format!("/page/{}", number / 3) } else { format!("/{number}.png") };
+    let path =
+        |number: u64| if number.is_multiple_of(3) { format!("/page/{}", number / 3) } else { format!("/{number}.png") };
     assert_eq!(visit(60, path, |number| number * 100, |_| 1).worst_connection.sequence, 20);
     let halves = visit(40, |number| format!("/page/{number}"), |number| number * 100, |number| number / 20);
     assert_eq!((halves.worst_connection.sequence, halves.whole.sequence), (20, 40));
