@@ -25,6 +25,11 @@ pub mod line;
 
 pub mod report;
 
+pub mod join;
+
+pub mod session;
+pub mod signals;
+
 pub mod policy;
 
 pub mod enforce;

@@ -11,10 +11,11 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
-use crate::fingerprint::Ja4Raw;
+use crate::fingerprint::{Ja4, Ja4Raw};
 use crate::policy::subject::Subject;
 use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
+use crate::signals::Figures;
 
 pub use load::{Item, List, Load, Loaded};
 pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Status};
@@ -108,6 +109,11 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// How a JA4 value stands.
+    Signals {
+        /// Which.
+        ja4: Ja4,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -175,6 +181,7 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Signals { .. } => "signals",
             Request::Mode { .. } => "mode",
         }
     }
@@ -194,6 +201,7 @@ impl Request {
             | Request::Confirm
             | Request::ChallengeListener { .. }
             | Request::Status
+            | Request::Signals { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -243,6 +251,8 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// How a JA4 value stands.
+    Signals(Box<Figures>),
     /// The mode, as it is now.
     Mode(InForce),
     /// The listener has its place, and keeps it until its connection ends.
@@ -250,7 +260,7 @@ pub enum Response {
         /// The protected ports whose connections it takes, once it is healthy.
         ports: Vec<u16>,
     },
-    /// There was nothing to take back.
+    /// There was nothing to take back, or nothing is known of it.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
     Refused {
@@ -272,9 +282,11 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
-            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) | Response::Listening { .. } => {
-                "answered"
-            }
+            Response::Entries { .. }
+            | Response::Status(_)
+            | Response::Signals(_)
+            | Response::Mode(_)
+            | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",

@@ -10,6 +10,7 @@ mod engine;
 mod keeper;
 mod orders;
 mod output;
+pub mod signals;
 mod ssh;
 
 use std::{
@@ -40,6 +41,7 @@ use self::{
     engine::{Engine, Handle},
     keeper::{Host, Keeper},
     orders::Orders,
+    signals::{Saver, Watch},
 };
 use crate::{
     admin::{
@@ -98,6 +100,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     egress: bool,
+    signals: Arc<Watch>,
     challengers: Challengers,
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
@@ -115,6 +118,7 @@ impl Daemon {
         if self.engine.publish().is_none() {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
+        self.signals.publish();
         self.metrics.encode()
     }
 
@@ -165,6 +169,7 @@ impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
+            Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
             Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
             change => {
                 let mut response = self.orders.handle(change, peer);
@@ -454,6 +459,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
+    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
+    let signals = Arc::new(signals);
+    let saver = Saver::start(Arc::clone(&signals))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
@@ -461,6 +469,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         egress,
+        signals,
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
@@ -471,6 +480,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     daemon.challengers.close();
     drop(kernel);
     keeper.stop();
+    saver.stop();
     engine.stop();
     drop((engine, daemon));
     let packet_path = result?;
