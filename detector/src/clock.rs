@@ -27,6 +27,13 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// This moment and `duration` back, or the beginning of time.
+    #[must_use]
+    pub const fn before(self, duration: Duration) -> Self {
+        let nanos = duration.as_nanos();
+        Self(if nanos > self.0 as u128 { 0 } else { self.0.saturating_sub(nanos as u64) })
+    }
+
     /// This moment and `duration` on, or the end of time.
     #[must_use]
     pub const fn plus(self, duration: Duration) -> Self {

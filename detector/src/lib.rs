@@ -26,6 +26,10 @@ pub mod line;
 pub mod report;
 
 pub mod intake;
+pub mod join;
+
+pub mod session;
+pub mod signals;
 
 pub mod policy;
 

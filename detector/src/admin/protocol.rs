@@ -12,10 +12,11 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
-use crate::fingerprint::Ja4Raw;
+use crate::fingerprint::{Ja4, Ja4Raw};
 use crate::policy::subject::Subject;
 use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
+use crate::signals::Figures;
 
 pub use load::{Item, List, Load, Loaded};
 pub use reports::{Seen, TEXT_MAX};
@@ -116,6 +117,11 @@ pub enum Request {
         #[serde(default)]
         after: u64,
     },
+    /// How a JA4 value stands.
+    Signals {
+        /// Which.
+        ja4: Ja4,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -184,6 +190,7 @@ impl Request {
             Request::Confirm => "confirm",
             Request::Status => "status",
             Request::Reports { .. } => "reports",
+            Request::Signals { .. } => "signals",
             Request::Mode { .. } => "mode",
         }
     }
@@ -204,6 +211,7 @@ impl Request {
             | Request::ChallengeListener { .. }
             | Request::Status
             | Request::Reports { .. }
+            | Request::Signals { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -258,6 +266,8 @@ pub enum Response {
         /// As many as fit.
         reports: Vec<Seen>,
     },
+    /// How a JA4 value stands.
+    Signals(Box<Figures>),
     /// The mode, as it is now.
     Mode(InForce),
     /// The listener has its place, and keeps it until its connection ends.
@@ -265,7 +275,7 @@ pub enum Response {
         /// The protected ports whose connections it takes, once it is healthy.
         ports: Vec<u16>,
     },
-    /// There was nothing to take back.
+    /// There was nothing to take back, or nothing is known of it.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
     Refused {
@@ -290,6 +300,7 @@ impl Response {
             Response::Entries { .. }
             | Response::Status(_)
             | Response::Reports { .. }
+            | Response::Signals(_)
             | Response::Mode(_)
             | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",
@@ -449,7 +460,7 @@ pub struct Entry {
     pub until: String,
     /// Seconds until then; none is forever.
     pub expires_in_s: Option<u64>,
-    /// Packets it decided; of a JA4 value, hellos.
+    /// Packets it decided; of a JA4 value, hellos. Those of the table of verdicts are counted up to 2^32 - 2^16.
     pub hits: u64,
     /// Who made it.
     pub origin: Origin,

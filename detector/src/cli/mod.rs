@@ -16,6 +16,7 @@ pub mod relay;
 pub mod reports;
 pub mod run;
 mod sheet;
+pub mod signals;
 pub mod status;
 
 use std::ffi::OsString;
@@ -83,6 +84,8 @@ pub enum Command {
     Relay(relay::RelayArgs),
     /// Say what is in the way of web servers' reports
     Doctor(doctor::DoctorArgs),
+    /// Show how a JA4 value stands among all, by what web servers told
+    Signals(signals::SignalsArgs),
 }
 
 /// How results are printed.
@@ -208,6 +211,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Reports(args) => reports::run(args, &mut out),
         Command::Relay(args) => relay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
+        Command::Signals(args) => signals::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

@@ -11,6 +11,7 @@ mod keeper;
 mod orders;
 mod output;
 mod reports;
+pub mod signals;
 mod ssh;
 
 use std::{
@@ -42,6 +43,7 @@ use self::{
     keeper::{Host, Keeper},
     orders::Orders,
     reports::Recent,
+    signals::{Saver, Watch},
 };
 use crate::{
     admin::{
@@ -107,13 +109,14 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     egress: bool,
+    signals: Arc<Watch>,
     challengers: Challengers,
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
     ports: Vec<u16>,
     recent: Recent,
     /// Paths of the signal sockets, and how many datagrams may wait for one.
-    signals: (Vec<String>, Option<u64>),
+    signal_sockets: (Vec<String>, Option<u64>),
     started: Timestamp,
 }
 
@@ -127,6 +130,7 @@ impl Daemon {
         if self.engine.publish().is_none() {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
+        self.signals.publish();
         self.metrics.encode()
     }
 
@@ -173,7 +177,7 @@ impl Daemon {
 
 impl Daemon {
     fn signals_status(&self) -> SignalsStatus {
-        let (sockets, queue) = self.signals.clone();
+        let (sockets, queue) = self.signal_sockets.clone();
         let now = monotonic();
         SignalsStatus {
             sockets,
@@ -197,6 +201,7 @@ impl Handler for Daemon {
         match request {
             Request::Status => self.status(),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
+            Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
             Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
             change => {
                 let mut response = self.orders.handle(change, peer);
@@ -493,6 +498,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let recent = Recent::new(config.signals.recent);
     let reports = intake.start(Arc::clone(&metrics), recent.keeper())?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
+    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
+    let signals = Arc::new(signals);
+    let saver = Saver::start(Arc::clone(&signals))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
@@ -500,11 +508,12 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         egress,
+        signals,
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
         recent,
-        signals: (paths.collect(), intake::queue_length()),
+        signal_sockets: (paths.collect(), intake::queue_length()),
         started: monotonic(),
     });
     let result = serve(control, page, &daemon, packet_path);
@@ -513,6 +522,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     daemon.challengers.close();
     drop(kernel);
     keeper.stop();
+    saver.stop();
     engine.stop();
     drop((engine, daemon));
     let packet_path = result?;

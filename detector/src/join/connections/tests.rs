@@ -1,0 +1,194 @@
+use super::*;
+use crate::join::Carrier;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_nanos(100 * SECOND + millis * 1_000_000)
+}
+
+fn tuple(port: u16) -> Tuple {
+    Tuple {
+        client: End::new(IpAddr::from([192, 0, 2, 7]), port, Carrier::Tcp),
+        server: SocketAddr::from(([192, 0, 2, 1], 443)),
+    }
+}
+
+/// The hello of client `who` that came at `hello`, of a connection that began 10 ms earlier.
+fn identity(who: u64, hello: Timestamp) -> Identity {
+    let ja4: Ja4 = format!("t13d1516h2_8daaf6152771_{who:012x}").parse().unwrap();
+    Identity {
+        ja4,
+        ja4_stable: ja4,
+        keys: Keys { key: who, stable: who },
+        transport: Transport::Tcp,
+        syn: Some(hello.before(Duration::from_millis(10))),
+        hello,
+        stream: hello.as_nanos() as u32,
+        void: false,
+    }
+}
+
+/// What a report says that is written at `written` of a request that took 5 ms.
+fn claim(tuple: Tuple, connected: Timestamp, written: Timestamp, number: u64) -> Claim {
+    Claim {
+        client: tuple.client,
+        server: Some(tuple.server.ip()),
+        server_port: Some(tuple.server.port()),
+        arrived: written,
+        request: written.before(Duration::from_millis(5)),
+        connection: Some(connected),
+        number: Some(number),
+    }
+}
+
+fn who(fit: Fit) -> Option<u64> {
+    match fit {
+        Fit::Sure(found) => Some(found.identity.keys.key),
+        _ => None,
+    }
+}
+
+fn small(connections: usize) -> Connections {
+    Connections::new(Limits { connections, ..Limits::default() })
+}
+
+#[test]
+fn a_request_finds_the_hello_of_its_own_connection() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.begin(tuple(2), identity(2, at(0)), at(0));
+    assert_eq!(who(table.fit(&claim(tuple(1), at(0), at(30), 1), false)), Some(1));
+    assert_eq!(who(table.fit(&claim(tuple(2), at(0), at(30), 1), false)), Some(2));
+    let third = Claim { client: tuple(3).client, ..claim(tuple(1), at(0), at(30), 1) };
+    assert_eq!(table.fit(&third, true), Fit::Unknown, "the address alone says nothing");
+    let elsewhere = Claim { server: Some(IpAddr::from([192, 0, 2, 2])), ..claim(tuple(1), at(0), at(30), 1) };
+    assert_eq!(table.fit(&elsewhere, true), Fit::Unfitting);
+    let unsaid = Claim { server: None, server_port: None, number: Some(2), ..claim(tuple(1), at(0), at(30), 1) };
+    assert_eq!(who(table.fit(&unsaid, false)), Some(1), "a server may not know its own address");
+    let udp = End { carrier: Carrier::Udp, ..tuple(1).client };
+    assert_eq!(table.fit(&Claim { client: udp, ..claim(tuple(1), at(0), at(30), 1) }, true), Fit::Unknown);
+}
+
+#[test]
+fn a_port_used_again_is_told_apart_by_time() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(500));
+    table.begin(tuple(1), identity(2, at(1000)), at(1000));
+    // A long download of the first connection is told of while the second goes on.
+    let download = Claim { request: at(100), number: None, ..claim(tuple(1), at(0), at(1100), 9) };
+    assert_eq!(who(table.fit(&download, false)), Some(1));
+    assert_eq!(who(table.fit(&claim(tuple(1), at(995), at(1030), 1), false)), Some(2));
+    // Without the connection's age, by the request's own begin.
+    let bare = |written, number| Claim { connection: None, number, ..claim(tuple(1), at(0), written, 1) };
+    assert_eq!(who(table.fit(&bare(at(480), None), false)), Some(1));
+    assert_eq!(who(table.fit(&bare(at(1040), None), false)), Some(2));
+}
+
+#[test]
+fn a_port_used_again_at_once_is_told_apart_by_the_number_of_the_request() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    assert_eq!(who(table.fit(&claim(tuple(1), at(0), at(15), 1), false)), Some(1));
+    table.end(&tuple(1), at(16));
+    table.begin(tuple(1), identity(2, at(40)), at(40));
+    assert_eq!(who(table.fit(&claim(tuple(1), at(31), at(55), 1), false)), Some(2));
+    let neither = claim(tuple(1), at(31), at(56), 3);
+    assert_eq!(table.fit(&neither, false), Fit::Ambiguous, "nobody knows");
+    assert_eq!(who(table.fit(&claim(tuple(1), at(31), at(400), 3), false)), Some(2), "later everybody does");
+}
+
+#[test]
+fn connections_that_say_the_same_need_not_be_told_apart() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(16));
+    table.begin(tuple(1), identity(1, at(40)), at(40));
+    assert_eq!(who(table.fit(&claim(tuple(1), at(31), at(55), 7), false)), Some(1));
+}
+
+#[test]
+fn a_request_after_the_end_waits_for_the_hello_that_explains_it() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(100));
+    let request = claim(tuple(1), at(700), at(720), 1);
+    assert!(matches!(table.fit(&request, false), Fit::Doubtful(_)));
+    table.begin(tuple(1), identity(2, at(705)), at(730));
+    assert_eq!(who(table.fit(&request, false)), Some(2));
+}
+
+#[test]
+fn a_hello_is_never_that_of_a_request_before_it() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(1000)), at(1000));
+    let earlier = claim(tuple(1), at(0), at(900), 1);
+    assert_eq!(table.fit(&earlier, true), Fit::Unfitting);
+    let behind = claim(tuple(1), at(990), at(1001), 1);
+    assert_eq!(who(table.fit(&behind, false)), Some(1), "the server's clock was a few milliseconds behind");
+}
+
+#[test]
+fn hellos_confirmed_out_of_order_are_in_order_here() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(2, at(1000)), at(1000));
+    table.begin(tuple(1), identity(1, at(0)), at(1010));
+    assert_eq!(table.at(&tuple(1), at(1020)).unwrap().keys.key, 2);
+    assert_eq!(who(table.fit(&claim(tuple(1), at(991), at(1500), 1), false)), Some(2));
+    table.void(&tuple(1));
+    assert!(table.at(&tuple(1), at(1020)).unwrap().void);
+}
+
+#[test]
+fn the_end_of_a_connection_is_not_the_end_of_the_next_one() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.begin(tuple(1), identity(2, at(1000)), at(1000));
+    table.end(&tuple(1), at(900));
+    assert_eq!(table.at(&tuple(1), at(5000)).unwrap().keys.key, 2);
+    assert_eq!(table.at(&tuple(1), at(500)).unwrap().keys.key, 1);
+    assert_eq!(table.at(&tuple(2), at(500)), None);
+}
+
+#[test]
+fn connections_live_until_their_end_and_a_grace_or_an_hour_of_silence() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.begin(tuple(2), identity(2, at(0)), at(0));
+    table.begin(tuple(3), identity(3, at(0)), at(0));
+    table.end(&tuple(1), at(1000));
+    table.expire(at(10_999));
+    assert_eq!(table.len(), 3);
+    table.expire(at(11_000));
+    assert_eq!(table.len(), 2);
+    let hour = 3_600_000;
+    assert_eq!(who(table.fit(&claim(tuple(2), at(0), at(hour / 2), 1), true)), Some(2));
+    table.expire(at(hour));
+    assert_eq!(table.len(), 1, "the silent one is gone");
+    table.expire(at(hour / 2 + hour));
+    assert!(table.is_empty());
+    assert_eq!(table.evicted(), 0);
+}
+
+#[test]
+fn a_flood_of_connections_is_bounded_and_counted() {
+    let mut table = small(1000);
+    for number in 0..100_000_u64 {
+        let port = (number % 60_000) as u16;
+        let begun = at(number);
+        table.begin(tuple(port), identity(number, begun), begun);
+        if number % 2 == 0 {
+            table.end(&tuple(port), begun);
+        }
+    }
+    assert_eq!(table.len(), 1000);
+    assert!(table.ended.len() <= 1000);
+    assert!(table.evicted() > 90_000, "{}", table.evicted());
+    // And of one client's end.
+    for server in 0..100_u8 {
+        let tuple = Tuple { server: SocketAddr::from(([192, 0, 2, server], 443)), ..tuple(7) };
+        table.begin(tuple, identity(u64::from(server), at(100_000)), at(100_000));
+    }
+    assert_eq!(table.clients.peek(&tuple(7).client).unwrap().connections.len(), PER_END);
+}

@@ -1,0 +1,30 @@
+//! Room 9: what a connection's hello said, and the requests that its web server tells of, put together by their 4-tuple
+//! and by time.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod agent;
+mod claim;
+mod connections;
+mod miss;
+mod proxies;
+mod subject;
+mod tuple;
+mod waiting;
+
+pub use claim::Claim;
+pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
+pub use miss::{Counts, Miss, Outcome};
+pub use proxies::{FAMILIES, Proxies, WATCHED};
+pub use subject::{Reach, Subject};
+pub use tuple::{Carrier, End, Tuple};
+pub use waiting::{Bounds, Join};
