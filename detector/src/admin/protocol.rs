@@ -444,7 +444,7 @@ pub struct Entry {
     pub until: String,
     /// Seconds until then; none is forever.
     pub expires_in_s: Option<u64>,
-    /// Packets it decided; of a JA4 value, hellos.
+    /// Packets it decided; of a JA4 value, hellos. Those of the table of verdicts are counted up to 2^32 - 2^16.
     pub hits: u64,
     /// Who made it.
     pub origin: Origin,
