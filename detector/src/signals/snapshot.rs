@@ -76,7 +76,7 @@ impl Signals {
         signals.minute = minute;
         // A clock that was set back: no time passed.
         let seconds = seconds.saturating_add(wall.saturating_sub(then));
-        signals.shift = seconds.wrapping_sub(now.since(Timestamp::default()).as_secs());
+        signals.shift = seconds.wrapping_sub(now.since(Timestamp::default()).as_secs()).cast_signed();
         Ok(signals)
     }
 }
