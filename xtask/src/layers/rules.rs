@@ -31,7 +31,7 @@ const ROOMS: [(&str, Floor); 23] = [
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
     ("join", Floor::Storey(9)),   // the two together
     ("session", Floor::Storey(10)),
-    ("session", "signals", Floor::Storey(10)),
+    ("signals", Floor::Storey(10)),
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),
