@@ -23,6 +23,9 @@ use crate::telemetry::Metrics;
 /// Between two snapshots.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// JA4 values of a snapshot that are written while nothing can be noted: a millisecond of the largest.
+const AT_ONCE: usize = 16;
+
 /// How old the ranks that are told may be: to make them everything is read.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -84,14 +87,17 @@ impl Watch {
     /// # Errors
     /// When the system refuses; then what was there stays.
     pub fn save(&self) -> io::Result<()> {
-        let bytes = {
+        let mut draft = {
             let mut state = self.lock();
             if !mem::take(&mut state.changed) {
                 return Ok(());
             }
-            state.signals.snapshot(monotonic(), since_1970())
+            state.signals.draft()
         };
-        let written = write(&self.file, &bytes);
+        // Requests are noted in between.
+        while self.lock().signals.add_to(&mut draft, AT_ONCE) {}
+        let header = self.lock().signals.header(monotonic(), since_1970());
+        let written = write(&self.file, &draft.finish(header));
         self.metrics.signals_snapshots.add(if written.is_ok() { "written" } else { "failed" }, 1);
         if written.is_err() {
             self.lock().changed = true;
@@ -191,8 +197,8 @@ mod tests {
         Arc::new(Watch::open(directory, 100, metrics))
     }
 
-    fn note(watch: &Watch, client: u8) {
-        let request = Request {
+    fn request(client: u8) -> Request<'static> {
+        Request {
             ja4: ja4(),
             address: [192, 0, 2, client].into(),
             user_agent: None,
@@ -201,8 +207,11 @@ mod tests {
             cacheable: false,
             heuristic: false,
             browser: false,
-        };
-        watch.note(&request, monotonic());
+        }
+    }
+
+    fn note(watch: &Watch, client: u8) {
+        watch.note(&request(client), monotonic());
     }
 
     /// As of so many seconds from now.
@@ -218,6 +227,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let watch = open(directory.path());
         assert_eq!(addresses(&watch, 0), None);
+        // More than are written at once.
+        for number in 0..50 {
+            let ja4 = format!("t13d1516h2_8daaf6152771_{number:012x}").parse().unwrap();
+            watch.note(&Request { ja4, ..request(1) }, monotonic());
+        }
         let saver = Saver::start(Arc::clone(&watch)).unwrap();
         (0..7).for_each(|client| note(&watch, client));
         saver.stop();
@@ -225,6 +239,7 @@ mod tests {
         assert_eq!(addresses(&again, 0), Some(7));
         note(&again, 3);
         note(&again, 8);
+        assert_eq!(again.lock().signals.len(), 51);
         assert_eq!(addresses(&again, 0), Some(7), "ranks are made once a second");
         assert_eq!(addresses(&again, 2), Some(8));
     }

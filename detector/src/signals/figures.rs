@@ -68,7 +68,7 @@ pub struct Baseline {
 }
 
 /// Everything about one JA4 value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The value.
     pub ja4: String,

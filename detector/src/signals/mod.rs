@@ -31,5 +31,5 @@ pub use distinct::ERROR;
 pub use figures::{Baseline, Figures, Ten, Volume};
 pub use ranking::Ranking;
 pub use request::Request;
-pub use snapshot::NotASnapshot;
+pub use snapshot::{Draft, Header, NotASnapshot};
 pub use table::Signals;

@@ -25,15 +25,38 @@ pub enum NotASnapshot {
     Damaged,
 }
 
-#[derive(Serialize)]
-struct Written<'a> {
+/// A snapshot that is being made, some values at a time: nobody else has to wait until it is whole.
+#[derive(Debug)]
+pub struct Draft {
+    left: Vec<Ja4>,
+    values: usize,
+    bytes: Vec<u8>,
+}
+
+/// What stands before the values, of the moment when the last of them was written.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Header {
     keys: (u64, u64),
     seconds: u64,
     /// Seconds since 1970: how long nobody counted is known by them alone.
     wall: u64,
-    values: Vec<(Ja4, &'a Value)>,
 }
 
+impl Draft {
+    /// The whole, as bytes.
+    #[must_use]
+    pub fn finish(self, header: Header) -> Vec<u8> {
+        let rest = [encoded(&header), encoded(&self.values), self.bytes].concat();
+        [&MAGIC[..], &Sha256::digest(&rest), &rest].concat()
+    }
+}
+
+/// Writing to memory can't fail, and there is nothing here that has no form.
+fn encoded(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).unwrap_or_default()
+}
+
+/// A header, then the number of values and each of them.
 #[derive(Deserialize)]
 struct Read {
     keys: (u64, u64),
@@ -46,14 +69,39 @@ impl Signals {
     /// Everything, as of `now`; `wall` is the same moment in seconds since 1970.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp, wall: u64) -> Vec<u8> {
-        let values = self.values.iter().map(|(ja4, value)| (*ja4, value)).collect();
-        let written = Written { keys: self.keys, seconds: self.seconds(now), wall, values };
-        // Writing to memory can't fail, and there is nothing here that has no form.
-        let rest = postcard::to_allocvec(&written).unwrap_or_default();
-        [&MAGIC[..], &Sha256::digest(&rest), &rest].concat()
+        let mut draft = self.draft();
+        self.add_to(&mut draft, usize::MAX);
+        draft.finish(self.header(now, wall))
     }
 
-    /// What [`Signals::snapshot`] wrote, some time ago: of `most` JA4 values, those with most requests.
+    /// The begin of a snapshot.
+    #[must_use]
+    pub fn draft(&self) -> Draft {
+        Draft { left: self.values.keys().copied().collect(), values: 0, bytes: Vec::new() }
+    }
+
+    /// Adds so many values to a snapshot. Whether there are more.
+    pub fn add_to(&self, draft: &mut Draft, most: usize) -> bool {
+        let rest = draft.left.split_off(draft.left.len().saturating_sub(most));
+        for ja4 in rest {
+            // One that was given up since has no place in it.
+            let Some(value) = self.values.get(&ja4) else { continue };
+            draft.bytes.extend(encoded(&(ja4, value)));
+            draft.values = draft.values.saturating_add(1);
+        }
+        !draft.left.is_empty()
+    }
+
+    /// What stands before the values of a snapshot that has all of them at `now`; `wall` is the same moment in seconds
+    /// since 1970.
+    #[must_use]
+    pub fn header(&self, now: Timestamp, wall: u64) -> Header {
+        // The latest that was counted, if `now` is the time of another thread.
+        let seconds = self.seconds(now).max(self.minute.saturating_mul(60));
+        Header { keys: self.keys, seconds, wall }
+    }
+
+    /// What [`Signals::snapshot`] or [`Draft::finish`] wrote, some time ago: of `most` JA4 values, those with most requests.
     ///
     /// # Errors
     /// When `bytes` are something else.
@@ -76,7 +124,7 @@ impl Signals {
         signals.minute = minute;
         // A clock that was set back: no time passed.
         let seconds = seconds.saturating_add(wall.saturating_sub(then));
-        signals.shift = seconds.wrapping_sub(now.since(Timestamp::default()).as_secs());
+        signals.shift = seconds.wrapping_sub(now.since(Timestamp::default()).as_secs()).cast_signed();
         Ok(signals)
     }
 }

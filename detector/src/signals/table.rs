@@ -47,7 +47,7 @@ pub struct Signals {
     /// Keys of the hashes: nobody else may choose what is counted as one.
     pub(super) keys: (u64, u64),
     /// Seconds between the clock that is passed in and the one here, which goes on from start to start.
-    pub(super) shift: u64,
+    pub(super) shift: i64,
     /// The latest minute that was told.
     pub(super) minute: u64,
     /// Those with fewest requests when they were searched for, and how many; the fewest last.
@@ -154,7 +154,7 @@ impl Signals {
 
     /// Seconds on the clock here.
     pub(super) fn seconds(&self, now: Timestamp) -> u64 {
-        now.since(Timestamp::default()).as_secs().wrapping_add(self.shift)
+        now.since(Timestamp::default()).as_secs().saturating_add_signed(self.shift)
     }
 
     /// It is `now`: hours that passed become part of the baselines.

@@ -1,6 +1,7 @@
 //! The words of the control socket: written, read back, refused.
 
 use super::*;
+use crate::signals::Baseline;
 
 const JA4: &str = "t13d1516h2_8daaf6152771_e5627efa2ab1";
 
@@ -17,6 +18,8 @@ fn requests_read_as_documented() {
     assert_eq!(Request::decode(line.as_bytes()), Ok(block));
     assert_eq!(Request::decode(br#"{"verb":"list"}"#), Ok(Request::List { skip: 0 }));
     assert_eq!(Request::decode(br#"{"verb":"status"}"#), Ok(Request::Status));
+    let line = format!(r#"{{"verb":"signals","ja4":"{JA4}"}}"#);
+    assert_eq!(Request::decode(line.as_bytes()), Ok(Request::Signals { ja4: JA4.parse().unwrap() }));
 }
 
 #[test]
@@ -43,6 +46,7 @@ fn what_is_no_request_is_an_error_of_one_line() {
         r#"{"verb":"block","subject":"10.0.0.1/8","ttl":"1h"}"#,
         r#"{"verb":"block","subject":"192.0.2.7","ttl":"1h","extra":1}"#,
         r#"{"verb":"list","skip":-1}"#,
+        r#"{"verb":"signals","ja4":"t13d"}"#,
     ] {
         let error = Request::decode(line.as_bytes()).unwrap_err();
         assert_eq!(error.lines().count(), 1, "{line}");
@@ -67,6 +71,7 @@ fn responses_go_there_and_back() {
         Response::Changed(changed),
         Response::Entries { entries: vec![entry], total: 1 },
         Response::Status(Box::default()),
+        Response::Signals(Box::new(Figures { baseline_24h: Some(Baseline::default()), ..Figures::default() })),
         Response::Held { entries: 7 },
         Response::Confirmed { entries: 7 },
         Response::NotFound,
