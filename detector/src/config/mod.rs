@@ -5,6 +5,7 @@
 mod file;
 pub mod value;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,6 +26,10 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where web servers ask what to do with a request.
+pub const DEFAULT_DECISION_SOCKET: &str = "/run/detector/decision.sock";
+/// Members may ask: web servers.
+pub const DEFAULT_SIGNAL_GROUP: &str = "detector-signal";
 /// What operators ordered is kept here.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/detector";
 /// Where this host's resolvers stand: those of resolv.conf(5), and those behind systemd-resolved.
@@ -51,6 +56,10 @@ pub struct Config {
     pub deny_ja4: Vec<Ja4>,
     /// The name that challenge listeners are asked for, and their certificate must be valid for; `None`: any.
     pub challenge_name: Option<DnsName<'static>>,
+    /// What web servers tell.
+    pub signals: Signals,
+    /// What web servers ask.
+    pub inline: Inline,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -91,6 +100,26 @@ pub struct Orders {
     pub resolv_conf: Vec<PathBuf>,
     /// The most percent of browsers' hellos that a block may hit; 100: any.
     pub max_browser_percent: u32,
+}
+
+/// What web servers tell of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Proxies before the web servers: their connections are not their clients'.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where web servers ask what to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inline {
+    /// Path of a unix socket, or nowhere.
+    pub socket: Option<PathBuf>,
+    /// The group it belongs to, if that exists.
+    pub group: String,
+    /// An address, or nowhere.
+    pub listen: Option<SocketAddr>,
+    /// By name in lower case: the status of an answer that has that site challenge its client, 200, 401 or 403.
+    pub challenge_status: BTreeMap<String, u16>,
 }
 
 /// Control socket and metrics.
@@ -167,6 +196,14 @@ pub struct Limits {
     pub browser_hellos: u32,
     /// Lines of hellos that wait to be written.
     pub events: u32,
+    /// Operators' verdicts on requests.
+    pub request_verdicts: u32,
+    /// Connections of web servers that ask.
+    pub inline_connections: u32,
+    /// Connections whose hello is remembered until they end.
+    pub known_connections: u32,
+    /// Hellos, and ends of connections, on their way there.
+    pub known_queue: u32,
 }
 
 /// What flags and environment say; they win over the file.
@@ -238,6 +275,13 @@ impl Default for Config {
             },
             deny_ja4: Vec::new(),
             challenge_name: None,
+            signals: Signals::default(),
+            inline: Inline {
+                socket: Some(DEFAULT_DECISION_SOCKET.into()),
+                group: DEFAULT_SIGNAL_GROUP.to_owned(),
+                listen: None,
+                challenge_status: BTreeMap::new(),
+            },
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -281,6 +325,10 @@ impl Default for Limits {
             fingerprints: 4096,
             browser_hellos: 4096,
             events: 8192,
+            request_verdicts: 100_000,
+            inline_connections: 1024,
+            known_connections: 131_072,
+            known_queue: 16_384,
         }
     }
 }
@@ -333,6 +381,10 @@ impl Config {
             orders: Orders::resolve(file.enforce, base.orders),
             deny_ja4,
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
+            signals: Signals {
+                trusted_proxies: file.signals.trusted_proxies.map_or(base.signals.trusted_proxies, prefixes),
+            },
+            inline: Inline::resolve(name, file.inline, base.inline)?,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -368,9 +420,33 @@ impl Config {
     }
 }
 
+fn prefixes(typed: Vec<value::Prefix>) -> Vec<IpNet> {
+    typed.into_iter().map(|prefix| prefix.0).collect()
+}
+
+impl Inline {
+    fn resolve(name: &str, file: file::Inline, base: Self) -> Result<Self, ConfigError> {
+        let listen = file.listen.map_or(base.listen, |listen| listen.0);
+        if let Some(address) = listen.filter(|address| !address.ip().is_loopback())
+            && !file.beyond_loopback.unwrap_or_default()
+        {
+            return Err(ConfigError::Wrong(format!(
+                "{name}: `listen` in [inline] is `{address}`: others than this host could ask\n\
+                 type for example `127.0.0.1:9466`; or, behind a firewall, `beyond_loopback = true`"
+            )));
+        }
+        let status = |(site, typed): (String, file::Site)| Some((site.to_lowercase(), typed.challenge_status?.0));
+        Ok(Self {
+            socket: file.socket.map_or(base.socket, |socket| socket.0),
+            group: file.group.unwrap_or(base.group),
+            listen,
+            challenge_status: file.sites.unwrap_or_default().into_iter().filter_map(status).collect(),
+        })
+    }
+}
+
 impl Orders {
     fn resolve(file: file::Enforce, base: Self) -> Self {
-        let prefixes = |typed: Vec<value::Prefix>| typed.into_iter().map(|prefix| prefix.0).collect();
         let percent = |typed: value::Count<0, 100>| u32::try_from(typed.0).unwrap_or(u32::MAX);
         Self {
             state_directory: file.state_directory.unwrap_or(base.state_directory),
@@ -421,6 +497,10 @@ impl Limits {
             fingerprints: pick!(fingerprints),
             browser_hellos: pick!(browser_hellos),
             events: pick!(events),
+            request_verdicts: pick!(request_verdicts),
+            inline_connections: pick!(inline_connections),
+            known_connections: pick!(known_connections),
+            known_queue: pick!(known_queue),
         }
     }
 }

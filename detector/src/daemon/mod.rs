@@ -7,15 +7,19 @@
 mod challenge;
 mod core;
 mod engine;
+mod inline;
 mod keeper;
+mod known;
 mod orders;
 mod output;
+mod requests;
 mod ssh;
 
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, mpsc::sync_channel},
     thread,
     time::Duration,
@@ -38,28 +42,34 @@ use self::{
     challenge::{Challengers, Held},
     core::{Core, Memory},
     engine::{Engine, Handle},
+    inline::{Decider, KNOWLEDGE},
     keeper::{Host, Keeper},
+    known::Known,
     orders::Orders,
+    requests::Requests,
 };
 use crate::{
     admin::{
-        control::{self, Control, ControlError, Handler, Peer, Place},
+        control::{self, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Status},
+        socket::{CONTROL, DECISION, Socket, SocketError},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Mode, XdpMode},
+    config::{Addresses, Config, DEFAULT_CONTROL_SOCKET, DEFAULT_DECISION_SOCKET, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
+    inline::{self as endpoint, InlineError, Listeners, TcpDoor},
+    join,
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
-    policy::{never_block::Why, rules::Rules},
+    policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     telemetry::{Metrics, metrics::Labels},
 };
 
@@ -72,9 +82,12 @@ pub enum Error {
     /// The kernel's side.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// The control socket.
+    /// The control socket, or the decision socket.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Socket(#[from] SocketError),
+    /// The decision endpoint's address.
+    #[error(transparent)]
+    Inline(#[from] InlineError),
     /// The metrics page.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -94,6 +107,7 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 struct Daemon {
     engine: Handle,
     orders: Arc<Orders>,
+    requests: Arc<Requests>,
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
@@ -165,10 +179,13 @@ impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
-            Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
+            Request::List { skip } => self.requests.list(self.engine.request(request), skip),
+            Request::Mode { .. } => self.engine.request(request),
             change => {
+                let layer = change.layer();
                 let mut response = self.orders.handle(change, peer);
-                if let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
+                if layer == Layer::Packets
+                    && let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
                     && !self.challengers.list().iter().any(|listener| listener.trouble.is_none())
                 {
                     // Beside what is noted already: that it isn't on the disk, say.
@@ -233,6 +250,8 @@ fn labels() -> Labels {
         void: Void::ALL.iter().map(|why| why.label()).collect(),
         lookups: Lookup::ALL.iter().map(|found| found.label()).collect(),
         never_block: Why::ALL.iter().map(|why| why.label()).collect(),
+        rulings: Ruling::ALL.iter().map(|ruling| ruling.label()).collect(),
+        knowledge: KNOWLEDGE.to_vec(),
     }
 }
 
@@ -418,8 +437,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let pinned = pins.is_some();
     let interfaces = interfaces(config, pins.as_ref())?;
     let inherited = challenge::inherited();
-    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
+    let control = Socket::bind(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    let decision =
+        decision_socket(config).map(|path| Socket::bind(DECISION, path, &config.inline.group)).transpose()?;
+    let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
     let metrics =
@@ -444,11 +466,18 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let memory = Memory { fingerprints, browser_hellos: limits.browser_hellos as usize };
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
+    let known_limits = join::Limits { connections: limits.known_connections as usize, ..join::Limits::default() };
+    let (known, teller) = Known::start(known_limits, limits.known_queue as usize, Arc::clone(&metrics))
+        .map_err(system("starting a thread"))?;
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, teller, &memory);
     let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
-    let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
+    let requests = Arc::new(Requests::new(limits.request_verdicts as usize));
+    let orders = Orders::open(config, engine.clone(), Arc::clone(&requests), Arc::clone(&metrics), host.spared());
+    let orders = Arc::new(orders);
+    let trusted = config.signals.trusted_proxies.clone();
+    let decider = Decider::new(Arc::clone(&requests), known, trusted, Arc::clone(&metrics));
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
@@ -457,6 +486,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
+        requests,
         counters,
         metrics,
         attached,
@@ -466,7 +496,14 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         ports: config.capture.ports.clone(),
         started: monotonic(),
     });
-    let result = serve(control, page, &daemon, packet_path);
+    let inline = Inline {
+        socket: decision,
+        door: decision_door,
+        decider,
+        sites: sites(config),
+        limits: endpoint::Limits { connections: limits.inline_connections as usize },
+    };
+    let result = serve(control, page, inline, &daemon, packet_path);
     // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
     daemon.challengers.close();
     drop(kernel);
@@ -486,10 +523,34 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
+/// Where web servers ask on a unix socket. A daemon with another control socket than the default is another daemon, and
+/// shares nothing with that.
+fn decision_socket(config: &Config) -> Option<&Path> {
+    let own = config.admin.control_socket == Path::new(DEFAULT_CONTROL_SOCKET);
+    let path = config.inline.socket.as_deref()?;
+    (own || path != Path::new(DEFAULT_DECISION_SOCKET)).then_some(path)
+}
+
+/// The statuses that sites want for challenges.
+fn sites(config: &Config) -> endpoint::Sites {
+    let status = |(site, status): (&String, &u16)| Some((site.clone(), hyper::StatusCode::from_u16(*status).ok()?));
+    config.inline.challenge_status.iter().filter_map(status).collect()
+}
+
+/// The decision endpoint, before it is served.
+struct Inline {
+    socket: Option<Socket>,
+    door: Option<TcpDoor>,
+    decider: Decider,
+    sites: endpoint::Sites,
+    limits: endpoint::Limits,
+}
+
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
-    control: Control,
+    control: Socket,
     page: Option<MetricsListener>,
+    inline: Inline,
     daemon: &Arc<Daemon>,
     packet_path: thread::JoinHandle<()>,
 ) -> Result<Option<thread::JoinHandle<()>>, Error> {
@@ -513,6 +574,7 @@ fn serve(
             .map_err(system("starting a thread"))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stop, control, page, daemon);
+        spawn_inline(&tasks, &stop, inline);
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
@@ -525,7 +587,7 @@ fn serve(
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-            warn!("connections of the control socket or the metrics page were still open; closed");
+            warn!("connections of the control socket, the metrics page or web servers were still open; closed");
         }
         result
     })
@@ -534,7 +596,7 @@ fn serve(
 fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    control: Control,
+    control: Socket,
     page: Option<MetricsListener>,
     daemon: &Arc<Daemon>,
 ) {
@@ -552,4 +614,21 @@ fn spawn(
             }
         });
     }
+}
+
+fn spawn_inline(tasks: &TaskTracker, stop: &CancellationToken, inline: Inline) {
+    let Inline { socket, door, decider, sites, limits } = inline;
+    if socket.is_none() && door.is_none() {
+        return;
+    }
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = async {
+            let unix = socket.as_ref().map(Socket::listener).transpose()?;
+            endpoint::serve(Listeners { unix, tcp: door }, decider, sites, limits, stop).await
+        };
+        if let Err(error) = served.await {
+            error!(%error, "web servers can't ask any more; restart detector to have that back");
+        }
+    });
 }

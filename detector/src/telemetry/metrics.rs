@@ -35,6 +35,8 @@ pub enum VerdictKind {
     Pair,
     /// Automatic ones, on whatever.
     Automatic,
+    /// On requests.
+    Request,
 }
 
 impl VerdictKind {
@@ -48,6 +50,7 @@ impl VerdictKind {
         Self::Ja4,
         Self::Pair,
         Self::Automatic,
+        Self::Request,
     ];
 
     /// The metric label.
@@ -62,6 +65,7 @@ impl VerdictKind {
             Self::Ja4 => "ja4",
             Self::Pair => "pair",
             Self::Automatic => "automatic",
+            Self::Request => "request",
         }
     }
 }
@@ -196,6 +200,17 @@ pub struct Metrics {
     orders: IntGauge,
     longest_pause: Gauge,
     never_block: IntGaugeVec,
+    /// Decisions about requests: `allow`, `challenge` or `deny`.
+    pub decisions: Counters,
+    /// The same by whether the client's fingerprint was known, or why not.
+    pub decision_fingerprints: Counters,
+    /// Connections of web servers that ask: `taken` or `refused`.
+    pub decision_connections: Counters,
+    /// Hellos, and ends of connections, for requests to be put together with: `queued` or `dropped`.
+    pub known_queue: Counters,
+    /// Connections forgotten before they ended, for want of room.
+    pub known_evicted: Counters,
+    known: IntGauge,
     /// Checks of challenge listeners: `passed`, `failed` or `late`.
     pub challenge_checks: Counters,
     listeners: IntGaugeVec,
@@ -223,6 +238,10 @@ pub struct Labels {
     pub lookups: Vec<&'static str>,
     /// Of why an address is never blocked.
     pub never_block: Vec<&'static str>,
+    /// Of what is decided about a request.
+    pub rulings: Vec<&'static str>,
+    /// Of whether a fingerprint was known for that.
+    pub knowledge: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -414,6 +433,35 @@ impl Metrics {
                 "detector_enforce_reverted_total",
                 "Entries that took themselves back, since nobody confirmed them in time.",
             ))?,
+            decisions: keep(Counters::by_label(
+                "detector_inline_decisions_total",
+                "Questions of web servers, by the answer.",
+                "decision",
+                labels.rulings,
+            ))?,
+            decision_fingerprints: keep(Counters::by_label(
+                "detector_inline_fingerprints_total",
+                "Questions of web servers, by whether the client's fingerprint was known, or why not.",
+                "outcome",
+                labels.knowledge,
+            ))?,
+            decision_connections: keep(Counters::by_label(
+                "detector_inline_connections_total",
+                "Connections of web servers that ask.",
+                "outcome",
+                ["taken", "refused"],
+            ))?,
+            known_queue: keep(Counters::by_label(
+                "detector_join_hellos_total",
+                "Hellos and ends of connections on their way to where requests are put together with them.",
+                "outcome",
+                ["queued", "dropped"],
+            ))?,
+            known_evicted: keep(Counters::single(
+                "detector_join_connections_evicted_total",
+                "Connections whose hello was forgotten before they ended, for want of room.",
+            ))?,
+            known: gauge(&registry, "detector_join_connections", "Client ends whose connections' hellos are known.")?,
             longest_pause: seconds(
                 &registry,
                 "detector_daemon_longest_pause_seconds",
@@ -534,6 +582,11 @@ impl Metrics {
         self.never_block.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// How many client ends are remembered with their hellos.
+    pub fn set_known(&self, count: usize) {
+        self.known.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// How many challenge listeners there are.
     pub fn set_listeners(&self, healthy: usize, unhealthy: usize) {
         for (label, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
@@ -633,6 +686,8 @@ mod tests {
             lookups: vec!["absent"],
             never_block: vec!["own"],
             keys: vec!["equal"],
+            rulings: vec!["allow"],
+            knowledge: vec!["known"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

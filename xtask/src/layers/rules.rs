@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 21] = [
+const ROOMS: [(&str, Floor); 22] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -33,6 +33,7 @@ const ROOMS: [(&str, Floor); 21] = [
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),
+    ("inline", Floor::Storey(13)),
     ("daemon", Floor::Storey(14)),
     ("cli", Floor::Storey(15)),
     ("fuzzing", Floor::Door),
