@@ -56,6 +56,37 @@ http {
 }
 ";
 
+/// Its answer is what it would tell an application.
+const HAPROXY: &str = "\
+global
+    lua-load DIRECTORY/detector.lua
+    maxconn 1000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend site
+    bind :443,:::443 v6only ssl crt DIRECTORY/both.pem alpn h2,http/1.1
+LINES
+    http-request return status 200 content-type text/plain lf-string \"%[req.hdr(x-detector-decision)]|%[req.hdr(x-detector-ja4)]|%[req.hdr(x-detector-id)]|%[req.hdr(x-detector-score)]\"
+";
+
+const CADDY: &str = "\
+{
+    admin off
+    auto_https off
+}
+import detector-decision.caddyfile
+https://shop.example, https://other.example {
+    tls certificate.pem key.pem
+    route {
+        import detector_decision
+        respond \"{header.X-Detector-Decision}|{header.X-Detector-JA4}|{header.X-Detector-Id}|{header.X-Detector-Score}\"
+    }
+}
+";
+
 struct Scene {
     daemon: Option<Daemon>,
     _server: Process,
@@ -66,6 +97,7 @@ struct Scene {
 /// One answer to a client.
 #[derive(Debug)]
 struct Answer {
+    body: String,
     status: String,
     seconds: f64,
 }
@@ -74,22 +106,56 @@ impl Scene {
     /// nginx as its users set it up, but for the socket's path.
     fn nginx() -> Result<Self> {
         Self::start(|lab| {
-            let directory = lab.file("nginx");
+            let directory = directory(lab)?;
             let snippets = directory.join("snippets");
-            fs::create_dir_all(&snippets)?;
+            fs::create_dir(&snippets)?;
             for name in ["http", "server", "location", "proxy"] {
                 let name = format!("detector-decision-{name}.conf");
                 let text = shipped(&format!("nginx/{name}"))?;
                 let socket = lab.file("decision.sock");
                 fs::write(snippets.join(name), text.replace("/run/detector/decision.sock", &socket.to_string_lossy()))?;
             }
-            Certificate::make(&directory)?;
             let configuration = directory.join("nginx.conf");
             fs::write(&configuration, NGINX.replace("SNIPPETS", &snippets.to_string_lossy()))?;
             let mut command = lab.server().command("nginx");
             command.arg("-p").arg(&directory).arg("-c").arg(&configuration).args(["-e", "error.log"]);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
             Ok((Process::start("nginx", &mut command)?, directory.join("told.log")))
+        })
+    }
+
+    /// HAProxy likewise; its answers are what it would tell an application.
+    fn haproxy() -> Result<Self> {
+        Self::start(|lab| {
+            let directory = directory(lab)?;
+            fs::write(directory.join("detector.lua"), shipped("haproxy/detector.lua")?)?;
+            let both = ["certificate.pem", "key.pem"].map(|name| fs::read_to_string(directory.join(name)));
+            let [certificate, key] = both;
+            fs::write(directory.join("both.pem"), certificate? + &key?)?;
+            let configuration = directory.join("haproxy.cfg");
+            let text = HAPROXY.replace("DIRECTORY", &directory.to_string_lossy());
+            fs::write(&configuration, text.replace("LINES", &shipped("haproxy/detector-decision.cfg")?))?;
+            let mut command = lab.server().command("haproxy");
+            command.arg("-db").arg("-f").arg(&configuration);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
+            Ok((Process::start("haproxy", &mut command)?, directory))
+        })
+    }
+
+    /// Caddy likewise.
+    fn caddy() -> Result<Self> {
+        Self::start(|lab| {
+            let directory = directory(lab)?;
+            let socket = lab.file("decision.sock");
+            let snippet = shipped("caddy/detector-decision.caddyfile")?;
+            let snippet = snippet.replace("/run/detector/decision.sock", &socket.to_string_lossy());
+            fs::write(directory.join("detector-decision.caddyfile"), snippet)?;
+            fs::write(directory.join("Caddyfile"), CADDY)?;
+            let mut command = lab.server().command("caddy");
+            command.args(["run", "--config", "Caddyfile", "--adapter", "caddyfile"]).current_dir(&directory);
+            command.env("HOME", &directory).env("XDG_DATA_HOME", &directory).env("XDG_CONFIG_HOME", &directory);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join("stderr"))?);
+            Ok((Process::start("caddy", &mut command)?, directory))
         })
     }
 
@@ -108,7 +174,7 @@ impl Scene {
             let answer = scene.ask("/ready", &["--max-time", "2"]);
             Ok(answer.is_ok().then_some(()))
         })
-        .with_context(|| fs::read_to_string(scene.lab.file("nginx").join("error.log")).unwrap_or_default())?;
+        .with_context(|| fs::read_to_string(scene.lab.file("server").join("stderr")).unwrap_or_default())?;
         Ok(scene)
     }
 
@@ -123,14 +189,16 @@ impl Scene {
 
     fn ask_as(&self, name: &str, path: &str, more: &[&str]) -> Result<Answer> {
         let mut command = self.lab.client().command("curl");
-        command.args(["-sk", "--noproxy", "*", "--max-time", "10", "-o", "/dev/null"]);
-        command.args(["-w", "%{http_code} %{time_total} %{time_appconnect}"]);
+        command.args(["-sk", "--noproxy", "*", "--max-time", "10"]);
+        command.args(["-w", "\n%{http_code} %{time_total} %{time_appconnect}"]);
         command.args(["--resolve", &format!("{name}:443:{SERVER_V4},[{SERVER_V6}]")]);
         let printed = output(command.args(more).arg(format!("https://{name}{path}")))?;
-        let mut words = printed.split(' ');
+        let (body, figures) = printed.rsplit_once('\n').context("no figures")?;
+        let mut words = figures.split(' ');
         let (status, total, before) = (words.next(), words.next(), words.next());
         let seconds = |text: Option<&str>| Ok::<f64, anyhow::Error>(text.context("too few words")?.parse()?);
-        Ok(Answer { status: status.unwrap_or_default().to_owned(), seconds: seconds(total)? - seconds(before)? })
+        let (body, status) = (body.to_owned(), status.unwrap_or_default().to_owned());
+        Ok(Answer { body, status, seconds: seconds(total)? - seconds(before)? })
     }
 
     /// What the application was told of the request for `path`.
@@ -145,6 +213,14 @@ impl Scene {
     fn fingerprints(&self, outcome: &str) -> Result<f64> {
         Ok(self.daemon()?.metrics(&self.lab)?.sum("detector_inline_fingerprints_total", &[("outcome", outcome)]))
     }
+}
+
+/// A directory for a server's files, with a certificate.
+fn directory(lab: &Lab) -> Result<PathBuf> {
+    let directory = lab.file("server");
+    fs::create_dir(&directory)?;
+    Certificate::make(&directory)?;
+    Ok(directory)
 }
 
 fn shipped(name: &str) -> Result<String> {
@@ -263,6 +339,64 @@ fn nginx_goes_on_without_the_daemon() -> Result<()> {
         assert_eq!(answer.status, "200", "no error without the daemon");
     }
     assert_eq!(scene.told("/killed-7")?[0], "-", "nobody decided");
+    Ok(())
+}
+
+#[test]
+fn haproxy_asks_and_obeys_and_goes_on_without_the_daemon() -> Result<()> {
+    asks_and_obeys(Scene::haproxy()?, "|||")
+}
+
+#[test]
+fn caddy_asks_and_obeys_and_goes_on_without_the_daemon() -> Result<()> {
+    asks_and_obeys(Scene::caddy()?, "allow|-|-|")
+}
+
+/// With a server that answers what it would tell an application; `undecided` while the daemon doesn't answer.
+fn asks_and_obeys(mut scene: Scene, undecided: &str) -> Result<()> {
+    let lab = &scene.lab;
+    let lies = ["-H", "X-Detector-Decision: deny", "-H", "X-Detector-Score: 1", "-H", "X-Detector-Client: 192.0.2.1"];
+    for more in [&lies[..], &["-6", "--http1.1"]] {
+        let answer = scene.ask("/", more)?;
+        let ja4 = last_ja4(scene.daemon()?)?;
+        let told: Vec<&str> = answer.body.split('|').collect();
+        ensure!(answer.status == "200" && told[..2] == ["allow", &ja4] && told[3].is_empty(), "{answer:?}");
+    }
+    control_ok(lab, &["block", "10.77.0.2", "--at", "inline"])?;
+    assert_eq!(scene.ask("/", &[])?.status, "403");
+    control_ok(lab, &["unblock", "10.77.0.2"])?;
+    control_ok(lab, &["challenge", "10.77.0.2", "--at", "inline"])?;
+    assert_eq!(scene.ask("/", &[])?.status, "401", "the site wants that");
+    let answer = scene.ask_as("other.example", "/", &[])?;
+    ensure!(answer.status == "200" && answer.body.starts_with("challenge|"), "{answer:?}");
+
+    scene.daemon()?.signal(Signal::SIGSTOP)?;
+    let answers = (0..20).map(|_| scene.ask("/", &lies)).collect::<Result<Vec<_>>>()?;
+    ensure!(answers.iter().all(|answer| answer.status == "200" && answer.body == undecided), "{answers:?}");
+    let slow: Vec<&Answer> = answers.iter().filter(|answer| answer.seconds >= 0.040).collect();
+    ensure!(slow.len() <= 2 && slow.iter().all(|answer| answer.seconds <= 0.120), "{slow:?}");
+    scene.daemon()?.signal(Signal::SIGCONT)?;
+    until("the daemon to be asked again", PATIENCE, || Ok((scene.ask("/", &[])?.status == "401").then_some(())))?;
+    scene.daemon.take().context("it runs")?.stop(Signal::SIGKILL)?;
+    for _ in 0..5 {
+        let answer = scene.ask("/", &lies)?;
+        ensure!(answer.status == "200" && answer.body == undecided, "an error without the daemon: {answer:?}");
+    }
+    Ok(())
+}
+
+/// What a connection's hello said is known for as long as it lives, and some seconds for what is written at its end.
+#[test]
+fn a_hello_is_forgotten_with_its_connection() -> Result<()> {
+    let scene = Scene::nginx()?;
+    let known = || Ok::<_, anyhow::Error>(scene.daemon()?.metrics(&scene.lab)?.sum("detector_join_connections", &[]));
+    for path in ["/one", "/two", "/three"] {
+        assert_eq!(scene.ask(path, &[])?.status, "200");
+    }
+    ensure!(known()? >= 3.0, "they ended just now");
+    until("the end of what is known of ended connections", PATIENCE, || Ok((known()? == 0.0).then_some(())))?;
+    let metrics = scene.daemon()?.metrics(&scene.lab)?;
+    ensure!(metrics.sum("detector_join_hellos_total", &[("outcome", "dropped")]) == 0.0);
     Ok(())
 }
 

@@ -200,7 +200,7 @@ pub struct Limits {
     pub request_verdicts: u32,
     /// Connections of web servers that ask.
     pub inline_connections: u32,
-    /// Connections whose hello is remembered until they end.
+    /// Connections whose hello is remembered until they end, in the kernel and in userspace.
     pub known_connections: u32,
     /// Hellos, and ends of connections, on their way there.
     pub known_queue: u32,
@@ -327,7 +327,7 @@ impl Default for Limits {
             events: 8192,
             request_verdicts: 100_000,
             inline_connections: 1024,
-            known_connections: 131_072,
+            known_connections: maps::OPEN_MAX,
             known_queue: 16_384,
         }
     }

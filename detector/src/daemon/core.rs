@@ -36,7 +36,7 @@ use crate::{
     connection::{Connections, Event, Settled, Standing},
     enforce::{Enforcer, Listed},
     fingerprint::{Fingerprint, Ja4, Ja4Raw, Transport},
-    join::{Identity, Tuple},
+    join::{Carrier, Identity, Tuple},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, KeyCheck, Outcome, Pipeline, Void},
     policy::{
@@ -162,6 +162,10 @@ impl<M: VerdictMaps> Core<M> {
     pub(super) fn event(&mut self, bytes: &[u8], class: Class) {
         let Self { pipeline, connections, verdicts } = self;
         verdicts.tally.received[class as usize] += 1;
+        if let Some((flow, at)) = event::end(bytes) {
+            verdicts.teller.tell(Told::End(Tuple::new(flow, Carrier::Tcp), at));
+            return;
+        }
         let whole = event::packets(bytes, &mut |packet| {
             let now = packet.at();
             pipeline.take(packet, &mut |outcome| verdicts.outcome(connections, outcome, now));

@@ -277,6 +277,7 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         prefixes: limits.prefixes,
         allow: limits.allow,
         connections: limits.connections,
+        open: limits.known_connections,
         debug,
     }
 }
