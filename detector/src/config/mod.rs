@@ -408,6 +408,10 @@ impl Config {
         self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
         if let Some(path) = &overrides.control_socket {
             self.admin.control_socket.clone_from(path);
+            // Another daemon has another socket, beside its own.
+            if self.inline.socket.as_deref() == Some(Path::new(DEFAULT_DECISION_SOCKET)) {
+                self.inline.socket = Some(path.with_extension("decision.sock"));
+            }
         }
         if let Some(path) = &overrides.state_directory {
             self.orders.state_directory.clone_from(path);

@@ -94,6 +94,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
     assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
+    assert_eq!(config.inline.socket, Some("/tmp/c.decision.sock".into()), "another daemon has another socket");
 }
 
 #[test]

@@ -19,7 +19,6 @@ use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     os::fd::OwnedFd,
-    path::Path,
     sync::{Arc, mpsc::sync_channel},
     thread,
     time::Duration,
@@ -57,7 +56,7 @@ use crate::{
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, DEFAULT_CONTROL_SOCKET, DEFAULT_DECISION_SOCKET, Limits, Mode, XdpMode},
+    config::{Addresses, Config, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
@@ -441,7 +440,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let control = Socket::bind(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let decision =
-        decision_socket(config).map(|path| Socket::bind(DECISION, path, &config.inline.group)).transpose()?;
+        config.inline.socket.as_ref().map(|path| Socket::bind(DECISION, path, &config.inline.group)).transpose()?;
     let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
@@ -522,14 +521,6 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         info!("detached; stopped");
     }
     Ok(())
-}
-
-/// Where web servers ask on a unix socket. A daemon with another control socket than the default is another daemon, and
-/// shares nothing with that.
-fn decision_socket(config: &Config) -> Option<&Path> {
-    let own = config.admin.control_socket == Path::new(DEFAULT_CONTROL_SOCKET);
-    let path = config.inline.socket.as_deref()?;
-    (own || path != Path::new(DEFAULT_DECISION_SOCKET)).then_some(path)
 }
 
 /// The statuses that sites want for challenges.
