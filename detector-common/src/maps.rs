@@ -14,13 +14,13 @@ pub const MODE: &str = "MODE";
 /// `Array<u64>`, one entry: CLOCK_MONOTONIC nanoseconds of the daemon's last sign of life.
 pub const HEARTBEAT: &str = "HEARTBEAT";
 /// `Array<Bucket>`, in userspace's memory too: verdicts on addresses, fingerprints and both together.
-pub const TABLE: &str = "TABLE";
-/// `Array<u64>`, the same: packets that matched, by cell.
-pub const HITS: &str = "HITS";
-/// `HashMap<u64, Stashed>`: verdicts whose bucket is full, by name.
+pub const VERDICTS: &str = "VERDICTS";
+/// `HashMap<u64, Stashed>`: verdicts that found no place there, by name.
 pub const STASH: &str = "STASH";
 /// `Array<u64>`, in userspace's memory too: which parts of the address space [`PREFIXES`] reaches into.
 pub const FILTER: &str = "FILTER";
+/// `Array<u64>`, the same: which parts [`ALLOW`] and [`NEVER_BLOCK`] reach into.
+pub const EXEMPT: &str = "EXEMPT";
 /// `HashMap<u64, Rate>`: of the verdicts that limit a rate.
 pub const RATES: &str = "RATES";
 /// `LruHashMap<FlowKey, u32>`: connections of limited clients that were let in. Private to the program.
@@ -81,7 +81,7 @@ pub const RATES_MAX: u32 = 10_000;
 pub const ADMITTED_MAX: u32 = 65_536;
 /// Most entries of [`NEVER_BLOCK`].
 pub const NEVER_BLOCK_MAX: u32 = 4_096;
-/// Buckets of [`TABLE`] before userspace says how many: a power of two.
+/// Buckets of [`VERDICTS`] before userspace says how many: a power of two.
 pub const BUCKETS: u32 = 1 << 16;
 /// The same of the entries of [`STASH`].
 pub const STASH_MAX: u32 = 8_192;

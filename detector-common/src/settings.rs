@@ -33,7 +33,7 @@ pub const IN_USE_STABLE_PAIRS: u32 = 1 << 10;
 /// Units' QUIC Initial packets.
 pub const IN_USE_INITIALS: u32 = 1 << 11;
 
-/// Those of which the verdicts are in `TABLE`.
+/// Those of which the verdicts are in `VERDICTS`.
 pub const IN_USE_TABLE: u32 = IN_USE_IPV4
     | IN_USE_IPV6
     | IN_USE_SUBNETS
@@ -51,10 +51,10 @@ pub struct Settings {
     pub local_only: u32,
     /// `IN_USE_*`: kinds of verdicts of which there are any. Of the others none is looked up.
     pub in_use: u32,
-    /// Buckets of `TABLE` less one.
+    /// Buckets of `VERDICTS` that are in use, less one.
     pub table_mask: u32,
-    /// 1 while `STASH` has entries, 0 otherwise.
-    pub stash: u32,
+    /// Another number after each change of `LOCAL_ADDRESSES`; never 0.
+    pub addresses: u32,
     /// The most segments one flow is followed for (threats.md T13).
     pub segments_per_flow: u32,
     /// 1: SYNs are kept for the hello that follows; 0: not.
@@ -72,7 +72,7 @@ pub struct Settings {
     pub follow_ns: u64,
     /// Of the keys.
     pub seeds: Seeds,
-    /// Of the names in `TABLE`.
+    /// Of the names in `VERDICTS`.
     pub table_seeds: TableSeeds,
 }
 

@@ -1,12 +1,16 @@
 //! The table of verdicts that a packet is looked up in: those on addresses, on fingerprints, and on both together. A hash
-//! table in an array that userspace maps into its memory: the program only reads it, one look-up costs two neighbouring
-//! cache lines, and a verdict is in force with a store, not with a system call.
+//! table in an array that userspace maps into its memory: the program reads it and counts what matched, one look-up costs
+//! one cache line, and a verdict is in force with a store, not with a system call.
 //!
 //! What a verdict is about stands there as a 64-bit name: for IPv4 addresses and IPv6 /64 it is one to one, for the rest
 //! a hash under secret seeds, with a chance of 2^-64 for any two to be the same. A cell holds the name XORed with the
 //! verdict's word beside that word. A reader that sees the one of an old verdict and the other of a new one finds a name
 //! that nothing has: so no order of stores or loads matters, on any CPU, and no verdict ever has another one's end.
 //! (The trick is R. Hyatt's and T. Mann's, "A lock-less transposition table implementation", ICGA Journal 25, 2002.)
+//!
+//! A bucket is one cache line. What finds its own bucket full goes to the [`neighbour`], and then to the stash, a small hash
+//! map. A bucket says by [`Bucket::elsewhere`] which of its names to look for there, so that a name that isn't in the
+//! table costs one cache line too, but for one in thirty or so of those whose bucket overflowed.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,12 +20,9 @@ use crate::{
     verdict::{FOREVER, Verdict},
 };
 
-/// Cells of a bucket. With half of all cells taken one verdict in 120 finds its bucket full and goes to the stash,
-/// with three fifths one in 50.
-pub const CELLS: usize = 8;
-
-/// Bits of a bucket's number within the number of a cell.
-pub const CELL_BITS: u32 = CELLS.trailing_zeros();
+/// Cells of a bucket. With two of three taken one verdict in twenty finds no place in its bucket or the neighbour, with five
+/// of six one in ten.
+pub const CELLS: usize = 3;
 
 /// A place for one verdict. Empty: both are 0.
 #[repr(C)]
@@ -31,22 +32,36 @@ pub struct Cell {
     pub check: u64,
     /// A [`Word`].
     pub word: u64,
-    /// Says nothing.
-    #[cfg(feature = "wide-verdicts")]
-    pub more: u64,
 }
 
-/// Two cache lines.
+/// A cache line.
+///
+/// | bytes | field | order |
+/// | --- | --- | --- |
+/// | 0..48 | `cells` | host |
+/// | 48..60 | `hits` | host |
+/// | 60..64 | `elsewhere` | host |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Bucket {
     /// In no order.
     pub cells: [Cell; CELLS],
+    /// Packets that each cell's verdict matched, up to [`HITS_MAX`]. Added to by the kernel.
+    pub hits: [u32; CELLS],
+    /// The [`elsewhere`] bits of the names that are to be looked for in the neighbour, or if this is the neighbour, in the
+    /// stash.
+    pub elsewhere: u32,
+    /// Says nothing.
+    #[cfg(feature = "wide-verdicts")]
+    pub more: [u64; CELLS],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 128 || cfg!(feature = "wide-verdicts"));
+const _: () = assert!(size_of::<Bucket>() == 64 || cfg!(feature = "wide-verdicts"));
 
-/// Value of the stash: a verdict whose bucket is full.
+/// Where hits are counted no further. Far enough below the end that all CPUs which look at the same moment may add one.
+pub const HITS_MAX: u32 = u32::MAX - (1 << 16);
+
+/// Value of the stash: a verdict whose bucket and neighbour are full.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Stashed {
@@ -146,6 +161,20 @@ pub const fn pair(unit: u64, fingerprint: u64) -> u64 {
     name(mix(unit.wrapping_add(mix(fingerprint))))
 }
 
+/// The bit of a name in [`Bucket::elsewhere`].
+#[inline(always)]
+#[must_use]
+pub const fn elsewhere(name: u64) -> u32 {
+    1 << (name >> 59)
+}
+
+/// The bucket for what finds its own full; of the neighbour the neighbour is that one.
+#[inline(always)]
+#[must_use]
+pub const fn neighbour(bucket: u32) -> u32 {
+    bucket ^ 1
+}
+
 /// Stands in the place of a fingerprint's name, and is none: those are never 0.
 const INITIALS: u64 = 0;
 
@@ -156,7 +185,7 @@ pub const fn initials(unit: u64) -> u64 {
     pair(unit, INITIALS)
 }
 
-/// The bucket of a name; `mask`: their number less one.
+/// The bucket of a name; `mask`: the number of those in use, less one.
 #[inline(always)]
 #[must_use]
 pub const fn bucket(name: u64, mask: u32) -> u32 {
@@ -246,6 +275,18 @@ const _: () = assert!(UNTIL_BITS + ACTION_BITS + ORIGIN_BITS + REASON_BITS <= 63
 pub const FILTER_BITS: u32 = 24;
 /// Entries of the filter: words of 64 bits.
 pub const FILTER_WORDS: u32 = 1 << (FILTER_BITS - 6);
+
+/// Bits of the filter in front of the tries of what isn't dropped: each stands for 256 places of the other one, an IPv4 /16.
+pub const EXEMPT_BITS: u32 = 16;
+/// Its entries: words of 64 bits, 8 KiB in all, for a packet that is to be dropped finds them in the nearest cache.
+pub const EXEMPT_WORDS: u32 = 1 << (EXEMPT_BITS - 6);
+
+/// The place of an address in that filter.
+#[inline(always)]
+#[must_use]
+pub const fn exempt_place(address: &Address) -> u32 {
+    filter_place(address) >> (FILTER_BITS - EXEMPT_BITS)
+}
 
 /// Bits of the shortest IPv6 prefix that has a place of its own in the filter.
 pub const FILTER_IPV6_BITS: u32 = 32;

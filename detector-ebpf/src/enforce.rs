@@ -1,5 +1,5 @@
 //! The verdict on a packet, before anything else is done with it; and on the hello that ends in it. A host without
-//! verdicts pays one comparison, one with verdicts on addresses two cache lines.
+//! verdicts pays one comparison, one with verdicts on addresses a cache line.
 //!
 //! Of several verdicts that match the hardest applies, so that one which only observes hides no other. It applies to
 //! frames for an address this host protects, after the never-block set and the allow list had their say: their tries are
@@ -21,16 +21,16 @@ use detector_common::{
         IN_USE_PREFIXES_IPV4, IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS,
         IN_USE_SUBNETS, Settings,
     },
-    table::{self, CELL_BITS, CELLS, Word, filter_place, initials, is_ipv4, pair},
-    verdict::{Action, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
+    table::{self, CELLS, HITS_MAX, Word, exempt_place, filter_place, initials, is_ipv4, neighbour, pair},
+    verdict::{Action, FOREVER, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
 use crate::{
     count::Counters,
     datagram,
     maps::{
-        ADMITTED, ALLOW, CONNECTIONS, FILTER, HEARTBEAT, HITS, MODE, NEVER_BLOCK, PREFIXES, RATES, STASH, Scratch,
-        TABLE,
+        ADMITTED, ALLOW, CONNECTIONS, EXEMPT, FILTER, HEARTBEAT, MODE, NEVER_BLOCK, PREFIXES, RATES, STASH, Scratch,
+        VERDICTS,
     },
     parse::{ACK, Packet, RST, SYN, TCP},
     search,
@@ -51,6 +51,8 @@ pub enum Decision {
     Pass(u32),
     /// Count it so, and drop it.
     Drop(u32),
+    /// The same, but the host's own stack may have to know: [`crate::reset`].
+    Reset(u32),
 }
 
 /// What the verdicts that match a packet come to, one after the other.
@@ -78,6 +80,12 @@ pub fn coarse() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// Whether a verdict still says something; for those without an end nobody looks at the clock.
+#[inline(always)]
+pub fn is_live(word: Word) -> bool {
+    word.expires_at() == FOREVER || word.is_live(coarse())
+}
+
 /// CLOCK_MONOTONIC, for what is written into events.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -97,6 +105,23 @@ unsafe fn hit(hits: *mut u64) {
         core::arch::asm!("lock *(u64 *)({hits} + 0) += {one}", hits = in(reg) hits, one = in(reg) 1u64);
         #[cfg(not(target_arch = "bpf"))]
         hits.write(hits.read() + 1);
+    }
+}
+
+/// The same in a bucket, as far as [`HITS_MAX`].
+///
+/// # Safety
+/// `hits` is in a value of a map, four-byte aligned.
+#[inline(always)]
+unsafe fn hit_cell(hits: *mut u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        if hits.read_volatile() < HITS_MAX {
+            #[cfg(target_arch = "bpf")]
+            core::arch::asm!("lock *(u32 *)({hits} + 0) += {one}", hits = in(reg) hits, one = in(wreg) 1u32);
+            #[cfg(not(target_arch = "bpf"))]
+            hits.write(hits.read() + 1);
+        }
     }
 }
 
@@ -171,35 +196,43 @@ fn in_force(unit: u64, origin: u8) -> bool {
 /// Looks for the verdict with `name`, and takes it into account. Not inlined: there are many to look for.
 #[inline(never)]
 fn look_up(settings: &Settings, scratch: *mut Scratch, name: u64, unit: u64, drop: u32) {
-    let bucket = table::bucket(name, settings.table_mask);
-    let Some(cells) = TABLE.get_ptr(bucket) else { return };
+    look_up_here(settings, scratch, name, unit, drop);
+}
+
+/// The same inlined, for the one that any packet may need.
+#[inline(always)]
+fn look_up_here(settings: &Settings, scratch: *mut Scratch, name: u64, unit: u64, drop: u32) {
+    let home = table::bucket(name, settings.table_mask);
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let place = unsafe { &raw mut (*scratch).found.place };
-    // SAFETY: values of maps, valid until the program ends.
-    let search::Found { mut word, full } = unsafe { search::find(cells.cast(), name, place) };
-    let hits = if word != 0 {
-        // SAFETY: as above.
-        let place = unsafe { place.read_volatile() } as u32;
-        HITS.get_ptr_mut(bucket << CELL_BITS | place & (CELLS as u32 - 1))
-    } else if full && settings.stash != 0 {
-        let Some(stashed) = STASH.get_ptr_mut(&name) else { return };
-        // SAFETY: a value of a map, valid until the program ends.
-        unsafe {
-            word = (*stashed).word;
-            Some(&raw mut (*stashed).hits)
+    for bucket in [home, neighbour(home)] {
+        let Some(bucket) = VERDICTS.get_ptr_mut(bucket) else { return };
+        // SAFETY: values of maps, valid until the program ends.
+        let found = unsafe { search::find(bucket, name, place) };
+        if found.word != 0 {
+            let word = Word(found.word);
+            if is_live(word) && is_ours(settings, scratch) {
+                // SAFETY: as above; there are fewer cells than the mask allows, and after the last one the bucket goes on.
+                unsafe {
+                    let cell = black_box(place.read_volatile() as usize) & CELLS;
+                    hit_cell((&raw mut (*bucket).hits).cast::<u32>().add(cell));
+                }
+                weigh(scratch, unit, word.action(), word.origin(), name, drop);
+            }
+            return;
         }
-    } else {
-        return;
-    };
-    let word = Word(word);
-    if !word.is_live(coarse()) || !is_ours(settings, scratch) {
-        return;
+        if !found.elsewhere {
+            return;
+        }
     }
-    if let Some(hits) = hits {
-        // SAFETY: a value of a map.
-        unsafe { hit(hits) };
+    let Some(stashed) = STASH.get_ptr_mut(&name) else { return };
+    // SAFETY: a value of a map, valid until the program ends.
+    let word = Word(unsafe { (*stashed).word });
+    if is_live(word) && is_ours(settings, scratch) {
+        // SAFETY: as above.
+        unsafe { hit(&raw mut (*stashed).hits) };
+        weigh(scratch, unit, word.action(), word.origin(), name, drop);
     }
-    weigh(scratch, unit, word.action(), word.origin(), name, drop);
 }
 
 /// Whether the packet is one that verdicts are about: to an address this host protects.
@@ -207,7 +240,16 @@ fn look_up(settings: &Settings, scratch: *mut Scratch, name: u64, unit: u64, dro
 fn is_ours(settings: &Settings, scratch: *mut Scratch) -> bool {
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
     let scratch = unsafe { &mut *scratch };
-    let ours = crate::protects(settings, &scratch.key.destination);
+    let destination: [u32; 4] = zerocopy::transmute!(scratch.key.destination);
+    // Most packets are for the address that the last one was for.
+    let known = &mut scratch.protected;
+    let mut ours = known.version == settings.addresses && known.address == destination;
+    if !ours {
+        ours = crate::protects(settings, &scratch.key.destination);
+        if ours {
+            (known.address, known.version) = (destination, settings.addresses);
+        }
+    }
     scratch.found.elsewhere = !ours as u32;
     ours
 }
@@ -261,7 +303,7 @@ pub fn decide(
     if ipv4 {
         if settings.in_use & IN_USE_IPV4 != 0 {
             let name = seeds.address(&key.source);
-            look_up(settings, scratch, name, name, Counter::DropAddress as u32);
+            look_up_here(settings, scratch, name, name, Counter::DropAddress as u32);
         }
     } else {
         if settings.in_use & IN_USE_SUBNETS != 0 {
@@ -367,11 +409,13 @@ fn conclude(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Pac
     if action == 0 {
         return Decision::Pass(if found.elsewhere != 0 { Counter::PassOtherAddress as u32 } else { reason });
     }
-    if NEVER_BLOCK.get(Key::new(WHOLE, key.source)).is_some() {
-        return Decision::Pass(Counter::PassNeverBlock as u32);
-    }
-    if allowed(key) {
-        return Decision::Pass(Counter::PassAllowed as u32);
+    if may_be_exempt(key) {
+        if NEVER_BLOCK.get(Key::new(WHOLE, key.source)).is_some() {
+            return Decision::Pass(Counter::PassNeverBlock as u32);
+        }
+        if allowed(key) {
+            return Decision::Pass(Counter::PassAllowed as u32);
+        }
     }
     if action == Action::Block as u32 {
         return Decision::Drop(drop);
@@ -386,6 +430,13 @@ fn conclude(ctx: &XdpContext, scratch: *mut Scratch, key: &FlowKey, packet: &Pac
         return Decision::Pass(Counter::PassChallenged as u32);
     }
     Decision::Pass(Counter::PassObserved as u32)
+}
+
+/// Whether a trie of what isn't dropped may have this source.
+#[inline(always)]
+fn may_be_exempt(key: &FlowKey) -> bool {
+    let place = exempt_place(&key.source);
+    EXEMPT.get(place >> 6).is_none_or(|word| word >> (place & 63) & 1 == 1)
 }
 
 /// Whether an allow entry overrules.

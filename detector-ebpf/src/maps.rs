@@ -18,7 +18,7 @@ use detector_common::{
     mode::Mode,
     settings::Settings,
     steer::CHALLENGERS_MAX,
-    table::{Bucket, CELL_BITS, FILTER_WORDS, Stashed},
+    table::{Bucket, EXEMPT_WORDS, FILTER_WORDS, Stashed},
     verdict::{ConnectionVerdict, Rate, Verdict},
 };
 
@@ -54,6 +54,14 @@ pub struct Follow {
     /// One of [`crate::key`]'s `READING_*`: what `parser` has read.
     pub parsing: u32,
     pub parser: Parser,
+}
+
+/// The address that was last found among this host's, and when: [`detector_common::settings::Settings::addresses`].
+#[repr(C)]
+pub struct Protected {
+    pub address: [u32; 4],
+    pub version: u32,
+    pub reserved: u32,
 }
 
 /// A SYN or a SYN-ACK.
@@ -93,6 +101,8 @@ pub struct Scratch {
     pub found: Found,
     /// Outlives the packet.
     pub resets: Budget,
+    /// Likewise.
+    pub protected: Protected,
     /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.
     pub blank: Waiting,
     /// Of the payload, while the parser's bytes stand in their place.
@@ -110,13 +120,13 @@ pub static MODE: Array<Mode> = Array::with_max_entries(1, 0);
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
-pub static TABLE: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
-#[map]
-pub static HITS: Array<u64> = Array::with_max_entries(BUCKETS << CELL_BITS, MMAPABLE);
+pub static VERDICTS: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
 #[map]
 pub static STASH: HashMap<u64, Stashed> = HashMap::with_max_entries(STASH_MAX, NO_PREALLOC);
 #[map]
 pub static FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, MMAPABLE);
+#[map]
+pub static EXEMPT: Array<u64> = Array::with_max_entries(EXEMPT_WORDS, MMAPABLE);
 #[map]
 pub static RATES: HashMap<u64, Rate> = HashMap::with_max_entries(RATES_MAX, NO_PREALLOC);
 #[map]

@@ -69,7 +69,7 @@ pub fn rewrite(ctx: &XdpContext, counters: Counters) -> bool {
 /// Whether there may be a socket to free: on this host, of a connection that has begun. What has neither ACK nor RST,
 /// Linux discards.
 #[inline(always)]
-fn wanted(settings: &Settings, packet: &Packet) -> bool {
+pub fn wanted(settings: &Settings, packet: &Packet) -> bool {
     settings.resets != 0
         && settings.local_only != 0
         && packet.protocol == TCP

@@ -14,15 +14,16 @@ use detector_common::{
         Settings,
     },
     steer::challenger,
-    table::{self, CELLS, Cell, Word, is_ipv4},
+    table::{self, Word, is_ipv4, neighbour},
     verdict::Action,
 };
 
 use crate::{
     count::Counters,
-    enforce::{WHOLE, coarse, effect},
-    maps::{ALLOW, ASKING, CHALLENGERS, HEALTHY_UNTIL, NEVER_BLOCK, PREFIXES, SETTINGS, STASH, TABLE},
+    enforce::{WHOLE, coarse, effect, is_live},
+    maps::{ALLOW, ASKING, CHALLENGERS, HEALTHY_UNTIL, NEVER_BLOCK, PREFIXES, SETTINGS, STASH, VERDICTS},
     parse::TCP,
+    search,
 };
 
 /// `AF_INET6`.
@@ -119,33 +120,24 @@ fn hardest(settings: &Settings, source: &Address) -> u32 {
 #[inline(never)]
 fn in_table(settings: &Settings, name: u64, unit: u64) -> u32 {
     let word = Word(find(settings, name));
-    if word.0 == 0 || !word.is_live(coarse()) { 0 } else { effect(unit, word.action(), word.origin()) }
+    if word.0 == 0 || !is_live(word) { 0 } else { effect(unit, word.action(), word.origin()) }
 }
 
 /// The word of the verdict with `name`; 0 if there is none.
 #[inline(always)]
 fn find(settings: &Settings, name: u64) -> u64 {
-    let Some(cells) = TABLE.get_ptr(table::bucket(name, settings.table_mask)) else { return 0 };
-    let mut full = true;
-    for cell in 0..CELLS {
-        // SAFETY: values of a map, valid until the program ends; userspace stores each of the two as a whole.
-        let (check, word) = unsafe {
-            let cell = cells.cast::<Cell>().add(cell);
-            ((&raw const (*cell).check).read_volatile(), (&raw const (*cell).word).read_volatile())
-        };
-        if check ^ word == name {
-            return word;
+    let home = table::bucket(name, settings.table_mask);
+    let mut place = 0;
+    for bucket in [home, neighbour(home)] {
+        let Some(bucket) = VERDICTS.get_ptr(bucket) else { return 0 };
+        // SAFETY: a value of a map, valid until the program ends, and a variable of this function's.
+        let found = unsafe { search::find(bucket, name, &raw mut place) };
+        if found.word != 0 || !found.elsewhere {
+            return found.word;
         }
-        full &= word != 0;
     }
-    if full
-        && settings.stash != 0
-        && let Some(stashed) = STASH.get_ptr(&name)
-    {
-        // SAFETY: a value of a map, valid until the program ends.
-        return unsafe { (*stashed).word };
-    }
-    0
+    // SAFETY: a value of a map, valid until the program ends.
+    STASH.get_ptr(&name).map_or(0, |stashed| unsafe { (*stashed).word })
 }
 
 /// Sends a connection under a challenge to the listener with this key. The [`Counter`] of what came of it.

@@ -1,5 +1,5 @@
-//! P4, P6 and P7 of the performance targets, with the real program, ring and maps; needs root, and touches no interface of the
-//! host: frames go in by BPF_PROG_TEST_RUN, connections over the loopback interface of a network namespace of its own.
+//! P1 to P4 and P6 to P8 of the performance targets, with the real program, ring and maps; needs root, and touches no interface
+//! of the host: frames go in by BPF_PROG_TEST_RUN, connections over the loopback interface of a network namespace of its own.
 //!
 //! P4: what a hello's keys cost in the kernel, beside the same frames without; whole, and in the second of two segments.
 //! P6: hellos of 1.8 KB through the program and the ring, as fast as one core can make them, to a reader on the other
@@ -32,6 +32,7 @@ use detector::{
 use detector_common::{counter::Counter, key::Keys, settings::Settings};
 use etherparse::PacketBuilder;
 
+mod closed;
 mod figure;
 mod flood;
 mod packets;
@@ -258,6 +259,7 @@ fn main() {
     let (rate, each, lost) = flood(&hello);
     let mut times = latencies(&hello);
     let (costs, verified, load) = costs(&hello);
+    let closed = closed::servers(&hello);
     assert_eq!(times.len(), SAMPLES, "every hello got its verdict");
     let p50 = median(&mut times);
     let p99 = times[times.len() * 99 / 100];
@@ -289,5 +291,6 @@ fn main() {
         figure("P7.p50", "frame to verdict in force, unknown client, p50", p50, "µs", "<= 15", Some(p50 <= 15.0)),
         figure("P7.p99", "the same, p99 (target: on a quiet core)", p99, "µs", "<= 60", Some(p99 <= 60.0)),
     ]);
+    figures.extend(closed);
     figure::print(&figures);
 }

@@ -27,6 +27,9 @@ pub mod report;
 
 pub mod join;
 
+pub mod session;
+pub mod signals;
+
 pub mod policy;
 
 pub mod enforce;

@@ -18,6 +18,7 @@ mod offline;
 mod oracle;
 mod overlaps;
 mod quic;
+mod signals;
 mod signature;
 mod text;
 mod udp;

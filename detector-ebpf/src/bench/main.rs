@@ -7,6 +7,8 @@
 #[path = "../search.rs"]
 mod search;
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::xdp_action,
     helpers::bpf_ktime_get_coarse_ns,
@@ -18,7 +20,7 @@ use detector_common::{
     flow::Address,
     maps::{BUCKETS, STASH_MAX},
     settings::Settings,
-    table::{self, Bucket, CELL_BITS, CELLS, Stashed, Word},
+    table::{self, Bucket, CELLS, Stashed, Word, neighbour},
 };
 
 const MMAPABLE: u32 = 1 << 10;
@@ -33,9 +35,7 @@ const IPV4_WORDS: usize = 10;
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static TABLE: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
-#[map]
-static HITS: Array<u64> = Array::with_max_entries(BUCKETS << CELL_BITS, MMAPABLE);
+static VERDICTS: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
 #[map]
 static STASH: HashMap<u64, Stashed> = HashMap::with_max_entries(STASH_MAX, NO_PREALLOC);
 
@@ -89,23 +89,23 @@ fn verdict() -> Option<Word> {
     let mut address: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
     [address[12], address[13], address[14], address[15]] = source.to_be_bytes();
     let name = settings.table_seeds.address(&address);
-    let bucket = table::bucket(name, settings.table_mask);
-    let cells = TABLE.get_ptr(bucket)?;
-    // SAFETY: values of maps, valid until the program ends; the second word of the state is there for this.
-    let (found, place) = unsafe {
-        let place = state.add(1);
-        (search::find(cells.cast(), name, place), place)
-    };
-    if found.word != 0 {
-        // SAFETY: as above.
-        let cell = unsafe { place.read_volatile() } as u32 & (CELLS as u32 - 1);
-        let hits = HITS.get_ptr_mut(bucket << CELL_BITS | cell)?;
-        // SAFETY: a value of a map; nothing else counts while the benchmark runs.
-        unsafe { *hits += 1 };
-        return Some(Word(found.word));
-    }
-    if !found.full || settings.stash == 0 {
-        return None;
+    let home = table::bucket(name, settings.table_mask);
+    // SAFETY: a value of a map, valid until the program ends; its second word is there for this.
+    let place = unsafe { state.add(1) };
+    for bucket in [home, neighbour(home)] {
+        let bucket = VERDICTS.get_ptr_mut(bucket)?;
+        // SAFETY: values of maps, valid until the program ends; nothing else counts while the benchmark runs.
+        unsafe {
+            let found = search::find(bucket, name, place);
+            if found.word != 0 {
+                let cell = black_box(place.read_volatile() as usize) & CELLS;
+                *(&raw mut (*bucket).hits).cast::<u32>().add(cell) += 1;
+                return Some(Word(found.word));
+            }
+            if !found.elsewhere {
+                return None;
+            }
+        }
     }
     let stashed = STASH.get_ptr(&name)?;
     // SAFETY: a value of a map, valid until the program ends.

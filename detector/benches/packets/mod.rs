@@ -154,7 +154,7 @@ pub(crate) fn look_ups() -> Vec<Figure> {
     }
     let [draw, hit, miss] = runs.map(|mut runs| median(&mut runs));
     let (hit, miss) = (hit - draw, miss - draw);
-    let table = MapInfo::from_pin(set.join("TABLE")).expect("a map of ours");
+    let table = MapInfo::from_pin(set.join("VERDICTS")).expect("a map of ours");
     let mebibytes = f64::from(table.value_size()) * f64::from(table.max_entries()) / f64::from(1 << 20);
     let target = |id, what, value, unit, target: &str, met| Figure {
         target: target.to_owned(),

@@ -93,7 +93,7 @@ impl Peer {
     /// Our own, its maps those of a daemon whose set of pins is `set`.
     pub(crate) fn own(set: Option<&Path>) -> Self {
         let mut loader = EbpfLoader::new();
-        for name in set.iter().flat_map(|_| ["SETTINGS", "TABLE", "HITS", "STASH"]) {
+        for name in set.iter().flat_map(|_| ["SETTINGS", "VERDICTS", "STASH"]) {
             let set = set.expect("names only with a set");
             loader.map_pin_path(name, set.join(name));
         }

@@ -11,10 +11,11 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
-use crate::fingerprint::Ja4Raw;
+use crate::fingerprint::{Ja4, Ja4Raw};
 use crate::policy::subject::Subject;
 use crate::policy::terms::{Layer, Measure, Terms};
 use crate::policy::ttl::Ttl;
+use crate::signals::Figures;
 
 pub use load::{Item, List, Load, Loaded};
 pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Status};
@@ -112,6 +113,11 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// How a JA4 value stands.
+    Signals {
+        /// Which.
+        ja4: Ja4,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -179,6 +185,7 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Signals { .. } => "signals",
             Request::Mode { .. } => "mode",
         }
     }
@@ -198,6 +205,7 @@ impl Request {
             | Request::Confirm
             | Request::ChallengeListener { .. }
             | Request::Status
+            | Request::Signals { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -256,6 +264,8 @@ pub enum Response {
     },
     /// How things stand.
     Status(Box<Status>),
+    /// How a JA4 value stands.
+    Signals(Box<Figures>),
     /// The mode, as it is now.
     Mode(InForce),
     /// The listener has its place, and keeps it until its connection ends.
@@ -263,7 +273,7 @@ pub enum Response {
         /// The protected ports whose connections it takes, once it is healthy.
         ports: Vec<u16>,
     },
-    /// There was nothing to take back.
+    /// There was nothing to take back, or nothing is known of it.
     NotFound,
     /// Not done, for a reason that the operator can do something about.
     Refused {
@@ -285,9 +295,11 @@ impl Response {
     pub const fn label(&self) -> &'static str {
         match self {
             Response::Changed(_) | Response::Loaded(_) | Response::Confirmed { .. } => "changed",
-            Response::Entries { .. } | Response::Status(_) | Response::Mode(_) | Response::Listening { .. } => {
-                "answered"
-            }
+            Response::Entries { .. }
+            | Response::Status(_)
+            | Response::Signals(_)
+            | Response::Mode(_)
+            | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
@@ -448,7 +460,8 @@ pub struct Entry {
     pub until: String,
     /// Seconds until then; none is forever.
     pub expires_in_s: Option<u64>,
-    /// Packets it decided; of a JA4 value, hellos; at the decision endpoint, requests.
+    /// Packets it decided; of a JA4 value, hellos; at the decision endpoint, requests. Those of the table of verdicts are
+    /// counted up to 2^32 - 2^16.
     pub hits: u64,
     /// Who made it.
     pub origin: Origin,

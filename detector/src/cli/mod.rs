@@ -13,6 +13,7 @@ pub mod mode;
 pub mod printable;
 pub mod run;
 mod sheet;
+pub mod signals;
 pub mod status;
 
 use std::ffi::OsString;
@@ -74,6 +75,8 @@ pub enum Command {
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
+    /// Show how a JA4 value stands among all, by what web servers told
+    Signals(signals::SignalsArgs),
 }
 
 /// How results are printed.
@@ -196,6 +199,7 @@ pub fn execute(command: Command) -> Exit {
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
+        Command::Signals(args) => signals::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

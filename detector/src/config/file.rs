@@ -134,6 +134,8 @@ pub(super) struct Limits {
     /// One in each of the 15 ticks a second at least.
     pub(super) resets_per_second: Option<Count<15, 10_000_000>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,
+    /// 47 KiB each.
+    pub(super) signals: Option<Count<1, 65_536>>,
     /// A sample of fewer says little; more say no more.
     pub(super) browser_hellos: Option<Count<256, 65_536>>,
     pub(super) events: Option<Count<1, ENTRIES>>,

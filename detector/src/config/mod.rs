@@ -192,6 +192,8 @@ pub struct Limits {
     pub resets_per_second: u32,
     /// JA4 values in the table of `detector status`.
     pub fingerprints: u32,
+    /// JA4 values of which signals are kept.
+    pub signals: u32,
     /// Browsers' hellos sampled of each minute.
     pub browser_hellos: u32,
     /// Lines of hellos that wait to be written.
@@ -323,6 +325,7 @@ impl Default for Limits {
             rates: 10_000,
             resets_per_second: 50_000,
             fingerprints: 4096,
+            signals: 2048,
             browser_hellos: 4096,
             events: 8192,
             request_verdicts: 100_000,
@@ -499,6 +502,7 @@ impl Limits {
             rates: pick!(rates),
             resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),
+            signals: pick!(signals),
             browser_hellos: pick!(browser_hellos),
             events: pick!(events),
             request_verdicts: pick!(request_verdicts),

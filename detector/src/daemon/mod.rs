@@ -13,6 +13,7 @@ mod known;
 mod orders;
 mod output;
 mod requests;
+pub mod signals;
 mod ssh;
 
 use std::{
@@ -46,6 +47,7 @@ use self::{
     known::Known,
     orders::Orders,
     requests::Requests,
+    signals::{Saver, Watch},
 };
 use crate::{
     admin::{
@@ -111,6 +113,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     egress: bool,
+    signals: Arc<Watch>,
     challengers: Challengers,
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
@@ -128,6 +131,7 @@ impl Daemon {
         if self.engine.publish().is_none() {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
+        self.signals.publish();
         self.metrics.encode()
     }
 
@@ -178,6 +182,7 @@ impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
             Request::Status => self.status(),
+            Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
             Request::List { skip } => self.requests.list(self.engine.request(request), skip),
             Request::Mode { .. } => self.engine.request(request),
             change => {
@@ -483,6 +488,9 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
+    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
+    let signals = Arc::new(signals);
+    let saver = Saver::start(Arc::clone(&signals))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
@@ -491,6 +499,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         metrics,
         attached,
         egress,
+        signals,
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
@@ -508,6 +517,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     daemon.challengers.close();
     drop(kernel);
     keeper.stop();
+    saver.stop();
     engine.stop();
     drop((engine, daemon));
     let packet_path = result?;

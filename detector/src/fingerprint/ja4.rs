@@ -54,6 +54,13 @@ impl serde::Serialize for Ja4 {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Ja4 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A text that is no JA4 value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JA4 value: expected 36 characters like `t13d1516h2_8daaf6152771_d8a2da3f94cd`")]

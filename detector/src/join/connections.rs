@@ -11,8 +11,8 @@
 //! And it hasn't told that request yet: no two requests of a connection have one number, so that a second "first
 //! request" is of another connection. Where two connections fit, nobody knows, and nothing is said.
 //!
-//! Where none fits, but there is just one, a server that was slow may explain it, or a connection whose hello is
-//! still to come: [`Fit::Doubtful`]. So may a connection of which no end was seen.
+//! Where one fits only if the report is late, or none fits, but there is just one, a connection whose hello is still to
+//! come may explain it better: [`Fit::Doubtful`].
 //!
 //! Memory: [`Limits::connections`] client ends with [`PER_END`] connections at most, usually one: 400 bytes each.
 
@@ -36,6 +36,9 @@ use crate::pipeline::Hello;
 /// Connections of one client end: a port used again at once, and toward several addresses of the server. Of more, the
 /// oldest goes.
 pub const PER_END: usize = 8;
+
+/// Servers tell durations in milliseconds, rounded down.
+const ROUNDED: Duration = Duration::from_millis(1);
 
 /// Requests of a connection that are remembered by their number: HTTP/2 tells of them in any order.
 const NUMBERS: u64 = 64;
@@ -304,7 +307,7 @@ impl Connections {
             }
         }
         let (index, sure) = match (fitting.as_slice(), possible.as_slice()) {
-            ([index], _) => (*index, true),
+            ([index], _) => (*index, client.connections.get(*index).is_some_and(|known| known.is_prompt(claim))),
             ([], [index]) => (*index, false),
             ([], []) => return Fit::Unfitting,
             ([], _) if !settle => return Fit::Unfitting,
@@ -372,12 +375,17 @@ impl Connection {
     /// Whether it carried the request, if the report came in time.
     fn fits(&self, claim: &Claim, limits: &Limits) -> bool {
         let latest = limits.early.saturating_add(limits.late);
-        let in_time = self.ended.is_none_or(|ended| claim.request <= ended.plus(latest));
+        let in_time = self.ended.is_none_or(|ended| claim.request <= ended.plus(limits.late.saturating_add(ROUNDED)));
         let taken = claim.connection.is_none_or(|taken| {
             let after_syn = self.identity.syn.is_none_or(|syn| syn <= taken.plus(limits.early));
             after_syn && taken <= self.identity.hello.plus(latest)
         });
         in_time && taken && !self.has_told(claim.number) && self.had_hello(claim, limits)
+    }
+
+    /// Whether the request began while it lasted, if the report is not late at all.
+    fn is_prompt(&self, claim: &Claim) -> bool {
+        self.ended.is_none_or(|ended| claim.request <= ended.plus(ROUNDED))
     }
 
     /// Whether it may have carried the request, if the report is late or the server was slow.

@@ -12,10 +12,19 @@
     )
 )]
 
+mod agent;
 mod claim;
 mod connections;
+mod miss;
+mod proxies;
+mod subject;
 mod tuple;
+mod waiting;
 
 pub use claim::Claim;
 pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
+pub use miss::{Counts, Miss, Outcome};
+pub use proxies::{FAMILIES, Proxies, WATCHED};
+pub use subject::{Reach, Subject};
 pub use tuple::{Carrier, End, Tuple};
+pub use waiting::{Bounds, Join};

@@ -15,7 +15,7 @@ use detector_common::{
     maps,
     mode::Mode,
     settings::{IN_USE_TABLE, Settings},
-    table::{CELLS, FILTER_WORDS, Stashed, TableSeeds, Word, initials, pair},
+    table::{EXEMPT_WORDS, FILTER_WORDS, Stashed, TableSeeds, Word, initials, pair},
     verdict::{Action, ConnectionVerdict, Rate, Verdict},
 };
 use ipnet::IpNet;
@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use super::{
     Counters, Error, Slot, VerdictMaps,
     shared::Shared,
-    table::{BUCKET_WORDS, Filter, Stash, Table},
+    table::{BUCKET_WORDS, Filter, Stash, Table, Trie},
 };
 use crate::clock::{Timestamp, monotonic};
 
@@ -149,6 +149,7 @@ pub struct Maps {
     table: Table<Shared, KernelStash>,
     seeds: TableSeeds,
     filter: Filter<Shared>,
+    exempt: Filter<Shared>,
     rates: HashMap<MapData, u64, Plain<Rate>>,
     prefixes: LpmTrie<MapData, Address, Plain<Verdict>>,
     allow: LpmTrie<MapData, Address, Plain<Verdict>>,
@@ -161,17 +162,19 @@ pub struct Maps {
     inherited: u32,
     /// What `local` holds.
     own: Vec<IpAddr>,
+    /// The settings' number of it.
+    own_version: u32,
 }
 
 impl Maps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let cells = take_shared(ebpf, maps::TABLE, BUCKET_WORDS)?;
-        let hits = take_shared(ebpf, maps::HITS, 1)?;
+        let verdicts = take_shared(ebpf, maps::VERDICTS, BUCKET_WORDS)?;
         let filter = take_shared(ebpf, maps::FILTER, 1)?;
+        let exempt = take_shared(ebpf, maps::EXEMPT, 1)?;
         for (name, shared, least) in [
-            (maps::TABLE, &cells, BUCKET_WORDS),
-            (maps::HITS, &hits, cells.as_ref().len() / BUCKET_WORDS * CELLS),
+            (maps::VERDICTS, &verdicts, 2 * BUCKET_WORDS),
             (maps::FILTER, &filter, FILTER_WORDS as usize),
+            (maps::EXEMPT, &exempt, EXEMPT_WORDS as usize),
         ] {
             if shared.as_ref().len() < least {
                 return Err(Error::Map(name, format!("it has {} words instead of {least}", shared.as_ref().len())));
@@ -187,9 +190,10 @@ impl Maps {
             heartbeat: take(ebpf, maps::HEARTBEAT)?,
             ports: take(ebpf, maps::PORTS)?,
             local: take(ebpf, maps::LOCAL_ADDRESSES)?,
-            table: Table::new(cells, hits, KernelStash(take(ebpf, maps::STASH)?)),
+            table: Table::new(verdicts, KernelStash(take(ebpf, maps::STASH)?), written.table_mask),
             seeds,
             filter: Filter::new(filter),
+            exempt: Filter::new(exempt),
             rates: take(ebpf, maps::RATES)?,
             prefixes: take(ebpf, maps::PREFIXES)?,
             allow: take(ebpf, maps::ALLOW)?,
@@ -199,10 +203,17 @@ impl Maps {
             written,
             inherited: written.in_use & IN_USE_TABLE,
             own: Vec::new(),
+            // Not the one of an earlier process.
+            own_version: next_version(written.addresses),
         };
         let stashed: Vec<u64> = maps.table.stash().0.keys().filter_map(Result::ok).collect();
-        maps.table.know_stashed(stashed);
-        maps.prefixes.keys().filter_map(Result::ok).for_each(|key| maps.filter.add(prefix_of(&key)));
+        maps.table.take_up(stashed)?;
+        let prefixes = maps.prefixes.keys().filter_map(Result::ok);
+        prefixes.for_each(|key| maps.filter.add(Trie::Prefixes, prefix_of(&key)));
+        let allowed = maps.allow.keys().filter_map(Result::ok);
+        allowed.for_each(|key| maps.exempt.add(Trie::Allow, prefix_of(&key)));
+        let never_blocked = maps.never_block.keys().filter_map(Result::ok);
+        never_blocked.for_each(|key| maps.exempt.add(Trie::NeverBlock, prefix_of(&key)));
         Ok(maps)
     }
 
@@ -236,7 +247,18 @@ impl Maps {
     pub(super) fn carry_over(&mut self, verdicts: impl Iterator<Item = (u64, Word, u64)>) -> Result<(), Error> {
         let now = monotonic().as_nanos();
         for (name, word, hits) in verdicts.filter(|(_, word, _)| word.is_live(now)) {
+            self.make_room()?;
             self.table.carry_over(name, word, hits, now)?;
+        }
+        Ok(())
+    }
+
+    /// For one more verdict in the table.
+    fn make_room(&mut self) -> Result<(), Error> {
+        if self.table.is_dense() {
+            self.table.grow();
+            self.write_settings(self.written)?;
+            self.table.settle()?;
         }
         Ok(())
     }
@@ -279,9 +301,9 @@ impl Maps {
     /// What the map says of itself goes along with every writing.
     fn write_settings(&mut self, settings: Settings) -> Result<(), Error> {
         let table_mask = self.table.mask();
-        let stash = u32::from(self.table.stash_in_use());
         let in_use = settings.in_use | self.inherited;
-        let settings = Settings { table_mask, stash, in_use, table_seeds: self.seeds, ..settings };
+        let addresses = self.own_version;
+        let settings = Settings { table_mask, addresses, in_use, table_seeds: self.seeds, ..settings };
         if settings != self.written {
             let result = self.settings.set(0, Plain(settings), 0);
             result.map_err(|error| Error::System("writing settings", error.to_string()))?;
@@ -325,8 +347,16 @@ impl Maps {
             let _ = self.local.remove(gone);
         }
         self.own = addresses;
+        // After the change: who asked before asks once more.
+        self.own_version = next_version(self.own_version);
+        self.write_settings(self.written)?;
         Ok(true)
     }
+}
+
+/// Never 0, which the program begins with.
+fn next_version(version: u32) -> u32 {
+    version.checked_add(1).unwrap_or(1)
 }
 
 fn table_error(table: &'static str, error: &MapError) -> Error {
@@ -357,18 +387,23 @@ impl VerdictMaps for Maps {
         let verdict = Verdict { limit, ..verdict };
         let result = match place {
             Place::Table(name) => {
-                self.table.put(name, Word::new(&verdict), monotonic().as_nanos()).map_err(|error| match error {
+                self.make_room()?;
+                let result = self.table.put(name, Word::new(&verdict), monotonic().as_nanos());
+                return result.map_err(|error| match error {
                     Error::Full(_) => Error::Full(slot.table()),
                     error => error,
-                })?;
-                return self.write_settings(self.written);
+                });
             }
             Place::Prefix(prefix) => {
-                self.filter.add(prefix);
+                self.filter.add(Trie::Prefixes, prefix);
                 self.prefixes.insert(&prefix_key(&prefix), Plain(verdict), 0)
             }
-            Place::Allow(prefix) => self.allow.insert(&prefix_key(&prefix), Plain(verdict), 0),
+            Place::Allow(prefix) => {
+                self.exempt.add(Trie::Allow, prefix);
+                self.allow.insert(&prefix_key(&prefix), Plain(verdict), 0)
+            }
             Place::NeverBlock(prefix) => {
+                self.exempt.add(Trie::NeverBlock, prefix);
                 let written = self.never_block.insert(&prefix_key(&prefix), 1, 0);
                 return written.map_err(|error| {
                     let what =
@@ -388,17 +423,22 @@ impl VerdictMaps for Maps {
         let place = self.place(slot);
         removed(self.rates.remove(&self.rate_key(&place)))?;
         removed(match place {
-            Place::Table(name) => {
-                self.table.remove(name)?;
-                return self.write_settings(self.written);
-            }
+            Place::Table(name) => return self.table.remove(name),
             Place::Prefix(prefix) => {
                 let result = self.prefixes.remove(&prefix_key(&prefix));
-                self.filter.remove(&prefix);
+                self.filter.remove(Trie::Prefixes, &prefix);
                 result
             }
-            Place::Allow(prefix) => self.allow.remove(&prefix_key(&prefix)),
-            Place::NeverBlock(prefix) => self.never_block.remove(&prefix_key(&prefix)),
+            Place::Allow(prefix) => {
+                let result = self.allow.remove(&prefix_key(&prefix));
+                self.exempt.remove(Trie::Allow, &prefix);
+                result
+            }
+            Place::NeverBlock(prefix) => {
+                let result = self.never_block.remove(&prefix_key(&prefix));
+                self.exempt.remove(Trie::NeverBlock, &prefix);
+                result
+            }
             Place::Connection(key, _) => self.connections.remove(&key),
         })
     }
@@ -449,6 +489,7 @@ impl VerdictMaps for Maps {
 
     fn tidy(&mut self) {
         self.filter.tidy();
+        self.exempt.tidy();
     }
 
     fn end_follow(&mut self, source: SocketAddr, destination: SocketAddr) {

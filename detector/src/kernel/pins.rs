@@ -61,7 +61,7 @@ const CARRIED: [(&str, Option<usize>); 8] = [
 ];
 
 /// These have places in common: a set has all of them of the old one, or none.
-const TABLE: [&str; 3] = [maps::TABLE, maps::HITS, maps::STASH];
+const TABLE: [&str; 2] = [maps::VERDICTS, maps::STASH];
 
 /// A directory of pins that this process alone uses.
 #[derive(Debug)]
@@ -252,13 +252,12 @@ impl Set {
     /// Likewise, of the table: there a verdict's place follows from the table's size.
     pub(super) fn carry_table(&self, to: &mut Maps) -> Result<(), Error> {
         let Some((old, found)) = &self.old else { return Ok(()) };
-        let [cells, hits, stash] = TABLE.map(|name| old.join(name));
-        if shares(&self.shapes, found, maps::TABLE) || ![&cells, &hits, &stash].iter().all(|path| path.exists()) {
+        let [verdicts, stash] = TABLE.map(|name| old.join(name));
+        if shares(&self.shapes, found, maps::VERDICTS) || ![&verdicts, &stash].iter().all(|path| path.exists()) {
             return Ok(());
         }
-        let open = |path: &Path| MapData::from_pin(path).map_err(|error| refused(path, io_error(error)));
-        let cells = Shared::whole(maps::TABLE, open(&cells)?)?;
-        let hits = Shared::whole(maps::HITS, open(&hits)?)?;
+        let map = MapData::from_pin(&verdicts).map_err(|error| refused(&verdicts, io_error(error)))?;
+        let (verdicts, words) = Shared::whole(maps::VERDICTS, map)?;
         let failed = |error| refused(&stash, error);
         let stashed = bpf::Table::open(&stash).and_then(|stash| stash.entries()).map_err(failed)?;
         let stashed = stashed.iter().filter_map(|(name, entry)| {
@@ -268,7 +267,8 @@ impl Set {
                 number(entry, offset_of!(Stashed, hits))?,
             ))
         });
-        to.carry_over(table::read(&cells, &hits).chain(stashed)).map_err(|error| too_small(old, maps::TABLE, &error))
+        to.carry_over(table::read(&verdicts, words).chain(stashed))
+            .map_err(|error| too_small(old, maps::VERDICTS, &error))
     }
 
     /// Removes what a start that failed has made: nothing, where the set is in force.

@@ -37,14 +37,14 @@ impl Shared {
 }
 
 impl Shared {
-    /// Maps the array `name` with entries of whatever size.
+    /// Maps the array `name` with entries of whatever size: so many words each.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn whole(name: &'static str, map: MapData) -> Result<Self, Error> {
+    pub(super) fn whole(name: &'static str, map: MapData) -> Result<(Self, usize), Error> {
         let info = map.info().map_err(|error| Error::Map(name, error.to_string()))?;
         let words = (info.value_size() as usize).div_ceil(size_of::<u64>());
-        Self::new(name, map, words)
+        Ok((Self::new(name, map, words)?, words))
     }
 }
 

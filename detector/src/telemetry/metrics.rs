@@ -197,6 +197,10 @@ pub struct Metrics {
     pub store_damaged: Counters,
     /// Entries that took themselves back, since nobody confirmed them.
     pub reverted: Counters,
+    /// Snapshots of the signals of JA4 values by whether they reached the disk: `written` or `failed`.
+    pub signals_snapshots: Counters,
+    signals_evicted: Counters,
+    signals_values: IntGauge,
     orders: IntGauge,
     longest_pause: Gauge,
     never_block: IntGaugeVec,
@@ -462,6 +466,17 @@ impl Metrics {
                 "Connections whose hello was forgotten before they ended, for want of room.",
             ))?,
             known: gauge(&registry, "detector_join_connections", "Client ends whose connections' hellos are known.")?,
+            signals_snapshots: keep(Counters::by_label(
+                "detector_signals_snapshots_total",
+                "Snapshots of the signals of JA4 values by whether they reached the disk.",
+                "outcome",
+                ["written", "failed"],
+            ))?,
+            signals_evicted: keep(Counters::single(
+                "detector_signals_evicted_total",
+                "JA4 values whose signals were given up for another value's.",
+            ))?,
+            signals_values: gauge(&registry, "detector_signals_ja4_values", "JA4 values of which signals are kept.")?,
             longest_pause: seconds(
                 &registry,
                 "detector_daemon_longest_pause_seconds",
@@ -575,6 +590,12 @@ impl Metrics {
     /// How many operators' orders are kept.
     pub fn set_orders(&self, count: usize) {
         self.orders.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Of how many JA4 values signals are kept, and how many were given up so far.
+    pub fn set_signals(&self, values: usize, evicted: u64) {
+        self.signals_values.set(i64::try_from(values).unwrap_or(i64::MAX));
+        self.signals_evicted.set("", evicted);
     }
 
     /// How many addresses and prefixes are never blocked for `reason`.

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 22] = [
+const ROOMS: [(&str, Floor); 24] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -30,6 +30,8 @@ const ROOMS: [(&str, Floor); 22] = [
     ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
     ("join", Floor::Storey(9)),   // the two together
+    ("session", Floor::Storey(10)),
+    ("signals", Floor::Storey(10)),
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),
@@ -40,8 +42,21 @@ const ROOMS: [(&str, Floor); 22] = [
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 11] =
-    ["flow", "tls", "quic", "fingerprint", "signature", "pipeline", "connection", "line", "report", "join", "policy"];
+const PURE: [&str; 13] = [
+    "flow",
+    "tls",
+    "quic",
+    "fingerprint",
+    "signature",
+    "pipeline",
+    "connection",
+    "line",
+    "report",
+    "join",
+    "session",
+    "signals",
+    "policy",
+];
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.

@@ -36,23 +36,34 @@ fn words(len: usize) -> Vec<AtomicU64> {
     std::iter::repeat_with(AtomicU64::default).take(len).collect()
 }
 
+/// A table of so many buckets, of which two are in use at first.
 fn memory(buckets: usize, stash: usize) -> Memory {
-    Table::new(words(buckets * BUCKET_WORDS), words(buckets * CELLS), MemoryStash(HashMap::new(), stash))
+    Table::new(words(buckets * BUCKET_WORDS), MemoryStash(HashMap::new(), stash), 1)
+}
+
+/// What the program would find by this mask.
+fn look_up_by(mask: u32, table: &Memory, name: u64) -> Option<Word> {
+    let home = table::bucket(name, mask);
+    for bucket in [home, neighbour(home)] {
+        let words: Vec<u64> = table.bucket(bucket).unwrap().iter().map(|word| word.load(Relaxed)).collect();
+        if let Some(cell) = words[..HITS_WORD].chunks(CELL_WORDS).find(|cell| cell[0] ^ cell[1] == name) {
+            return Some(Word(cell[1]));
+        }
+        if halves(words[HITS_WORD + 1])[1] & elsewhere(name) == 0 {
+            return None;
+        }
+    }
+    table.stash.get(name).map(|entry| Word(entry.word))
 }
 
 /// What the program would find.
 fn look_up(table: &Memory, name: u64) -> Option<Word> {
-    let mut full = true;
-    for cell in table.bucket(name) {
-        let (check, word) = table.cell(cell).unwrap();
-        let word = word.load(Relaxed);
-        if check.load(Relaxed) ^ word == name {
-            return Some(Word(word));
-        }
-        full &= word != 0;
-    }
-    let entry = (full && table.stash_in_use()).then(|| table.stash.get(name))?;
-    entry.map(|entry| Word(entry.word))
+    look_up_by(table.mask(), table, name)
+}
+
+/// A name for each small number, as far apart as real ones.
+fn name(number: u64) -> u64 {
+    detector_common::key::mix(number)
 }
 
 fn entry(expires_at: u64) -> Word {
@@ -64,25 +75,42 @@ proptest! {
     fn the_program_finds_what_is_there_and_nothing_else(
         steps in prop::collection::vec((1u64..40, prop::option::of(1u64..1000)), 1..300)
     ) {
-        let (mut table, mut model) = (memory(2, 100), HashMap::<u64, Word>::new());
-        for (now, (name, put)) in (0..).map(|step| step << 22).zip(steps) {
+        let (mut table, mut model) = (memory(16, 100), HashMap::<u64, Word>::new());
+        for (now, (number, put)) in (0..).map(|step| step << 22).zip(steps) {
             match put {
                 Some(ticks) => {
                     let word = entry(now + (ticks << 20));
-                    table.put(name, word, now).unwrap();
-                    model.insert(name, word);
+                    let before = table.mask();
+                    let grows = table.is_dense();
+                    if grows {
+                        table.grow();
+                        for name in (1..40).map(name) {
+                            prop_assert_eq!(look_up_by(before, &table, name), look_up(&table, name));
+                        }
+                        table.settle().unwrap();
+                    }
+                    table.put(name(number), word, now).unwrap();
+                    model.insert(number, word);
                 }
                 None => {
-                    table.remove(name).unwrap();
-                    model.remove(&name);
+                    table.remove(name(number)).unwrap();
+                    model.remove(&number);
                 }
             }
-            for name in 1..40 {
+            for number in 1..40 {
                 let live = |word: &Word| word.is_live(now);
-                let expected = model.get(&name).copied().filter(live);
-                prop_assert_eq!(look_up(&table, name).filter(live), expected, "{}", name);
+                let expected = model.get(&number).copied().filter(live);
+                prop_assert_eq!(look_up(&table, name(number)).filter(live), expected, "{}", number);
             }
         }
+        for number in 1..40 {
+            table.remove(name(number)).unwrap();
+        }
+        prop_assert_eq!((table.placed, table.names_stashed), (0, 0));
+        prop_assert!(table.words.iter().enumerate().all(|(index, word)| {
+            let [_, last] = halves(word.load(Relaxed));
+            index % BUCKET_WORDS != HITS_WORD + 1 || last == 0
+        }), "nothing is looked for elsewhere");
     }
 
     #[test]
@@ -117,14 +145,19 @@ proptest! {
             net.unwrap().trunc()
         }).collect();
         let mut filter = Filter::new(words(1 << (FILTER_BITS - 6)));
+        let mut exempt = Filter::new(words(table::EXEMPT_WORDS as usize));
         for prefix in &prefixes {
-            filter.add(*prefix);
+            filter.add(Trie::Prefixes, *prefix);
+            exempt.add(Trie::Allow, *prefix);
+            exempt.add(Trie::NeverBlock, *prefix);
         }
         let left: Vec<IpNet> = prefixes.iter().skip(gone).copied().collect();
         for prefix in prefixes.iter().take(gone).filter(|prefix| !left.contains(prefix)) {
-            filter.remove(prefix);
+            filter.remove(Trie::Prefixes, prefix);
+            exempt.remove(Trie::Allow, prefix);
         }
         filter.tidy();
+        exempt.tidy();
         let set = |address: &Address| {
             let place = table::filter_place(address);
             filter.words.get(place as usize >> 6).unwrap().load(Relaxed) >> (place & 63) & 1 == 1
@@ -142,6 +175,11 @@ proptest! {
             }
             prop_assert!(set(&address), "{} of {}", std::net::Ipv6Addr::from(address), prefix);
         }
+        // Of one trie they are gone, of the other not.
+        for prefix in &prefixes {
+            let place = table::exempt_place(&mapped(prefix.network()));
+            prop_assert!(exempt.words[place as usize >> 6].load(Relaxed) >> (place & 63) & 1 == 1, "{}", prefix);
+        }
         if left.is_empty() {
             prop_assert!(filter.words.iter().all(|word| word.load(Relaxed) == 0));
         }
@@ -150,22 +188,22 @@ proptest! {
 
 #[test]
 fn what_nobody_knows_of_is_swept_away_unless_it_is_automatic() {
-    let mut table = memory(2, 100);
+    let mut table = memory(4, 100);
     let automatic = Word::new(&Verdict::new(Action::Block, ORIGIN_AUTOMATIC, 1, FOREVER));
-    for name in 1..=40 {
-        table.put(name, if name % 4 == 0 { automatic } else { entry(FOREVER) }, 0).unwrap();
+    for number in 1..=40 {
+        table.put(name(number), if number % 4 == 0 { automatic } else { entry(FOREVER) }, 0).unwrap();
     }
-    let known: HashSet<u64> = (1..=20).collect();
+    let known: HashSet<u64> = (1..=20).map(name).collect();
     assert_eq!(table.sweep(&known).unwrap(), 15);
-    for name in 1..=40 {
-        assert_eq!(look_up(&table, name).is_some(), name <= 20 || name % 4 == 0, "{name}");
+    for number in 1..=40 {
+        assert_eq!(look_up(&table, name(number)).is_some(), number <= 20 || number % 4 == 0, "{number}");
     }
 }
 
 #[test]
 fn ended_verdicts_make_room() {
-    let mut table = memory(1, 0);
-    for name in 1..=CELLS as u64 {
+    let mut table = memory(2, 0);
+    for name in 1..=2 * CELLS as u64 {
         table.put(name, entry(1 << 30), 0).unwrap();
     }
     assert!(matches!(table.put(100, entry(FOREVER), 0), Err(Error::Full(_))));
@@ -174,13 +212,48 @@ fn ended_verdicts_make_room() {
 }
 
 #[test]
-fn half_full_one_in_a_hundred_goes_to_the_stash() {
+fn hits_go_along_as_the_table_grows_and_are_counted_to_their_bound() {
+    let mut table = memory(1 << 6, 1000);
+    for number in 1..=120 {
+        table.put(name(number), entry(FOREVER), 0).unwrap();
+        if let Some(place) = table.find(name(number)) {
+            table.count_from(place, number);
+        } else {
+            table.stash.0.get_mut(&name(number)).unwrap().hits = number;
+        }
+        if table.is_dense() {
+            table.grow();
+            table.settle().unwrap();
+        }
+    }
+    assert_eq!(table.mask(), (1 << 6) - 1);
+    for number in 1..=120 {
+        assert_eq!(table.hits(name(number)), Some(number));
+    }
+    // Another process takes up what this one has left behind.
+    let (mask, words) = (table.mask(), table.words);
+    let stashed: Vec<u64> = table.stash.0.keys().copied().collect();
+    let mut table = Table::new(words, table.stash, mask);
+    table.take_up(stashed).unwrap();
+    table.carry_over(name(7), entry(FOREVER), 1 << 40, 0).unwrap();
+    assert_eq!((table.hits(name(7)), table.hits(name(8))), (Some(u64::from(u32::MAX)), Some(8)));
+}
+
+#[test]
+fn as_full_as_it_gets_one_in_ten_goes_to_the_stash() {
     let buckets = 1 << 12;
     let mut table = memory(buckets, usize::MAX);
-    let mut name = 1u64;
-    for _ in 0..buckets * CELLS / 2 {
-        name = name.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        table.put(detector_common::key::mix(name), entry(FOREVER), 0).unwrap();
-    }
-    assert!(table.names_stashed * 80 < buckets * CELLS / 2, "{} of {}", table.names_stashed, buckets * CELLS / 2);
+    let share = |table: &mut Memory, from: usize, to: usize| {
+        for number in from..to {
+            if table.is_dense() {
+                table.grow();
+                table.settle().unwrap();
+            }
+            table.put(name(number as u64 + 1), entry(FOREVER), 0).unwrap();
+        }
+        table.names_stashed as f64 / to as f64
+    };
+    let usual = share(&mut table, 0, 2 * buckets);
+    let full = share(&mut table, 2 * buckets, buckets * 5 / 2);
+    assert!((0.02..0.06).contains(&usual) && (0.06..0.11).contains(&full), "{usual}, {full}");
 }

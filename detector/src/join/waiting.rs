@@ -1,0 +1,194 @@
+//! Reports in, each with its hello out, at once or when that has come: [`Join`].
+//!
+//! A report waits while no hello is there for it, or while one is that it might not be of; and while an earlier one of
+//! its client end waits, so that each is looked at knowing what came before it. At the end of its time it gets what
+//! is possible, or a reason.
+//!
+//! Memory: [`Bounds::waiting`] reports, 200 bytes each and what the caller keeps of them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::claim::Claim;
+use super::connections::{Connections, Fit, Found};
+use super::miss::{Counts, Miss, Outcome};
+use super::proxies::{Family, Proxies};
+use super::subject::Subject;
+use super::tuple::End;
+use crate::clock::Timestamp;
+use crate::flow::Aged;
+use crate::report::Report;
+
+/// The bounds of what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Reports that wait for their hello.
+    pub waiting: usize,
+    /// How long one does.
+    pub wait: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { waiting: 16_384, wait: Duration::from_secs(5) }
+    }
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    claim: Claim,
+    /// Of the program that sent the request.
+    family: Option<Family>,
+    until: Timestamp,
+    kept: T,
+}
+
+/// Finds the hello of each report. `T` is what the caller keeps of one that waits.
+#[derive(Debug)]
+pub struct Join<T> {
+    bounds: Bounds,
+    proxies: Proxies,
+    /// In the order they came.
+    waiting: Aged<Waiting<T>, u64>,
+    ends: Aged<VecDeque<u64>, End>,
+    came: u64,
+    counts: Counts,
+}
+
+impl<T> Join<T> {
+    /// With none waiting.
+    #[must_use]
+    pub fn new(bounds: Bounds, proxies: Proxies) -> Self {
+        let most = bounds.waiting.max(1);
+        let (waiting, ends) = (Aged::new(most), Aged::new(most));
+        Self { bounds, proxies, waiting, ends, came: 0, counts: Counts::default() }
+    }
+
+    /// Reports that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What became of the others.
+    #[must_use]
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A report came. What it is about, if that is known already; else `keep` is called, and `out` later. The one that
+    /// has waited longest makes room.
+    pub fn report(
+        &mut self,
+        connections: &mut Connections,
+        report: &Report<'_>,
+        arrived: Timestamp,
+        keep: impl FnOnce() -> T,
+        out: &mut impl FnMut(T, Outcome),
+    ) -> Option<Outcome> {
+        let family = self.proxies.family(report);
+        match self.place(connections, report, family, arrived) {
+            Ok(outcome) => {
+                self.counts.note(&outcome);
+                Some(outcome)
+            }
+            Err(claim) => {
+                if self.waiting.len() >= self.bounds.waiting.max(1) {
+                    self.settle_oldest(connections, Miss::Evicted, out);
+                }
+                self.hold(claim, family, keep());
+                None
+            }
+        }
+    }
+
+    /// The hello of a client end was told to `connections`: reports may have waited for it.
+    pub fn begun(&mut self, connections: &mut Connections, end: &End, out: &mut impl FnMut(T, Outcome)) {
+        while let Some(number) = self.ends.get(end).and_then(|numbers| numbers.front().copied()) {
+            let Some(waiting) = self.waiting.get(&number) else { return };
+            let (claim, family) = (waiting.claim, waiting.family);
+            let Some(outcome) = self.found(connections.fit(&claim, false), &claim, family) else { return };
+            self.release(number, outcome, out);
+        }
+    }
+
+    /// Reports that waited long enough get what is possible.
+    pub fn due(&mut self, connections: &mut Connections, now: Timestamp, out: &mut impl FnMut(T, Outcome)) {
+        while self.waiting.oldest().is_some_and(|(_, waiting)| waiting.until <= now) {
+            self.settle_oldest(connections, Miss::NoHello, out);
+        }
+        connections.expire(now);
+    }
+
+    /// What a report is about, or that it has to wait.
+    fn place(
+        &mut self,
+        connections: &mut Connections,
+        report: &Report<'_>,
+        family: Option<Family>,
+        at: Timestamp,
+    ) -> Result<Outcome, Claim> {
+        if report.client.is_some_and(|client| self.proxies.trusts(client.to_canonical())) {
+            return Ok(self.proxies.behind(report).map_or(Outcome::Missed(Miss::NoClient), Outcome::Forwarded));
+        }
+        let Some(claim) = Claim::of(report, at) else { return Ok(Outcome::Missed(Miss::NoTuple)) };
+        if self.ends.get(&claim.client).is_some() {
+            return Err(claim);
+        }
+        self.found(connections.fit(&claim, false), &claim, family).ok_or(claim)
+    }
+
+    fn hold(&mut self, claim: Claim, family: Option<Family>, kept: T) {
+        let number = self.came;
+        self.came = self.came.wrapping_add(1);
+        match self.ends.get_mut(&claim.client) {
+            Some(numbers) => numbers.push_back(number),
+            None => drop(self.ends.insert(claim.client, VecDeque::from([number]))),
+        }
+        let until = claim.arrived.plus(self.bounds.wait);
+        self.waiting.insert(number, Waiting { claim, family, until, kept });
+    }
+
+    /// Tells what the one that came first is about as well as can be; `unknown`: what it is if there is no hello at all.
+    fn settle_oldest(&mut self, connections: &mut Connections, unknown: Miss, out: &mut impl FnMut(T, Outcome)) {
+        let Some((&number, waiting)) = self.waiting.oldest() else { return };
+        let (claim, family) = (waiting.claim, waiting.family);
+        let fit = connections.fit(&claim, true);
+        let missed = match fit {
+            Fit::Unknown => unknown,
+            Fit::Ambiguous => Miss::Ambiguous,
+            _ => Miss::Expired,
+        };
+        let outcome = self.found(fit, &claim, family).unwrap_or(Outcome::Missed(missed));
+        self.release(number, outcome, out);
+    }
+
+    fn release(&mut self, number: u64, outcome: Outcome, out: &mut impl FnMut(T, Outcome)) {
+        let Some(Waiting { claim, kept, .. }) = self.waiting.remove(&number) else { return };
+        if let Some(numbers) = self.ends.get_mut(&claim.client) {
+            numbers.pop_front(); // the first to come is the first to go
+            if numbers.is_empty() {
+                self.ends.remove(&claim.client);
+            }
+        }
+        self.counts.note(&outcome);
+        out(kept, outcome);
+    }
+
+    /// What is sure of a report.
+    fn found(&mut self, fit: Fit, claim: &Claim, family: Option<Family>) -> Option<Outcome> {
+        match fit {
+            Fit::Sure(Found { identity, .. }) if identity.void => Some(Outcome::Missed(Miss::Void)),
+            Fit::Sure(found) => {
+                let (address, ja4_stable) = (claim.client.address, found.identity.ja4_stable);
+                let proxy_suspected = self.proxies.suspects(address, ja4_stable, family);
+                Some(Outcome::Joined(Subject::Client { address, ja4_stable, proxy_suspected }, found))
+            }
+            Fit::Ambiguous => Some(Outcome::Missed(Miss::Ambiguous)),
+            Fit::Doubtful(_) | Fit::Unfitting | Fit::Unknown => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
