@@ -21,6 +21,8 @@ pub const EVENT_ANSWER_SEGMENT: u8 = 1;
 pub const EVENT_DATAGRAM: u8 = 2;
 /// [`EventHeader::kind`]: the first bytes of a UDP datagram from the server.
 pub const EVENT_ANSWER_DATAGRAM: u8 = 3;
+/// [`EventHeader::kind`]: the server has ended a connection that gave a hello, by this segment: FIN or RST. No payload.
+pub const EVENT_END: u8 = 4;
 
 /// [`EventHeader::proof`]: nothing proves the client's address yet.
 pub const PROOF_NONE: u8 = 0;

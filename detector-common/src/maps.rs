@@ -53,6 +53,9 @@ pub const SYN_ACKS: &str = "SYN_ACKS";
 /// `LruHashMap<FlowKey, u64>`: connections whose hello came before the proof of their client's address. Private to the
 /// programs.
 pub const PENDING: &str = "PENDING";
+/// `LruHashMap<FlowKey, u8>`: connections that gave a hello, by the client's 4-tuple, until their server ends them. Private to
+/// the programs.
+pub const OPEN: &str = "OPEN";
 /// `PerCpuArray<[u64; COUNTERS_LEN]>`, one entry, indexed by [`crate::counter::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
@@ -92,6 +95,8 @@ pub const LOCAL_ADDRESSES_MAX: u32 = 4_096;
 pub const HANDSHAKES_MAX: u32 = 65_536;
 /// Entries of [`PENDING`].
 pub const PENDING_MAX: u32 = 65_536;
+/// Default of `limits.known_connections`: entries of [`OPEN`].
+pub const OPEN_MAX: u32 = 131_072;
 /// Default of `limits.ring_bytes`; a power of two of pages.
 pub const RING_BYTES: u32 = 16 * 1024 * 1024;
 /// Default of `limits.unconfirmed_ring_bytes`; a power of two of pages.

@@ -26,7 +26,7 @@ use crate::{
     handshake,
     key::{PARSE_EARLY, PARSE_NOTHING, PARSE_ON, PARSE_START, READING_GAPS, READING_NOTHING},
     maps::{EVENTS, FOLLOW, Follow, PENDING, SYN_ACKS, SYNS, Scratch, UNCONFIRMED, WAITING},
-    mark,
+    mark, open,
     parse::{ACK, Packet, RST, SYN, TCP},
 };
 
@@ -510,6 +510,9 @@ pub fn follow(settings: &Settings, scratch: *mut Scratch, key: &FlowKey, counter
     // What is dropped never was: its retransmission is read, and dropped, like it.
     if scratch.state.blocked != 0 {
         return;
+    }
+    if scratch.event.proof != PROOF_NONE {
+        open::begins(key);
     }
     // One that began with too few bytes to say where it ends is known to have ended by its keys.
     let finished = scratch.state.unfinished == 0 || scratch.header.key != 0;

@@ -1,5 +1,5 @@
 //! What servers answer: their SYN-ACKs, which prove a client's address when it acknowledges them, and the beginnings of
-//! their answers to a hello. Nothing is ever dropped or changed on its way out.
+//! their answers to a hello; and the ends of their connections. Nothing is ever dropped or changed on its way out.
 
 use aya_ebpf::programs::TcContext;
 use detector_common::{
@@ -15,8 +15,11 @@ use crate::{
     enforce::now,
     handshake,
     maps::{SCRATCH, SETTINGS},
-    parse::{self, ACK, SYN, TCP},
+    open,
+    parse::{self, ACK, RST, SYN, TCP},
 };
+
+const FIN: u8 = 0x01;
 
 /// Record header and handshake type.
 const HEAD: usize = 6;
@@ -40,16 +43,21 @@ pub fn frame(ctx: &TcContext, counters: Counters) {
         }
         return;
     }
-    if packet.flags & (SYN | ACK) == SYN | ACK {
-        if crate::protects(settings, &key.source) {
+    if packet.flags & (SYN | ACK) == SYN | ACK || packet.flags & (FIN | RST) != 0 {
+        if !crate::protects(settings, &key.source) {
+            return;
+        }
+        let client = FlowKey {
+            source: key.destination,
+            destination: key.source,
+            source_port: key.destination_port,
+            destination_port: key.source_port,
+            protocol: FLOW_TCP,
+        };
+        if packet.flags & (FIN | RST) != 0 {
+            open::ends(ctx, scratch, &client, counters);
+        } else {
             counters.add(Counter::SynAcks);
-            let client = FlowKey {
-                source: key.destination,
-                destination: key.source,
-                source_port: key.destination_port,
-                destination_port: key.source_port,
-                protocol: FLOW_TCP,
-            };
             handshake::accepted(ctx, scratch, &client, packet);
         }
         return;

@@ -19,6 +19,7 @@ mod handshake;
 mod key;
 mod maps;
 mod mark;
+mod open;
 mod parse;
 mod reset;
 mod search;

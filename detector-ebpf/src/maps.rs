@@ -12,7 +12,7 @@ use detector_common::{
     key::parser::{KEPT, Parser},
     maps::{
         ADMITTED_MAX, ALLOW_MAX, BUCKETS, CONNECTIONS_MAX, FOLLOW_MAX, HANDSHAKES_MAX, LOCAL_ADDRESSES_MAX,
-        NEVER_BLOCK_MAX, PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RATES_MAX, RING_BYTES, STASH_MAX,
+        NEVER_BLOCK_MAX, OPEN_MAX, PENDING_MAX, PORT_WORDS, PREFIXES_MAX, RATES_MAX, RING_BYTES, STASH_MAX,
         UNCONFIRMED_RING_BYTES, WAITING_MAX,
     },
     mode::Mode,
@@ -160,6 +160,8 @@ pub static SYNS: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(H
 pub static SYN_ACKS: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(HANDSHAKES_MAX, 0);
 #[map]
 pub static PENDING: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(PENDING_MAX, 0);
+#[map]
+pub static OPEN: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(OPEN_MAX, 0);
 /// CLOCK_MONOTONIC nanoseconds until which some hello awaits its proof; 0: none does.
 #[map]
 pub static PENDING_UNTIL: Array<u64> = Array::with_max_entries(1, 0);

@@ -37,6 +37,7 @@ pub mod enforce;
 
 pub mod admin;
 pub mod daemon;
+pub mod inline;
 
 pub mod cli;
 pub mod fuzzing;

@@ -39,6 +39,7 @@ pub(crate) struct Row {
     /// The ACK flag.
     pub(crate) acks: bool,
     pub(crate) rst: bool,
+    pub(crate) fin: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -52,6 +53,7 @@ impl Row {
             syn: false,
             acks: true,
             rst: false,
+            fin: false,
             payload: payload.to_vec(),
         }
     }
@@ -89,6 +91,11 @@ impl Row {
         self
     }
 
+    pub(crate) fn fin(mut self) -> Self {
+        self.fin = true;
+        self
+    }
+
     pub(crate) fn service(mut self, port: u16) -> Self {
         self.destination.set_port(port);
         self
@@ -107,7 +114,7 @@ impl Row {
             mixed => panic!("a row of two families: {mixed:?}"),
         };
         let mut header = TcpHeader::new(self.source.port(), self.destination.port(), self.seq, 64_240);
-        (header.syn, header.rst, header.ack) = (self.syn, self.rst, self.acks);
+        (header.syn, header.rst, header.ack, header.fin) = (self.syn, self.rst, self.acks, self.fin);
         header.acknowledgment_number = self.ack;
         let tcp: PacketBuilderStep<TcpHeader> = ip.tcp_header(header);
         let mut frame = Vec::with_capacity(tcp.size(self.payload.len()));

@@ -6,7 +6,8 @@ use std::time::Instant;
 use detector_common::{
     counter::Counter,
     event::{
-        EVENT_ANSWER_DATAGRAM, EVENT_ANSWER_SEGMENT, EVENT_DATAGRAM, EVENT_SEGMENT, PROOF_ACKNOWLEDGED, PROOF_NONE,
+        EVENT_ANSWER_DATAGRAM, EVENT_ANSWER_SEGMENT, EVENT_DATAGRAM, EVENT_END, EVENT_SEGMENT, PROOF_ACKNOWLEDGED,
+        PROOF_NONE,
     },
 };
 
@@ -246,6 +247,43 @@ fn datagrams_are_captured_by_their_first_bytes() {
 }
 
 /// threats.md T9: 1,000,000 SYNs, fifteen times what the table of SYNs holds, cost no hello that is under way.
+/// The server's own FIN or RST, once, of a connection whose client is proven and gave a hello. The client's, and any of
+/// another connection, say nothing: anybody can send those.
+#[test]
+fn the_server_tells_that_a_connection_ended() {
+    let mut bench = Bench::new();
+    let ends = |bench: &mut Bench, row: &Row| {
+        assert_eq!(bench.kernel.test_run_egress(&row.frame()).unwrap(), NEXT);
+        let events = bench.events();
+        assert!(events.iter().all(|(header, payload)| header.kind == EVENT_END && payload.is_empty()));
+        events.len()
+    };
+    for (base, last) in [
+        (Row::new(&[]), Row::new(&[]).back().fin()),
+        (Row::new(&[]).v6(), Row::new(b"an alert, and the end").v6().back().fin()),
+        (Row::new(&[]), Row::new(&[]).back().rst()),
+    ] {
+        assert_eq!(ends(&mut bench, &last), 0, "no hello yet");
+        let row = |payload: &[u8]| Row { payload: payload.to_vec(), ..base.clone() };
+        // Of two segments, as browsers send it.
+        bench.row(&row(&[]).syn().seq(999));
+        bench.kernel.test_run_egress(&Row { syn: true, ..row(&[]).back().seq(5000).ack(1000) }.frame()).unwrap();
+        bench.row(&row(&hello(1800)[..1400]).ack(5001));
+        bench.row(&row(&hello(1800)[1400..]).seq(2400).ack(5001));
+        assert!(bench.events().iter().all(|(header, _)| header.proof == PROOF_ACKNOWLEDGED));
+        bench.row(&row(&[]).fin().seq(2800));
+        bench.row(&row(&[]).rst().seq(2800));
+        assert!(bench.events().is_empty(), "the client's word");
+        let other = Row { destination: (last.destination.ip(), 40_001).into(), ..last.clone() };
+        assert_eq!(ends(&mut bench, &other), 0, "another connection");
+        assert_eq!(ends(&mut bench, &last), 1);
+        assert_eq!(ends(&mut bench, &last), 0, "its retransmission");
+    }
+    bench.row(&Row::new(&hello(600)));
+    bench.events();
+    assert_eq!(ends(&mut bench, &Row::new(&[]).back().fin()), 0, "its client isn't proven");
+}
+
 #[test]
 fn a_flood_of_syns_costs_no_hello_under_way() {
     const HELLOS: u16 = 1000;

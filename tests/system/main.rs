@@ -18,6 +18,7 @@ mod fixture;
 mod flood;
 mod forged;
 mod framing;
+mod inline;
 mod lab;
 mod lifecycle;
 mod live;

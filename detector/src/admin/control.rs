@@ -4,18 +4,12 @@
 //! frames at a time.
 
 use std::any::Any;
-use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::Group;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedReadHalf;
@@ -26,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::protocol::{FRAME_MAX, Load, Request, Response};
+use super::socket::Socket;
 
 /// Connections served at one time; more wait in the listener's queue.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -78,120 +73,12 @@ struct Held {
 /// What a conversation holds until its end.
 pub type Place = Box<dyn Any + Send>;
 
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// Another daemon answers there.
-    #[error(
-        "another detector is running (pid {pid}) with the control socket `{path}`; stop it, or choose another with `--control-socket`"
-    )]
-    Running {
-        /// The socket.
-        path: PathBuf,
-        /// The other daemon.
-        pid: i32,
-    },
-    /// Something else is there.
-    #[error("`{path}` is there and not a socket; remove it, or choose another with `--control-socket`")]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The system refuses.
-    #[error("can't make the control socket `{path}`: {what}: {source}; choose another with `--control-socket`")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// The step that failed.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl ControlError {
-    /// The system refused for want of permission (exit code 77).
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
-    }
-}
-
-/// A control socket that listens. Its file goes when this does.
-#[derive(Debug)]
-pub struct Control {
-    listener: StdListener,
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Control {
-    /// Makes the socket, and its directory if that is missing. A file that a dead daemon left is replaced. The mode is
-    /// 0660, and the group `group` if there is one of that name.
-    ///
-    /// # Errors
-    /// When a live daemon has it, or the system refuses.
-    pub fn bind(path: &Path, group: &str) -> Result<Self, ControlError> {
-        let fail = |what| move |source| ControlError::Io { path: path.to_owned(), what, source };
-        check_free(path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail("make its directory"))?;
-        // Under another name until mode and group are right: nobody else connects in between.
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let draft = parent.join(name);
-        drop(fs::remove_file(&draft));
-        let listener = StdListener::bind(&draft).map_err(fail("bind"))?;
-        let finish = || {
-            listener.set_nonblocking(true).map_err(fail("set non-blocking"))?;
-            fs::set_permissions(&draft, fs::Permissions::from_mode(0o660)).map_err(fail("set its mode"))?;
-            match Group::from_name(group) {
-                Ok(Some(group)) => std::os::unix::fs::chown(&draft, None, Some(group.gid.as_raw()))
-                    .map_err(fail("give it to its group"))?,
-                _ => tracing::info!(group, "no such group: only the user of the daemon may use the control socket"),
-            }
-            let inode = fs::metadata(&draft).map_err(fail("look at it"))?.ino();
-            fs::rename(&draft, path).map_err(fail("move it into place"))?;
-            Ok(inode)
-        };
-        let inode = finish().inspect_err(|_| drop(fs::remove_file(&draft)))?;
-        Ok(Self { listener, path: path.to_owned(), inode })
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // Only the file made here: a later daemon may have replaced it.
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
-            drop(fs::remove_file(&self.path));
-        }
-    }
-}
-
-fn check_free(path: &Path) -> Result<(), ControlError> {
-    let fail = |source| ControlError::Io { path: path.to_owned(), what: "look whether it is in use", source };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(fail(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(ControlError::NotASocket { path: path.to_owned() }),
-        Ok(_) => {}
-    }
-    match StdStream::connect(path) {
-        Ok(stream) => {
-            let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
-            Err(ControlError::Running { path: path.to_owned(), pid })
-        }
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
-        Err(error) => Err(fail(error)),
-    }
-}
-
 /// Answers until `shutdown`, then lets those in the middle of a response end.
 ///
 /// # Errors
 /// When the runtime doesn't take the listener.
-pub async fn serve(control: Control, handler: Arc<impl Handler>, shutdown: CancellationToken) -> io::Result<()> {
-    let listener = UnixListener::from_std(control.listener.try_clone()?)?;
+pub async fn serve(control: Socket, handler: Arc<impl Handler>, shutdown: CancellationToken) -> io::Result<()> {
+    let listener = UnixListener::from_std(control.listener()?)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let loads = Arc::new(Semaphore::new(1));
     let connections = TaskTracker::new();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Mode;
 use crate::fingerprint::{Ja4, Ja4Raw};
 use crate::policy::subject::Subject;
-use crate::policy::terms::{Measure, Terms};
+use crate::policy::terms::{Layer, Measure, Terms};
 use crate::policy::ttl::Ttl;
 use crate::signals::Figures;
 
@@ -29,7 +29,7 @@ pub const FRAME_MAX: usize = 64 * 1024;
 pub const PAGE: usize = 256;
 
 /// The most bytes of an entry without its JA4_r, and of what names that.
-const ENTRY_MAX: usize = 230;
+const ENTRY_MAX: usize = 250;
 
 /// As many of the entries as fit into one response.
 #[must_use]
@@ -79,12 +79,16 @@ pub enum Request {
         /// Whose.
         subject: Subject,
     },
-    /// Steer new connections of the subject to the challenge listener, if there is one.
+    /// Steer new connections of the subject to the challenge listener, if there is one; or have its requests answered
+    /// with a challenge.
     Challenge {
         /// Whom.
         subject: Subject,
         /// For how long.
         ttl: Ttl,
+        /// Which of the two.
+        #[serde(default, skip_serializing_if = "Layer::is_default")]
+        at: Layer,
     },
     /// Take a challenge back.
     Unchallenge {
@@ -213,6 +217,15 @@ impl Request {
             | Request::Reports { .. }
             | Request::Signals { .. }
             | Request::Mode { .. } => None,
+        }
+    }
+
+    /// What an order is about: packets or requests.
+    #[must_use]
+    pub const fn layer(&self) -> Layer {
+        match self {
+            Request::Block { terms: Terms { at, .. }, .. } | Request::Challenge { at, .. } => *at,
+            _ => Layer::Packets,
         }
     }
 
@@ -405,7 +418,7 @@ impl Changed {
             Change::Unblocked => format!("detector block {arguments} --ttl {ttl}{terms}"),
             Change::Unallowed => format!("detector allow {subject} --ttl {ttl}"),
             Change::Challenged => format!("detector unchallenge {arguments}"),
-            Change::Unchallenged => format!("detector challenge {arguments} --ttl {ttl}"),
+            Change::Unchallenged => format!("detector challenge {arguments} --ttl {ttl}{}", terms.at),
         };
         Self { action, subject, until: until(ttl, now), expires_in_s: ttl.as_secs(), undo, note: None }
     }
@@ -451,6 +464,9 @@ pub enum Origin {
 pub struct Entry {
     /// What it does.
     pub action: Action,
+    /// To packets, or to requests.
+    #[serde(default, skip_serializing_if = "Layer::is_default")]
+    pub at: Layer,
     /// To whom.
     pub subject: Subject,
     /// Of a JA4 value, its JA4_r if that is known: the kernel knows its clients by it.
@@ -460,7 +476,8 @@ pub struct Entry {
     pub until: String,
     /// Seconds until then; none is forever.
     pub expires_in_s: Option<u64>,
-    /// Packets it decided; of a JA4 value, hellos. Those of the table of verdicts are counted up to 2^32 - 2^16.
+    /// Packets it decided; of a JA4 value, hellos; at the decision endpoint, requests. Those of the table of verdicts are
+    /// counted up to 2^32 - 2^16.
     pub hits: u64,
     /// Who made it.
     pub origin: Origin,

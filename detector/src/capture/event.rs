@@ -5,8 +5,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use detector_common::event::{
-    EVENT_ANSWER_DATAGRAM, EVENT_ANSWER_SEGMENT, EVENT_DATAGRAM, EVENT_SEGMENT, EventHeader, NETWORK_DONT_FRAGMENT,
-    NETWORK_FLOW_LABEL, NETWORK_RESERVED, PROOF_ACKNOWLEDGED, PROOF_ESTABLISHED, PROOF_SYN_COOKIE, SegmentImage,
+    EVENT_ANSWER_DATAGRAM, EVENT_ANSWER_SEGMENT, EVENT_DATAGRAM, EVENT_END, EVENT_SEGMENT, EventHeader,
+    NETWORK_DONT_FRAGMENT, NETWORK_FLOW_LABEL, NETWORK_RESERVED, PROOF_ACKNOWLEDGED, PROOF_ESTABLISHED,
+    PROOF_SYN_COOKIE, SegmentImage,
 };
 use detector_common::flow::{Address, FlowKey};
 use detector_common::key::Keys;
@@ -56,6 +57,13 @@ pub fn packets(event: &[u8], each: &mut impl FnMut(&Packet<'_>)) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Of an event that says so: the connection that its server has ended, client first, and when.
+#[must_use]
+pub fn end(event: &[u8]) -> Option<(Flow, Timestamp)> {
+    let (header, _) = EventHeader::read_from_prefix(event).ok()?;
+    (header.kind == EVENT_END).then(|| (flow(&header.flow).reversed(), Timestamp::from_nanos(header.at)))
 }
 
 fn segment(flow: Flow, at: Timestamp, image: &SegmentImage) -> Option<Segment<'_>> {

@@ -9,14 +9,13 @@ use super::client::{Client, ControlArgs, ssh_client};
 use super::{Exit, Failure, figures, printable};
 use crate::admin::protocol::{Care, Change, Changed, List, Request, Response};
 use crate::policy::subject::{Subject, SubjectError};
-use crate::policy::terms::{Measure, RateLimit, Terms};
+use crate::policy::terms::{Layer, Measure, RateLimit, Terms};
 use crate::policy::ttl::Ttl;
 
 const BLOCK_EXAMPLES: &str = "\
 Examples:
-  detector block 192.0.2.7
+  detector block 192.0.2.7 --at inline
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1 --ttl forever
-  detector block 192.0.2.7 --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
   detector block 192.0.2.0/24 --limit 10/s
   detector block 10.0.0.0/8 --commit-confirm 120   then `detector confirm`
   detector block --from feed.txt --ttl 1d";
@@ -100,6 +99,9 @@ pub struct BlockArgs {
     /// Count what it would drop, and drop nothing
     #[arg(long, conflicts_with = "from")]
     observe: bool,
+    /// `inline`: drop no packet, refuse requests of web servers that ask
+    #[arg(long, value_enum, default_value_t, hide_default_value = true, hide_possible_values = true, conflicts_with_all = ["limit", "from", "automatic"])]
+    at: Layer,
     /// For programs: in mode enforce only, a day at most, not kept
     #[arg(long, conflicts_with_all = ["from", "commit_confirm", "force"])]
     automatic: bool,
@@ -194,7 +196,7 @@ fn wrong(error: &SubjectError) -> Failure {
 /// # Errors
 /// When the arguments are wrong, or the daemon doesn't do it.
 pub fn block(args: &BlockArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let BlockArgs { target, ttl: time, commit_confirm, force, limit, observe, automatic, skip_bad, control } = args;
+    let BlockArgs { target, ttl: time, commit_confirm, force, limit, observe, at, automatic, skip_bad, control } = args;
     let (list, ttl) = (List::Block, ttl(time)?);
     let care = Care { force: *force, confirm_within_s: *commit_confirm, ssh_client: ssh_client() };
     if let Some(from) = &target.from {
@@ -206,7 +208,7 @@ pub fn block(args: &BlockArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         None if *observe => Measure::Observe,
         None => Measure::Block,
     };
-    let terms = Terms { measure, automatic: *automatic };
+    let terms = Terms { measure, at: *at, automatic: *automatic };
     change(&Request::Block { subject, ttl, care, terms }, control, out)
 }
 

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::client::{Client, ControlArgs};
 use super::{Exit, Failure, Format, figures, printable};
 use crate::admin::protocol::{Entry, Request, Response};
+use crate::policy::terms::Layer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,8 +86,9 @@ fn table(entries: &[Entry]) -> String {
         let word = |value: serde_json::Result<serde_json::Value>| {
             value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
         };
+        let action = word(serde_json::to_value(entry.action));
         table.add_row([
-            word(serde_json::to_value(entry.action)),
+            if entry.at == Layer::Inline { format!("{action} inline") } else { action },
             printable::line(&entry.subject.to_string()),
             printable::line(&entry.until),
             entry.expires_in_s.map(figures::seconds).unwrap_or_default(),
@@ -104,8 +106,9 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::admin::control::{Control, Handler, Peer, serve};
+    use crate::admin::control::{Handler, Peer, serve};
     use crate::admin::protocol::{Action, Origin, PAGE};
+    use crate::admin::socket::{CONTROL, Socket};
     use crate::policy::subject::Subject;
 
     /// A daemon with this many entries.
@@ -116,6 +119,7 @@ mod tests {
             let Request::List { skip } = request else { return Response::NotFound };
             let entry = |number: u32| Entry {
                 action: Action::Block,
+                at: Layer::Packets,
                 subject: Subject::Address(std::net::Ipv4Addr::from(number).into()),
                 until: "forever".to_owned(),
                 ja4_r: None,
@@ -132,7 +136,7 @@ mod tests {
     fn every_page_is_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let control = Control::bind(&path, "no-such-group").unwrap();
+        let control = Socket::bind(CONTROL, &path, "no-such-group").unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = std::thread::spawn(move || {
@@ -160,6 +164,7 @@ mod tests {
     fn columns_are_aligned() {
         let entry = |subject: &str, action, expires_in_s: Option<u64>, hits| Entry {
             action,
+            at: if hits > 0 { Layer::Packets } else { Layer::Inline },
             subject: subject.parse().unwrap(),
             ja4_r: None,
             until: expires_in_s.map_or("forever", |_| "2026-11-22T04:23:11Z").to_owned(),
@@ -168,11 +173,11 @@ mod tests {
             origin: Origin::Operator,
         };
         let entries =
-            [entry("192.0.2.7", Action::Block, Some(3543), 1_234_567), entry("2001:db8::/32", Action::Allow, None, 0)];
+            [entry("192.0.2.7", Action::Block, Some(3543), 1_234_567), entry("2001:db8::/32", Action::Block, None, 0)];
         let expected = "\
-ACTION  SUBJECT        UNTIL                 LEFT         HITS  ORIGIN
-block   192.0.2.7      2026-11-22T04:23:11Z  59m 3s  1,234,567  operator
-allow   2001:db8::/32  forever                               0  operator";
+ACTION        SUBJECT        UNTIL                 LEFT         HITS  ORIGIN
+block         192.0.2.7      2026-11-22T04:23:11Z  59m 3s  1,234,567  operator
+block inline  2001:db8::/32  forever                               0  operator";
         assert_eq!(table(&entries), expected);
     }
 }

@@ -93,7 +93,7 @@ pub fn run(args: RunArgs) -> Exit {
 pub(super) fn exit(error: &daemon::Error) -> Exit {
     match error {
         daemon::Error::Kernel(kernel::Error::Permission(_)) => Exit::Permission,
-        daemon::Error::Control(error) if error.is_permission() => Exit::Permission,
+        daemon::Error::Socket(error) if error.is_permission() => Exit::Permission,
         daemon::Error::Intake(error) if error.is_permission() => Exit::Permission,
         daemon::Error::Kernel(kernel::Error::Interface(_)) => Exit::Usage,
         _ => Exit::Failed,

@@ -2,14 +2,15 @@
 //! at the wrong characters. Unknown keys are errors: a typo must not turn a feature off in silence. Bound: the file
 //! is read up to 1 MiB.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::value::{
-    Addresses, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes, ServerName, Size, Span,
-    XdpMode,
+    Addresses, ChallengeStatus, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes,
+    ServerName, Size, SocketPath, Span, XdpMode,
 };
 
 /// Everything a file may say. `dist/detector.toml` documents each key.
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) deny: Deny,
     pub(super) challenge: Challenge,
     pub(super) signals: Signals,
+    pub(super) inline: Inline,
     pub(super) admin: Admin,
     pub(super) limits: Limits,
 }
@@ -75,6 +77,7 @@ pub(super) struct Signals {
     pub(super) tracked_connections: Option<Count<1, ENTRIES>>,
     /// Of 16 KiB each.
     pub(super) recent: Option<Count<1, 4096>>,
+    pub(super) trusted_proxies: Option<Vec<Prefix>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +87,22 @@ pub(super) struct Admin {
     pub(super) control_group: Option<String>,
     pub(super) metrics: Option<MetricsAddress>,
     pub(super) pins: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Inline {
+    pub(super) socket: Option<SocketPath>,
+    pub(super) group: Option<String>,
+    pub(super) listen: Option<MetricsAddress>,
+    pub(super) beyond_loopback: Option<bool>,
+    pub(super) sites: Option<BTreeMap<String, Site>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Site {
+    pub(super) challenge_status: Option<ChallengeStatus>,
 }
 
 const KIB: u64 = 1 << 10;
@@ -130,6 +149,12 @@ pub(super) struct Limits {
     /// A sample of fewer says little; more say no more.
     pub(super) browser_hellos: Option<Count<256, 65_536>>,
     pub(super) events: Option<Count<1, ENTRIES>>,
+    pub(super) request_verdicts: Option<Count<1, ENTRIES>>,
+    pub(super) inline_connections: Option<Count<1, 65_536>>,
+    pub(super) known_connections: Option<Count<1, ENTRIES>>,
+    pub(super) known_queue: Option<Count<1, ENTRIES>>,
+    pub(super) waiting_reports: Option<Count<1, ENTRIES>>,
+    pub(super) sessions: Option<Count<1, ENTRIES>>,
 }
 
 /// Reads the text of the file called `name`.

@@ -5,6 +5,7 @@
 mod file;
 pub mod value;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,7 +28,9 @@ pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
 /// Where web servers report by datagrams.
 pub const DEFAULT_SIGNAL_SOCKET: &str = "/run/detector/signals.sock";
-/// Members may report.
+/// Where web servers ask what to do with a request.
+pub const DEFAULT_DECISION_SOCKET: &str = "/run/detector/decision.sock";
+/// Members may ask: web servers.
 pub const DEFAULT_SIGNAL_GROUP: &str = "detector-signal";
 /// What operators ordered is kept here.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/detector";
@@ -55,8 +58,10 @@ pub struct Config {
     pub deny_ja4: Vec<Ja4>,
     /// The name that challenge listeners are asked for, and their certificate must be valid for; `None`: any.
     pub challenge_name: Option<DnsName<'static>>,
-    /// Where web servers report requests.
+    /// What web servers tell.
     pub signals: Signals,
+    /// What web servers ask.
+    pub inline: Inline,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -118,6 +123,21 @@ pub struct Signals {
     pub tracked_connections: u32,
     /// Reports kept for `detector reports`.
     pub recent: u32,
+    /// Proxies before the web servers: their connections are not their clients'.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where web servers ask what to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inline {
+    /// Path of a unix socket, or nowhere.
+    pub socket: Option<PathBuf>,
+    /// The group it belongs to, if that exists.
+    pub group: String,
+    /// An address, or nowhere.
+    pub listen: Option<SocketAddr>,
+    /// By name in lower case: the status of an answer that has that site challenge its client, 200, 401 or 403.
+    pub challenge_status: BTreeMap<String, u16>,
 }
 
 /// Control socket and metrics.
@@ -196,6 +216,18 @@ pub struct Limits {
     pub browser_hellos: u32,
     /// Lines of hellos that wait to be written.
     pub events: u32,
+    /// Operators' verdicts on requests.
+    pub request_verdicts: u32,
+    /// Connections of web servers that ask.
+    pub inline_connections: u32,
+    /// Connections whose hello is remembered until they end, in the kernel and in userspace.
+    pub known_connections: u32,
+    /// Hellos, and ends of connections, on their way there.
+    pub known_queue: u32,
+    /// Reports that wait for their hello.
+    pub waiting_reports: u32,
+    /// Clients of which the last hour is remembered.
+    pub sessions: u32,
 }
 
 /// What flags and environment say; they win over the file.
@@ -268,6 +300,12 @@ impl Default for Config {
             deny_ja4: Vec::new(),
             challenge_name: None,
             signals: Signals::default(),
+            inline: Inline {
+                socket: Some(DEFAULT_DECISION_SOCKET.into()),
+                group: DEFAULT_SIGNAL_GROUP.to_owned(),
+                listen: None,
+                challenge_status: BTreeMap::new(),
+            },
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -290,6 +328,7 @@ impl Default for Signals {
             connections: 256,
             tracked_connections: 65_536,
             recent: 256,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -327,6 +366,12 @@ impl Default for Limits {
             signals: 2048,
             browser_hellos: 4096,
             events: 8192,
+            request_verdicts: 100_000,
+            inline_connections: 1024,
+            known_connections: maps::OPEN_MAX,
+            known_queue: 16_384,
+            waiting_reports: 16_384,
+            sessions: 100_000,
         }
     }
 }
@@ -380,6 +425,7 @@ impl Config {
             deny_ja4,
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
             signals: Signals::resolve(file.signals),
+            inline: Inline::resolve(name, file.inline, base.inline)?,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -407,6 +453,10 @@ impl Config {
             if self.signals.sockets == Signals::default().sockets {
                 self.signals.sockets = vec![path.with_extension("signals.sock")];
             }
+            // Another daemon has another socket, beside its own.
+            if self.inline.socket.as_deref() == Some(Path::new(DEFAULT_DECISION_SOCKET)) {
+                self.inline.socket = Some(path.with_extension("decision.sock"));
+            }
         }
         if let Some(path) = &overrides.state_directory {
             self.orders.state_directory.clone_from(path);
@@ -419,9 +469,33 @@ impl Config {
     }
 }
 
+fn prefixes(typed: Vec<value::Prefix>) -> Vec<IpNet> {
+    typed.into_iter().map(|prefix| prefix.0).collect()
+}
+
+impl Inline {
+    fn resolve(name: &str, file: file::Inline, base: Self) -> Result<Self, ConfigError> {
+        let listen = file.listen.map_or(base.listen, |listen| listen.0);
+        if let Some(address) = listen.filter(|address| !address.ip().is_loopback())
+            && !file.beyond_loopback.unwrap_or_default()
+        {
+            return Err(ConfigError::Wrong(format!(
+                "{name}: `listen` in [inline] is `{address}`: others than this host could ask\n\
+                 type for example `127.0.0.1:9466`; or, behind a firewall, `beyond_loopback = true`"
+            )));
+        }
+        let status = |(site, typed): (String, file::Site)| Some((site.to_lowercase(), typed.challenge_status?.0));
+        Ok(Self {
+            socket: file.socket.map_or(base.socket, |socket| socket.0),
+            group: file.group.unwrap_or(base.group),
+            listen,
+            challenge_status: file.sites.unwrap_or_default().into_iter().filter_map(status).collect(),
+        })
+    }
+}
+
 impl Orders {
     fn resolve(file: file::Enforce, base: Self) -> Self {
-        let prefixes = |typed: Vec<value::Prefix>| typed.into_iter().map(|prefix| prefix.0).collect();
         let percent = |typed: value::Count<0, 100>| u32::try_from(typed.0).unwrap_or(u32::MAX);
         Self {
             state_directory: file.state_directory.unwrap_or(base.state_directory),
@@ -445,6 +519,7 @@ impl Signals {
             connections: file.connections.map_or(base.connections, |typed| narrow(typed.0)),
             tracked_connections: file.tracked_connections.map_or(base.tracked_connections, |typed| narrow(typed.0)),
             recent: file.recent.map_or(base.recent, |typed| narrow(typed.0)),
+            trusted_proxies: file.trusted_proxies.map_or(base.trusted_proxies, prefixes),
         }
     }
 }
@@ -490,6 +565,12 @@ impl Limits {
             signals: pick!(signals),
             browser_hellos: pick!(browser_hellos),
             events: pick!(events),
+            request_verdicts: pick!(request_verdicts),
+            inline_connections: pick!(inline_connections),
+            known_connections: pick!(known_connections),
+            known_queue: pick!(known_queue),
+            waiting_reports: pick!(waiting_reports),
+            sessions: pick!(sessions),
         }
     }
 }

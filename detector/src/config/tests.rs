@@ -16,7 +16,7 @@ fn the_shipped_file_is_exactly_the_defaults() {
 #[test]
 fn the_shipped_file_has_every_key_and_a_comment_before_each() {
     let shipped: toml::Table = SHIPPED.parse().unwrap();
-    for section in ["capture", "enforce", "deny", "challenge", "signals", "admin", "limits"] {
+    for section in ["capture", "enforce", "deny", "challenge", "signals", "inline", "admin", "limits"] {
         let message = error(&format!("[{section}]\n\"\" = 1"));
         let known: Vec<&str> = message.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
         assert!(!known.is_empty(), "{message}");
@@ -33,6 +33,28 @@ fn the_shipped_file_has_every_key_and_a_comment_before_each() {
             assert!(pair[0].starts_with('#'), "no comment before `{}`", pair[1]);
         }
     }
+}
+
+#[test]
+fn a_site_has_a_status_that_web_servers_act_on() {
+    let text = "[inline.sites.\"Shop.example\"]\nchallenge_status = 401\n[inline.sites.\"other.example\"]\n";
+    let sites = Config::parse("f.toml", text).unwrap().inline.challenge_status;
+    assert_eq!(sites.into_iter().collect::<Vec<_>>(), [("shop.example".to_owned(), 401)]);
+    let error = error("[inline.sites.\"a\"]\nchallenge_status = 302\n");
+    assert!(error.starts_with("f.toml:2:20: `302` is not") && error.contains("type 200, 401 or 403"), "{error}");
+}
+
+#[test]
+fn the_endpoint_is_for_this_host_unless_said_otherwise() {
+    let listen =
+        |text: &str| Config::parse("f.toml", &format!("[inline]\n{text}\n")).map(|config| config.inline.listen);
+    assert_eq!(listen("listen = \"[::1]:9466\"").unwrap(), Some("[::1]:9466".parse().unwrap()));
+    let error = listen("listen = \"0.0.0.0:9466\"").unwrap_err().to_string();
+    assert!(error.lines().count() == 2 && error.contains("`beyond_loopback = true`"), "{error}");
+    let beyond = listen("listen = \"0.0.0.0:9466\"\nbeyond_loopback = true");
+    assert_eq!(beyond.unwrap(), Some("0.0.0.0:9466".parse().unwrap()));
+    let relative = Config::parse("f.toml", "[inline]\nsocket = \"decision.sock\"").unwrap_err().to_string();
+    assert!(relative.contains("or `off`"), "{relative}");
 }
 
 #[test]
@@ -73,6 +95,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.signals.sockets, [PathBuf::from("/tmp/c.signals.sock")], "beside the control socket");
     assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
     assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
+    assert_eq!(config.inline.socket, Some("/tmp/c.decision.sock".into()), "another daemon has another socket");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -95,6 +96,14 @@ pub struct RingBytes(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(pub Option<SocketAddr>);
 
+/// Where a unix socket is to be; `None` is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath(pub Option<PathBuf>);
+
+/// The status of an answer that has a site challenge its client: 200, 401 or 403.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChallengeStatus(pub u16);
+
 /// A name that a certificate may be for; `None` is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerName(pub Option<DnsName<'static>>);
@@ -165,6 +174,20 @@ impl FromStr for MetricsAddress {
         text.parse()
             .map(|address| Self(Some(address)))
             .map_err(|_| format!("`{text}` is not an address and port; {hint}"))
+    }
+}
+
+impl FromStr for SocketPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            path if path.starts_with('/') => Ok(Self(Some(path.into()))),
+            _ => Err(format!(
+                "`{text}` is not an absolute path; type for example `/run/detector/decision.sock`, or `off`"
+            )),
+        }
     }
 }
 
@@ -279,6 +302,7 @@ macro_rules! words {
 
 words! {
     MetricsAddress: "an address and port in quotes, or \"off\"", numbers false;
+    SocketPath: "an absolute path in quotes, or \"off\"", numbers false;
     ServerName: "a host's name in quotes", numbers false;
     Span: "a time in quotes, like \"10s\"", numbers false;
     Ja4Text: "a JA4 value in quotes", numbers false;
@@ -327,6 +351,19 @@ impl<'de> Deserialize<'de> for Port {
         from.deserialize_any(Number { what: "a port", least: 1, most: 65_535, make })
     }
 }
+
+impl<'de> Deserialize<'de> for ChallengeStatus {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let what = "a status that lets a web server challenge";
+        let Status(status) = from.deserialize_any(Number { what, least: 200, most: 403, make: Status })?;
+        match u16::try_from(status) {
+            Ok(status @ (200 | 401 | 403)) => Ok(Self(status)),
+            _ => Err(de::Error::custom(format!("`{status}` is not {what}; type 200, 401 or 403"))),
+        }
+    }
+}
+
+struct Status(u64);
 
 /// A list that must not be empty.
 struct PortList;

@@ -24,6 +24,7 @@ use tracing::{error, info};
 
 mod terms;
 
+use super::known::{Teller, Told};
 use crate::{
     admin::protocol::{
         self, Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, InForce, Origin as ProtocolOrigin, PAGE,
@@ -35,6 +36,7 @@ use crate::{
     connection::{Connections, Event, Settled, Standing},
     enforce::{Enforcer, Listed},
     fingerprint::{Fingerprint, Ja4, Ja4Raw, Transport},
+    join::{Carrier, Identity, Tuple},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, KeyCheck, Outcome, Pipeline, Void},
     policy::{
@@ -42,7 +44,7 @@ use crate::{
         families,
         rules::{Decision, ListedRule, Origin},
         subject::Subject,
-        terms::Terms,
+        terms::{Layer, Terms},
         ttl::Ttl,
     },
     telemetry::{Metrics, logs::Limited, metrics::VerdictKind},
@@ -123,6 +125,8 @@ struct Verdicts<M> {
     enforcer: Enforcer<M>,
     metrics: Arc<Metrics>,
     lines: SyncSender<Line>,
+    /// To where requests find their connection's hello.
+    teller: Teller,
     seen: LruCache<Ja4, Seen>,
     /// Of browsers, confirmed.
     browsers: Window,
@@ -140,6 +144,7 @@ impl<M: VerdictMaps> Core<M> {
         enforcer: Enforcer<M>,
         metrics: Arc<Metrics>,
         lines: SyncSender<Line>,
+        teller: Teller,
         memory: &Memory,
     ) -> Self {
         let seen = LruCache::new(memory.fingerprints);
@@ -149,7 +154,7 @@ impl<M: VerdictMaps> Core<M> {
         let decided = Vec::new();
         // Until the first look at the map, which is at once.
         let (mode, enforcing) = (Mode::default(), false);
-        let verdicts = Verdicts { enforcer, metrics, lines, seen, browsers, tally, decided, mode, enforcing };
+        let verdicts = Verdicts { enforcer, metrics, lines, teller, seen, browsers, tally, decided, mode, enforcing };
         Self { pipeline, connections, verdicts }
     }
 
@@ -157,6 +162,10 @@ impl<M: VerdictMaps> Core<M> {
     pub(super) fn event(&mut self, bytes: &[u8], class: Class) {
         let Self { pipeline, connections, verdicts } = self;
         verdicts.tally.received[class as usize] += 1;
+        if let Some((flow, at)) = event::end(bytes) {
+            verdicts.teller.tell(Told::End(Tuple::new(flow, Carrier::Tcp), at));
+            return;
+        }
         let whole = event::packets(bytes, &mut |packet| {
             let now = packet.at();
             pipeline.take(packet, &mut |outcome| verdicts.outcome(connections, outcome, now));
@@ -225,7 +234,9 @@ impl<M: VerdictMaps> Core<M> {
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, longest_pause: Duration) {
-        let Verdicts { enforcer, metrics, tally, .. } = &self.verdicts;
+        let Verdicts { enforcer, metrics, tally, teller, .. } = &self.verdicts;
+        metrics.known_queue.set("queued", teller.queued);
+        metrics.known_queue.set("dropped", teller.dropped);
         metrics.set_longest_pause(longest_pause);
         metrics.set_pending(self.connections.pending());
         for (label, count) in Standing::LABELS.iter().zip(tally.standings) {
@@ -321,7 +332,7 @@ impl<M: VerdictMaps> Core<M> {
             Request::Allow { subject, ttl } => self.verdicts.allow(subject, ttl, now),
             Request::Unblock { subject } => self.verdicts.unblock(subject, now),
             Request::Unallow { subject } => self.verdicts.unallow(subject, now),
-            Request::Challenge { subject, ttl } => self.verdicts.challenge(subject, ttl, now),
+            Request::Challenge { subject, ttl, .. } => self.verdicts.challenge(subject, ttl, now),
             Request::Unchallenge { subject } => self.verdicts.unchallenge(subject, now),
             Request::List { skip } => Ok(self.verdicts.list(skip, now)),
             Request::Mode { mode, ttl } => self.verdicts.mode(mode, ttl, now),
@@ -415,6 +426,9 @@ impl<M: VerdictMaps> Verdicts<M> {
                 }
                 self.judge(hello);
                 self.meet(hello);
+                if let Some(identity) = Identity::of(hello) {
+                    self.teller.tell(Told::Hello(tuple(hello), identity));
+                }
             }
             Event::Settled(settled) => {
                 let flow = settled.hello.flow;
@@ -487,6 +501,8 @@ impl<M: VerdictMaps> Verdicts<M> {
         }
         if settled.void.is_none() {
             self.remember(&settled.hello, monotonic());
+        } else {
+            self.teller.tell(Told::Void(tuple(&settled.hello)));
         }
         self.tally.lines_queued += 1;
         let enforcing = self.enforcing;
@@ -695,7 +711,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         let ja4_r = subject.as_ja4().and_then(|ja4| self.raw(ja4));
         let left = remaining(until, now);
         let until = protocol::until(left, wall());
-        Entry { action, subject, ja4_r, until, expires_in_s: left.as_secs(), hits, origin }
+        Entry { action, at: Layer::Packets, subject, ja4_r, until, expires_in_s: left.as_secs(), hits, origin }
     }
 
     /// The JA4_r of a client that was seen lately, or that everybody knows.
@@ -710,6 +726,11 @@ enum Row {
     Verdict(Listed),
     Rule(ListedRule),
     Challenge(ListedRule),
+}
+
+/// The connection of a hello.
+fn tuple(hello: &Hello) -> Tuple {
+    Tuple::new(hello.flow, hello.transport.into())
 }
 
 fn end(ttl: Ttl, now: Timestamp) -> Option<Timestamp> {
@@ -751,8 +772,8 @@ mod tests {
     use crate::{
         capture::{frame, pcap},
         connection,
-        daemon::labels,
-        enforce, flow,
+        daemon::{joiner::Joiner, known::Known, labels},
+        enforce, flow, join,
         kernel::memory::{MemoryMaps, MemorySockets},
         policy::rules::Rules,
     };
@@ -793,7 +814,9 @@ mod tests {
         let (lines, written) = sync_channel(8);
         let pipeline = Pipeline::new(flow::Limits::default());
         let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
+        let (_, teller) =
+            Known::start(join::Limits::default(), 8, Joiner::idle(&metrics), Arc::clone(&metrics)).unwrap();
+        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, teller, &memory);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

@@ -7,10 +7,14 @@
 mod challenge;
 mod core;
 mod engine;
+mod inline;
+mod joiner;
 mod keeper;
+mod known;
 mod orders;
 mod output;
 mod reports;
+mod requests;
 pub mod signals;
 mod ssh;
 
@@ -40,18 +44,23 @@ use self::{
     challenge::{Challengers, Held},
     core::{Core, Memory},
     engine::{Engine, Handle},
+    inline::{Decider, KNOWLEDGE},
+    joiner::Joiner,
     keeper::{Host, Keeper},
+    known::Known,
     orders::Orders,
     reports::Recent,
+    requests::Requests,
     signals::{Saver, Watch},
 };
 use crate::{
     admin::{
-        control::{self, Control, ControlError, Handler, Peer, Place},
+        control::{self, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{
             Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
         },
+        socket::{CONTROL, DECISION, Socket, SocketError},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
@@ -60,14 +69,17 @@ use crate::{
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
+    inline::{self as endpoint, InlineError, Listeners, TcpDoor},
     intake::{self, Closed, Intake, Refused},
+    join::{self, Proxies},
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, interface, own_addresses,
     },
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
-    policy::{never_block::Why, rules::Rules},
+    policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     report::Rejected,
+    session,
     telemetry::{Metrics, counters::Counters, metrics::Labels},
 };
 
@@ -80,9 +92,12 @@ pub enum Error {
     /// The kernel's side.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// The control socket.
+    /// The control socket, or the decision socket.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Socket(#[from] SocketError),
+    /// The decision endpoint's address.
+    #[error(transparent)]
+    Inline(#[from] InlineError),
     /// The metrics page.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -105,11 +120,13 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 struct Daemon {
     engine: Handle,
     orders: Arc<Orders>,
+    requests: Arc<Requests>,
     counters: CounterMap,
     metrics: Arc<Metrics>,
     attached: Vec<Attached>,
     egress: bool,
     signals: Arc<Watch>,
+    known: Known,
     challengers: Challengers,
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
@@ -131,6 +148,7 @@ impl Daemon {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
         self.signals.publish();
+        self.known.publish(&self.metrics);
         self.metrics.encode()
     }
 
@@ -202,10 +220,13 @@ impl Handler for Daemon {
             Request::Status => self.status(),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
-            Request::List { .. } | Request::Mode { .. } => self.engine.request(request),
+            Request::List { skip } => self.requests.list(self.engine.request(request), skip),
+            Request::Mode { .. } => self.engine.request(request),
             change => {
+                let layer = change.layer();
                 let mut response = self.orders.handle(change, peer);
-                if let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
+                if layer == Layer::Packets
+                    && let Response::Changed(Changed { action: Change::Challenged, note, .. }) = &mut response
                     && !self.challengers.list().iter().any(|listener| listener.trouble.is_none())
                 {
                     // Beside what is noted already: that it isn't on the disk, say.
@@ -273,6 +294,9 @@ fn labels() -> Labels {
         rejected: Rejected::ALL.iter().map(|why| why.label()).collect(),
         refused: Refused::ALL.iter().map(|why| why.label()).collect(),
         closed: Closed::ALL.iter().map(|why| why.label()).collect(),
+        outcomes: joiner::outcomes(),
+        rulings: Ruling::ALL.iter().map(|ruling| ruling.label()).collect(),
+        knowledge: KNOWLEDGE.to_vec(),
     }
 }
 
@@ -298,6 +322,7 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         prefixes: limits.prefixes,
         allow: limits.allow,
         connections: limits.connections,
+        open: limits.known_connections,
         debug,
     }
 }
@@ -458,9 +483,12 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let pinned = pins.is_some();
     let interfaces = interfaces(config, pins.as_ref())?;
     let inherited = challenge::inherited();
-    let control = Control::bind(&config.admin.control_socket, &config.admin.control_group)?;
+    let control = Socket::bind(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let intake = Intake::bind(&config.signals)?;
+    let decision =
+        config.inline.socket.as_ref().map(|path| Socket::bind(DECISION, path, &config.inline.group)).transpose()?;
+    let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
     let metrics =
@@ -485,30 +513,49 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let fingerprints = NonZeroUsize::new(limits.fingerprints as usize).unwrap_or(NonZeroUsize::MIN);
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let memory = Memory { fingerprints, browser_hellos: limits.browser_hellos as usize };
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, &memory);
+    let known_limits = join::Limits { connections: limits.known_connections as usize, ..join::Limits::default() };
+    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
+    let signals = Arc::new(signals);
+    let trusted = config.signals.trusted_proxies.clone();
+    let joiner = Joiner::new(
+        join::Bounds { waiting: limits.waiting_reports as usize, ..join::Bounds::default() },
+        Proxies::new(trusted.iter().copied()),
+        session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() },
+        Arc::clone(&signals),
+    );
+    let (known, teller) = Known::start(known_limits, limits.known_queue as usize, joiner, Arc::clone(&metrics))
+        .map_err(system("starting a thread"))?;
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, teller, &memory);
     let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
-    let orders = Arc::new(Orders::open(config, engine.clone(), Arc::clone(&metrics), host.spared()));
+    let requests = Arc::new(Requests::new(limits.request_verdicts as usize));
+    let orders = Orders::open(config, engine.clone(), Arc::clone(&requests), Arc::clone(&metrics), host.spared());
+    let orders = Arc::new(orders);
+    let decider = Decider::new(Arc::clone(&requests), known.clone(), trusted, Arc::clone(&metrics));
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
     let recent = Recent::new(config.signals.recent);
-    let reports = intake.start(Arc::clone(&metrics), recent.keeper())?;
+    let (mut keep, teller) = (recent.keeper(), known.clone());
+    let reports = intake.start(Arc::clone(&metrics), move |report, peer, arrived| {
+        keep(report, peer, arrived);
+        teller.report(report, arrived);
+    })?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
-    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
-    let signals = Arc::new(signals);
     let saver = Saver::start(Arc::clone(&signals))?;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         orders,
+        requests,
         counters,
         metrics,
         attached,
         egress,
         signals,
+        known,
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
@@ -516,7 +563,14 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         signal_sockets: (paths.collect(), intake::queue_length()),
         started: monotonic(),
     });
-    let result = serve(control, page, &daemon, packet_path);
+    let inline = Inline {
+        socket: decision,
+        door: decision_door,
+        decider,
+        sites: sites(config),
+        limits: endpoint::Limits { connections: limits.inline_connections as usize },
+    };
+    let result = serve(control, page, inline, &daemon, packet_path);
     drop(reports);
     // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
     daemon.challengers.close();
@@ -538,10 +592,26 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
+/// The statuses that sites want for challenges.
+fn sites(config: &Config) -> endpoint::Sites {
+    let status = |(site, status): (&String, &u16)| Some((site.clone(), hyper::StatusCode::from_u16(*status).ok()?));
+    config.inline.challenge_status.iter().filter_map(status).collect()
+}
+
+/// The decision endpoint, before it is served.
+struct Inline {
+    socket: Option<Socket>,
+    door: Option<TcpDoor>,
+    decider: Decider,
+    sites: endpoint::Sites,
+    limits: endpoint::Limits,
+}
+
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
-    control: Control,
+    control: Socket,
     page: Option<MetricsListener>,
+    inline: Inline,
     daemon: &Arc<Daemon>,
     packet_path: thread::JoinHandle<()>,
 ) -> Result<Option<thread::JoinHandle<()>>, Error> {
@@ -565,6 +635,7 @@ fn serve(
             .map_err(system("starting a thread"))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stop, control, page, daemon);
+        spawn_inline(&tasks, &stop, inline);
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
@@ -577,7 +648,7 @@ fn serve(
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-            warn!("connections of the control socket or the metrics page were still open; closed");
+            warn!("connections of the control socket, the metrics page or web servers were still open; closed");
         }
         result
     })
@@ -586,7 +657,7 @@ fn serve(
 fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    control: Control,
+    control: Socket,
     page: Option<MetricsListener>,
     daemon: &Arc<Daemon>,
 ) {
@@ -604,4 +675,21 @@ fn spawn(
             }
         });
     }
+}
+
+fn spawn_inline(tasks: &TaskTracker, stop: &CancellationToken, inline: Inline) {
+    let Inline { socket, door, decider, sites, limits } = inline;
+    if socket.is_none() && door.is_none() {
+        return;
+    }
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = async {
+            let unix = socket.as_ref().map(Socket::listener).transpose()?;
+            endpoint::serve(Listeners { unix, tcp: door }, decider, sites, limits, stop).await
+        };
+        if let Err(error) = served.await {
+            error!(%error, "web servers can't ask any more; restart detector to have that back");
+        }
+    });
 }

@@ -15,7 +15,11 @@ use std::{
 use ipnet::IpNet;
 use tracing::{error, info, warn};
 
-use super::{engine::Handle, ssh};
+use super::{
+    engine::Handle,
+    requests::{Force, Requests},
+    ssh,
+};
 use crate::{
     admin::{
         control::Peer,
@@ -29,10 +33,10 @@ use crate::{
         families,
         never_block::{Effect, NeverBlock, Spared, Why},
         subject::Subject,
-        terms::{Measure, Terms},
+        terms::{Layer, Measure, Terms},
         ttl::Ttl,
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::VerdictKind},
 };
 
 /// Where operators' SSH sessions came from that are remembered.
@@ -77,6 +81,7 @@ struct State {
 /// Deals with what operators order.
 pub(super) struct Orders {
     engine: Handle,
+    force: Force,
     metrics: Arc<Metrics>,
     limits: Limits,
     /// 0 to 1; above 1 nothing is.
@@ -97,7 +102,13 @@ fn refuse(label: &'static str, reason: String, hint: &str) -> Refusal {
 
 impl Orders {
     /// Reads what was ordered before, and puts it in force again.
-    pub(super) fn open(config: &Config, engine: Handle, metrics: Arc<Metrics>, spared: Vec<Spared>) -> Self {
+    pub(super) fn open(
+        config: &Config,
+        engine: Handle,
+        requests: Arc<Requests>,
+        metrics: Arc<Metrics>,
+        spared: Vec<Spared>,
+    ) -> Self {
         let directory = state_directory(config);
         let now = Now::read();
         // Of orders that can't be read, what the kernel still has of them holds.
@@ -130,6 +141,7 @@ impl Orders {
             looked_up: 0,
         };
         let orders = Self {
+            force: Force::new(engine.clone(), requests),
             engine,
             metrics,
             limits: config.limits.clone(),
@@ -158,7 +170,7 @@ impl Orders {
         let requests: Vec<Request> = state.store.iter().map(|(_, kept)| request(kept, now.monotonic)).collect();
         let (mut rest, mut failed) = (requests.as_slice(), 0);
         while !rest.is_empty() {
-            let answers = self.engine.requests(rest);
+            let answers = self.force.carry_out_all(rest);
             if let Some(Response::Refused { reason: message, .. } | Response::Error { message }) = answers.last() {
                 failed += 1;
                 if failed == 1 {
@@ -180,6 +192,7 @@ impl Orders {
         self.revert(&mut state, now.monotonic);
         self.learn(&mut state, now);
         self.tend(&mut state, now);
+        self.metrics.set_verdicts(VerdictKind::Request, self.force.requests().expire() as u64);
         let callers = state.callers.len();
         state.callers.retain(|(_, seen)| now.monotonic.since(*seen) < CALLER_AGE);
         if callers != state.callers.len() || !state.published {
@@ -231,7 +244,7 @@ impl Orders {
             warn!(entries = orders.len(), "not confirmed in time: taken back");
             let before = |kept: &Kept<Request>| state.store.find(&kept.order.key(), now).map(|kept| request(kept, now));
             let before: Vec<Request> = orders.iter().filter_map(before).collect();
-            self.engine.requests(&before);
+            self.force.carry_out_all(&before);
         }
     }
 
@@ -251,7 +264,9 @@ impl Orders {
             let count = never_block.iter().filter(|spared| spared.why == *why).count();
             self.metrics.set_never_block(why.label(), count);
         }
-        let result = self.engine.never_block(never_block.iter().map(|spared| spared.prefix).collect());
+        let prefixes: Vec<IpNet> = never_block.iter().map(|spared| spared.prefix).collect();
+        self.force.requests().never_block(prefixes.clone());
+        let result = self.engine.never_block(prefixes);
         if let Err(error) = &result
             && state.published
         {
@@ -352,7 +367,7 @@ impl Orders {
         let order = Request::Block { subject: self.known(subject), ttl, care: Care::default(), terms };
         if terms.automatic {
             // Nobody's order: it isn't kept.
-            let mut response = self.engine.request(order);
+            let mut response = self.force.carry_out(order);
             note(&mut response, notes);
             return Ok(response);
         }
@@ -399,8 +414,9 @@ impl Orders {
 
     /// Puts `now` in force, and `order` on the disk; or has it wait to be confirmed.
     fn put(&self, state: &mut State, now: &Request, order: Request, confirm_within_s: Option<u32>) -> Response {
-        let mut response = self.engine.request(now.clone());
+        let mut response = self.force.carry_out(now.clone());
         match &response {
+            Response::Changed(_) if order.layer() == Layer::Inline => self.leave_packets(state, &order),
             Response::Changed(_) => {}
             Response::Refused { .. } => {
                 self.metrics.refusals.add("full", 1);
@@ -423,6 +439,19 @@ impl Orders {
         response
     }
 
+    /// An order is about requests now: the one that it takes the place of ends, if that was about packets.
+    fn leave_packets(&self, state: &State, order: &Request) {
+        let (key, now) = (order.key(), monotonic());
+        let stored = state.store.find(&key, now).map(|kept| &kept.order);
+        let unconfirmed = state.unconfirmed.iter().flat_map(|unconfirmed| &unconfirmed.orders).map(|kept| &kept.order);
+        let before = stored.into_iter().chain(unconfirmed.filter(|order| order.key() == key));
+        for before in before.filter(|before| before.layer() == Layer::Packets) {
+            if let Some(back) = back(before) {
+                self.engine.request(back);
+            }
+        }
+    }
+
     /// Writes to the disk; what to say if that fails.
     fn write<E: std::fmt::Display>(
         &self,
@@ -443,11 +472,11 @@ impl Orders {
     }
 
     fn take_back(&self, state: &mut State, request: Request) -> Response {
-        let mut response = self.engine.request(request.clone());
+        let mut response = self.force.carry_out(request.clone());
         let Some(subject) = request.subject().cloned() else { return response };
         let order = match &request {
             Request::Unallow { .. } => Request::Allow { subject, ttl: Ttl::Forever },
-            Request::Unchallenge { .. } => Request::Challenge { subject, ttl: Ttl::Forever },
+            Request::Unchallenge { .. } => Request::Challenge { subject, ttl: Ttl::Forever, at: Layer::default() },
             _ => block(subject, Ttl::Forever),
         };
         if matches!(response, Response::Changed(_) | Response::NotFound) {
@@ -468,7 +497,7 @@ impl Orders {
             return Response::NotFound;
         }
         let requests: Vec<Request> = confirmed.iter().map(|kept| request(kept, now.monotonic)).collect();
-        let answers = self.engine.requests(&requests);
+        let answers = self.force.carry_out_all(&requests);
         if let Some(failed @ (Response::Refused { .. } | Response::Error { .. })) = answers.last() {
             return failed.clone();
         }
@@ -522,7 +551,7 @@ impl Orders {
         }
         notes.extend(self.browsers(&targets, &care)?);
         let requests: Vec<Request> = orders.values().map(|order| until_confirmed(order, &care)).collect();
-        let answers = self.engine.requests(&requests);
+        let answers = self.force.carry_out_all(&requests);
         if let Some(failed) = answers.last().filter(|answer| !matches!(answer, Response::Changed(_))) {
             self.undo(state, requests.get(..answers.len()).unwrap_or_default(), now.monotonic);
             return Err(Refusal { label: "full", response: Box::new(failed.clone()) });
@@ -583,15 +612,8 @@ impl Orders {
     fn undo(&self, state: &State, requests: &[Request], now: Timestamp) {
         for done in requests {
             let before = state.store.find(&done.key(), now).map(|kept| request(kept, now));
-            let back = before.or_else(|| {
-                let subject = done.subject()?.clone();
-                Some(match done {
-                    Request::Allow { .. } => Request::Unallow { subject },
-                    _ => Request::Unblock { subject },
-                })
-            });
-            if let Some(back) = back {
-                self.engine.request(back);
+            if let Some(back) = before.or_else(|| back(done)) {
+                self.force.carry_out(back);
             }
         }
     }
@@ -603,9 +625,19 @@ fn request(kept: &Kept<Request>, now: Timestamp) -> Request {
     match kept.order.clone() {
         Request::Block { subject, care, terms, .. } => Request::Block { subject, ttl: left, care, terms },
         Request::Allow { subject, .. } => Request::Allow { subject, ttl: left },
-        Request::Challenge { subject, .. } => Request::Challenge { subject, ttl: left },
+        Request::Challenge { subject, at, .. } => Request::Challenge { subject, ttl: left, at },
         other => other,
     }
+}
+
+/// What takes an order back.
+fn back(order: &Request) -> Option<Request> {
+    let subject = order.subject()?.clone();
+    Some(match order {
+        Request::Allow { .. } => Request::Unallow { subject },
+        Request::Challenge { .. } => Request::Unchallenge { subject },
+        _ => Request::Unblock { subject },
+    })
 }
 
 /// A plain one.

@@ -58,6 +58,8 @@ pub struct LoadOptions {
     pub allow: u32,
     /// Of the connection verdicts.
     pub connections: u32,
+    /// Of the table of connections that gave a hello.
+    pub open: u32,
     /// Whether the program writes its debug lines.
     pub debug: bool,
 }
@@ -79,6 +81,7 @@ impl Default for LoadOptions {
             prefixes: maps::PREFIXES_MAX,
             allow: maps::ALLOW_MAX,
             connections: maps::CONNECTIONS_MAX,
+            open: maps::OPEN_MAX,
             debug: false,
         }
     }
@@ -117,7 +120,7 @@ impl Attached {
 }
 
 impl LoadOptions {
-    fn sizes(&self) -> [(&'static str, u32); 12] {
+    fn sizes(&self) -> [(&'static str, u32); 13] {
         let buckets = buckets(self.table);
         [
             (maps::EVENTS, self.ring_bytes),
@@ -132,6 +135,7 @@ impl LoadOptions {
             (maps::PREFIXES, self.prefixes),
             (maps::ALLOW, self.allow),
             (maps::CONNECTIONS, self.connections),
+            (maps::OPEN, self.open),
         ]
     }
 

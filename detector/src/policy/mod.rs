@@ -5,6 +5,7 @@ pub mod browsers;
 pub mod exclusive;
 pub mod families;
 pub mod never_block;
+pub mod requests;
 pub mod rules;
 pub mod subject;
 pub mod terms;

@@ -113,12 +113,44 @@ pub enum Measure {
     Observe,
 }
 
-/// What a verdict does, and in whose name.
+/// What a verdict is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// Packets, in the kernel.
+    #[default]
+    Packets,
+    /// Requests, of which a web server asks the daemon.
+    Inline,
+}
+
+impl Layer {
+    /// Whether it is the one that needs no word.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// As a flag, with a space before it.
+impl fmt::Display for Layer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Packets => "",
+            Self::Inline => " --at inline",
+        })
+    }
+}
+
+/// What a verdict does, to what, and in whose name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Terms {
     /// What it does.
     pub measure: Measure,
+    /// To what.
+    #[serde(skip_serializing_if = "Layer::is_default")]
+    pub at: Layer,
     /// Nobody ordered it by hand: it holds only in mode enforce, and makes room for others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
@@ -140,6 +172,7 @@ impl fmt::Display for Terms {
             Measure::RateLimit(rate) => write!(out, " --limit {rate}")?,
             Measure::Observe => out.write_str(" --observe")?,
         }
+        self.at.fmt(out)?;
         out.write_str(if self.automatic { " --automatic" } else { "" })
     }
 }

@@ -35,6 +35,8 @@ pub enum VerdictKind {
     Pair,
     /// Automatic ones, on whatever.
     Automatic,
+    /// On requests.
+    Request,
 }
 
 impl VerdictKind {
@@ -48,6 +50,7 @@ impl VerdictKind {
         Self::Ja4,
         Self::Pair,
         Self::Automatic,
+        Self::Request,
     ];
 
     /// The metric label.
@@ -62,6 +65,7 @@ impl VerdictKind {
             Self::Ja4 => "ja4",
             Self::Pair => "pair",
             Self::Automatic => "automatic",
+            Self::Request => "request",
         }
     }
 }
@@ -200,6 +204,23 @@ pub struct Metrics {
     orders: IntGauge,
     longest_pause: Gauge,
     never_block: IntGaugeVec,
+    /// Decisions about requests: `allow`, `challenge` or `deny`.
+    pub decisions: Counters,
+    /// The same by whether the client's fingerprint was known, or why not.
+    pub decision_fingerprints: Counters,
+    /// Connections of web servers that ask: `taken` or `refused`.
+    pub decision_connections: Counters,
+    /// Hellos, and ends of connections, for requests to be put together with: `queued` or `dropped`.
+    pub known_queue: Counters,
+    /// Connections forgotten before they ended, for want of room.
+    pub known_evicted: Counters,
+    known: IntGauge,
+    /// Reports by what they were found to be about.
+    pub joined: Counters,
+    reports_waiting: IntGauge,
+    sessions: IntGauge,
+    /// Sessions given up for others.
+    pub sessions_evicted: Counters,
     /// Checks of challenge listeners: `passed`, `failed` or `late`.
     pub challenge_checks: Counters,
     listeners: IntGaugeVec,
@@ -244,6 +265,12 @@ pub struct Labels {
     pub refused: Vec<&'static str>,
     /// Of why a stream is closed.
     pub closed: Vec<&'static str>,
+    /// Of what becomes of a report.
+    pub outcomes: Vec<&'static str>,
+    /// Of what is decided about a request.
+    pub rulings: Vec<&'static str>,
+    /// Of whether a fingerprint was known for that.
+    pub knowledge: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -435,6 +462,47 @@ impl Metrics {
                 "detector_enforce_reverted_total",
                 "Entries that took themselves back, since nobody confirmed them in time.",
             ))?,
+            decisions: keep(Counters::by_label(
+                "detector_inline_decisions_total",
+                "Questions of web servers, by the answer.",
+                "decision",
+                labels.rulings,
+            ))?,
+            decision_fingerprints: keep(Counters::by_label(
+                "detector_inline_fingerprints_total",
+                "Questions of web servers, by whether the client's fingerprint was known, or why not.",
+                "outcome",
+                labels.knowledge,
+            ))?,
+            decision_connections: keep(Counters::by_label(
+                "detector_inline_connections_total",
+                "Connections of web servers that ask.",
+                "outcome",
+                ["taken", "refused"],
+            ))?,
+            known_queue: keep(Counters::by_label(
+                "detector_join_hellos_total",
+                "Hellos and ends of connections on their way to where requests are put together with them.",
+                "outcome",
+                ["queued", "dropped"],
+            ))?,
+            joined: keep(Counters::by_label(
+                "detector_join_reports_total",
+                "Reports by whether they were found to be of a connection whose hello is known.",
+                "outcome",
+                labels.outcomes.iter().copied(),
+            ))?,
+            reports_waiting: gauge(&registry, "detector_join_waiting_reports", "Reports that wait for their hello.")?,
+            sessions: gauge(&registry, "detector_session_clients", "Clients of which the last hour is remembered.")?,
+            sessions_evicted: keep(Counters::single(
+                "detector_session_evicted_total",
+                "Clients forgotten before their hour was over, for want of room.",
+            ))?,
+            known_evicted: keep(Counters::single(
+                "detector_join_connections_evicted_total",
+                "Connections whose hello was forgotten before they ended, for want of room.",
+            ))?,
+            known: gauge(&registry, "detector_join_connections", "Client ends whose connections' hellos are known.")?,
             signals_snapshots: keep(Counters::by_label(
                 "detector_signals_snapshots_total",
                 "Snapshots of the signals of JA4 values by whether they reached the disk.",
@@ -613,6 +681,17 @@ impl Metrics {
         self.never_block.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// How many reports wait for their hello, and of how many clients the last hour is remembered.
+    pub fn set_sessions(&self, waiting: usize, clients: usize) {
+        self.reports_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.sessions.set(i64::try_from(clients).unwrap_or(i64::MAX));
+    }
+
+    /// How many client ends are remembered with their hellos.
+    pub fn set_known(&self, count: usize) {
+        self.known.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// How many challenge listeners there are.
     pub fn set_listeners(&self, healthy: usize, unhealthy: usize) {
         for (label, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
@@ -715,6 +794,9 @@ mod tests {
             rejected: vec!["long"],
             refused: vec!["peer"],
             closed: vec!["slow"],
+            outcomes: vec!["joined"],
+            rulings: vec!["allow"],
+            knowledge: vec!["known"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

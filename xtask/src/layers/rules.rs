@@ -36,6 +36,7 @@ const ROOMS: [(&str, Floor); 24] = [
     ("policy", Floor::Storey(11)),
     ("enforce", Floor::Storey(12)),
     ("admin", Floor::Storey(13)),
+    ("inline", Floor::Storey(13)),
     ("daemon", Floor::Storey(14)),
     ("cli", Floor::Storey(15)),
     ("fuzzing", Floor::Door),

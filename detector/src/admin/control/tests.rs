@@ -1,10 +1,17 @@
 //! The control socket under honest, slow, wrong and many peers.
 
+use std::fs;
 use std::io::{BufRead, BufReader as StdBufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use nix::unistd::Group;
+
 use super::*;
+use crate::admin::socket::{CONTROL, SocketError};
 
 /// Answers every request with what it is about, and counts; and the places it gave away.
 #[derive(Default)]
@@ -41,7 +48,7 @@ impl Server {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/control.sock");
-        let control = Control::bind(&path, "no-such-group").unwrap();
+        let control = Socket::bind(CONTROL, &path, "no-such-group").unwrap();
         let (handler, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
         let (served, stop) = (Arc::clone(&handler), shutdown.clone());
         let thread = std::thread::spawn(move || {
@@ -201,8 +208,9 @@ fn the_file_goes_to_its_group() {
     let gid = nix::unistd::getgid();
     let group = Group::from_gid(gid).unwrap().expect("the group of this test has a name");
     let directory = tempfile::tempdir().unwrap();
-    let control = Control::bind(&directory.path().join("c.sock"), &group.name).unwrap();
-    assert_eq!(fs::metadata(&control.path).unwrap().gid(), gid.as_raw());
+    let path = directory.path().join("c.sock");
+    let _control = Socket::bind(CONTROL, &path, &group.name).unwrap();
+    assert_eq!(fs::metadata(path).unwrap().gid(), gid.as_raw());
 }
 
 #[test]
@@ -256,7 +264,7 @@ fn a_dead_daemons_socket_is_taken_over() {
     let path = directory.path().join("control.sock");
     drop(StdListener::bind(&path).unwrap());
     assert!(path.exists());
-    let control = Control::bind(&path, "no-such-group").unwrap();
+    let control = Socket::bind(CONTROL, &path, "no-such-group").unwrap();
     StdStream::connect(&path).unwrap();
     drop(control);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -265,15 +273,15 @@ fn a_dead_daemons_socket_is_taken_over() {
 #[test]
 fn a_live_daemons_socket_is_left_alone() {
     let server = Server::start();
-    let error = Control::bind(&server.path, "no-such-group").unwrap_err();
+    let error = Socket::bind(CONTROL, &server.path, "no-such-group").unwrap_err();
     let pid = i32::try_from(std::process::id()).unwrap();
-    assert!(matches!(error, ControlError::Running { pid: found, .. } if found == pid), "{error}");
+    assert!(matches!(error, SocketError::Running { pid: found, .. } if found == pid), "{error}");
     assert!(matches!(server.ask(STATUS), Response::Refused { .. }));
 }
 
 #[test]
 fn what_is_no_socket_is_left_alone() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    assert!(matches!(Control::bind(file.path(), "g"), Err(ControlError::NotASocket { .. })));
+    assert!(matches!(Socket::bind(CONTROL, file.path(), "g"), Err(SocketError::NotASocket { .. })));
     assert!(file.path().exists());
 }

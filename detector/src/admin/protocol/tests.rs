@@ -60,6 +60,7 @@ fn responses_go_there_and_back() {
     let changed = Changed::new(Change::Blocked, JA4.parse().unwrap(), Ttl::Forever, SystemTime::UNIX_EPOCH);
     let entry = Entry {
         action: Action::Block,
+        at: Layer::Packets,
         subject: "2001:db8::/32".parse().unwrap(),
         until: "forever".to_owned(),
         ja4_r: None,
@@ -87,7 +88,8 @@ fn responses_go_there_and_back() {
 #[test]
 fn a_page_of_the_longest_entries_fits_a_frame() {
     let entry = Entry {
-        action: Action::Observe,
+        action: Action::Challenge,
+        at: Layer::Inline,
         subject: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
         until: "2026-11-22T04:23:11Z".to_owned(),
         ja4_r: None,

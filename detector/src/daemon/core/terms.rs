@@ -36,7 +36,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             (Action::Observe, _) => Measure::Observe,
             _ => Measure::Block,
         };
-        Terms { measure, automatic: origin == Origin::Automatic }
+        Terms { measure, automatic: origin == Origin::Automatic, ..Terms::default() }
     }
 
     /// Puts in force what isn't a plain block.

@@ -1,0 +1,300 @@
+//! The hello's half of what is known of a request: hellos and the ends of connections come from the packet path by a
+//! queue, and are looked up by whoever has a request. A thread of its own owns the queue's other end, so that the packet
+//! path never waits for a look-up.
+//!
+//! Memory: [`Connections`]' bound, the queue's, and [`WAITING_MAX`] questions that wait for a hello.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use lru::LruCache;
+use tokio::{sync::Notify, time::timeout};
+
+use super::joiner::Joiner;
+use crate::{
+    clock::{Timestamp, monotonic},
+    join::{Claim, Connections, End, Fit, Identity, Limits, Tuple},
+    report::Report,
+    telemetry::Metrics,
+};
+
+/// Questions that wait at one time.
+const WAITING_MAX: usize = 1024;
+/// Client ends of which it is remembered that a question has waited.
+const WAITED: usize = 16_384;
+/// How long one waits: 5 ms at most, and a timer of tokio may be a millisecond late.
+const PATIENCE: Duration = Duration::from_millis(4);
+/// Of the queue, under one lock.
+const BATCH: usize = 256;
+/// How often time alone is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the packet path tells.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A hello whose client has its address.
+    Hello(Tuple, Identity),
+    /// The last hello of a connection says nothing about its client.
+    Void(Tuple),
+    /// A connection has ended: FIN or RST.
+    End(Tuple, Timestamp),
+}
+
+/// The packet path's end of the queue.
+pub(super) struct Teller {
+    queue: SyncSender<Told>,
+    pub(super) queued: u64,
+    pub(super) dropped: u64,
+}
+
+impl Teller {
+    /// Never waits: what finds no room is dropped and counted.
+    pub(super) fn tell(&mut self, told: Told) {
+        match self.queue.try_send(told) {
+            Ok(()) => self.queued += 1,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped += 1,
+        }
+    }
+}
+
+/// What is known of a request's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Knowledge {
+    /// What its hello said.
+    Known(Arc<Identity>),
+    /// The same, after waiting for it.
+    Waited(Arc<Identity>),
+    /// No hello has come.
+    NoHello,
+    /// No hello had come, and too many questions waited for theirs.
+    Busy,
+    /// Two connections may be meant.
+    Ambiguous,
+}
+
+struct State {
+    connections: Connections,
+    joiner: Joiner,
+    waiting: HashMap<End, Arc<Notify>>,
+    /// A question waits once for each connection.
+    waited: LruCache<End, ()>,
+}
+
+/// The connections and their hellos.
+#[derive(Clone)]
+pub(super) struct Known(Arc<Mutex<State>>);
+
+impl Known {
+    /// Starts the thread; it ends with the last [`Teller`].
+    pub(super) fn start(
+        limits: Limits,
+        queue: usize,
+        joiner: Joiner,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, Teller)> {
+        let waited = LruCache::new(NonZeroUsize::new(WAITED).unwrap_or(NonZeroUsize::MIN));
+        let state = State { connections: Connections::new(limits), joiner, waiting: HashMap::new(), waited };
+        let known = Self(Arc::new(Mutex::new(state)));
+        let (queue, told) = sync_channel(queue);
+        let own = known.clone();
+        thread::Builder::new().name("known".to_owned()).spawn(move || own.listen(&told, &metrics))?;
+        Ok((known, Teller { queue, queued: 0, dropped: 0 }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self, told: &Receiver<Told>, metrics: &Metrics) {
+        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        loop {
+            let first = match told.recv_timeout(TICK) {
+                Ok(first) => Some(first),
+                Err(Timeout) => None,
+                Err(Disconnected) => return,
+            };
+            let mut state = self.state();
+            let now = monotonic();
+            for one in first.into_iter().chain(told.try_iter().take(BATCH)) {
+                state.take(one, now);
+            }
+            let State { connections, joiner, .. } = &mut *state;
+            joiner.due(connections, now);
+            drop(state);
+            self.publish(metrics);
+        }
+    }
+
+    /// A report came.
+    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp) {
+        let mut state = self.state();
+        let State { connections, joiner, .. } = &mut *state;
+        joiner.report(connections, report, arrived);
+    }
+
+    /// Brings the metrics up to date.
+    pub(super) fn publish(&self, metrics: &Metrics) {
+        let state = self.state();
+        metrics.set_known(state.connections.len());
+        metrics.known_evicted.set("", state.connections.evicted());
+        state.joiner.publish(metrics);
+    }
+
+    /// What is known of the connection that a claim names. Waits for its hello, a few milliseconds, once.
+    pub(super) async fn find(&self, claim: Claim) -> Knowledge {
+        let waker = {
+            let mut state = self.state();
+            match state.find(&claim) {
+                Some(found) => return found,
+                None => match state.wait(claim.client) {
+                    Ok(waker) => waker,
+                    Err(why) => return why,
+                },
+            }
+        };
+        // Made under no lock, but `notify_one` is remembered for it.
+        let came = timeout(PATIENCE, waker.notified()).await.is_ok();
+        let mut state = self.state();
+        if came {
+            // Others may wait for the same.
+            waker.notify_one();
+        } else if state.waiting.get(&claim.client).is_some_and(|other| Arc::ptr_eq(other, &waker)) {
+            state.waiting.remove(&claim.client);
+        }
+        match state.find(&claim) {
+            Some(Knowledge::Known(identity)) => Knowledge::Waited(identity),
+            Some(other) => other,
+            None => Knowledge::NoHello,
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, told: Told, now: Timestamp) {
+        match told {
+            Told::Hello(tuple, identity) => {
+                self.connections.begin(tuple, identity, now);
+                self.joiner.begun(&mut self.connections, &tuple.client);
+                self.waited.pop(&tuple.client);
+                if let Some(waker) = self.waiting.remove(&tuple.client) {
+                    waker.notify_one();
+                }
+            }
+            Told::Void(tuple) => self.connections.void(&tuple),
+            Told::End(tuple, at) => self.connections.end(&tuple, at),
+        }
+    }
+
+    fn find(&mut self, claim: &Claim) -> Option<Knowledge> {
+        match self.connections.fit(claim, false) {
+            Fit::Sure(found) => Some(Knowledge::Known(found.identity)),
+            Fit::Ambiguous => Some(Knowledge::Ambiguous),
+            // One that doesn't fit is of an earlier connection from that port.
+            Fit::Doubtful(_) | Fit::Unfitting | Fit::Unknown => None,
+        }
+    }
+
+    fn wait(&mut self, client: End) -> Result<Arc<Notify>, Knowledge> {
+        if let Some(waker) = self.waiting.get(&client) {
+            return Ok(Arc::clone(waker));
+        }
+        if self.waited.put(client, ()).is_some() {
+            return Err(Knowledge::NoHello);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return Err(Knowledge::Busy);
+        }
+        Ok(Arc::clone(self.waiting.entry(client).or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{capture::Flow, daemon::labels, fingerprint::Transport, join::Carrier};
+
+    const JA4: &str = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+
+    fn tuple(port: u16) -> Tuple {
+        let flow = Flow { source: ([192, 0, 2, 7], port).into(), destination: ([198, 51, 100, 1], 443).into() };
+        Tuple::new(flow, Carrier::Tcp)
+    }
+
+    fn hello(port: u16) -> Told {
+        let ja4 = JA4.parse().unwrap();
+        let (keys, now) = (Default::default(), monotonic());
+        let transport = Transport::Tcp;
+        let identity =
+            Identity { ja4, ja4_stable: ja4, keys, transport, syn: Some(now), hello: now, stream: 1, void: false };
+        Told::Hello(tuple(port), identity)
+    }
+
+    fn claim(port: u16) -> Claim {
+        let Tuple { client, server } = tuple(port);
+        let now = monotonic();
+        let (server, server_port) = (Some(server.ip()), Some(server.port()));
+        Claim { client, server, server_port, arrived: now, request: now, connection: None, number: None }
+    }
+
+    fn with_known(check: impl AsyncFnOnce(&Known, &mut Teller)) {
+        let metrics = Arc::new(Metrics::new(crate::config::Mode::Observe, labels()).unwrap());
+        let (known, mut teller) = Known::start(Limits::default(), 1024, Joiner::idle(&metrics), metrics).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(check(&known, &mut teller));
+    }
+
+    #[test]
+    fn a_hello_that_comes_meanwhile_is_waited_for_by_all_who_ask() {
+        with_known(async |known, teller| {
+            // It came before the request, but its way is longer.
+            let hello = hello(1);
+            let asked: Vec<_> = (0..3)
+                .map(|_| {
+                    let known = known.clone();
+                    tokio::task::spawn(async move { known.find(claim(1)).await })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            teller.tell(hello);
+            for answer in asked {
+                let found = answer.await.unwrap();
+                assert!(matches!(&found, Knowledge::Waited(identity) if identity.ja4.to_string() == JA4), "{found:?}");
+            }
+            assert!(matches!(known.find(claim(1)).await, Knowledge::Known(_)));
+        });
+    }
+
+    #[test]
+    fn without_one_a_connection_costs_a_few_milliseconds_once() {
+        with_known(async |known, _| {
+            let start = monotonic();
+            assert_eq!(known.find(claim(1)).await, Knowledge::NoHello);
+            assert!(monotonic().since(start) >= PATIENCE);
+            for _ in 0..100 {
+                assert_eq!(known.find(claim(1)).await, Knowledge::NoHello);
+            }
+            assert!(monotonic().since(start) < PATIENCE * 100, "each one waited");
+            assert!(known.state().waiting.is_empty());
+        });
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_holds_up_nobody() {
+        with_known(async |known, teller| {
+            let held = known.state();
+            for port in 0..3000 {
+                teller.tell(hello(port));
+            }
+            assert_eq!((teller.queued + teller.dropped, teller.dropped > 0), (3000, true));
+            drop(held);
+        });
+    }
+}

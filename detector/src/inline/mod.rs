@@ -1,0 +1,50 @@
+//! Room 13: the decision endpoint. A web server asks over HTTP, on a unix socket or a loopback address, what to do with
+//! a request before it answers it; how, is `docs/inline.md`. In: headers that say whose request it is. Out: a status and
+//! headers. What is decided is a [`Decide`]'s affair.
+//!
+//! Bound: as many connections as [`Limits`] says, one question at a time and [`HEADERS_MAX`] bytes each.
+
+mod question;
+mod serve;
+
+use std::{fmt, future::Future};
+
+use crate::{fingerprint::Ja4, policy::requests::Ruling};
+
+pub use question::{Question, Source};
+pub use serve::{HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
+
+/// What names a decision, once and for all: who decided, and the how manieth it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id {
+    /// Chosen at random when the daemon started.
+    pub daemon: u64,
+    /// From 1.
+    pub number: u64,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}-{:x}", self.daemon, self.number)
+    }
+}
+
+/// What a web server is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What to do.
+    pub ruling: Ruling,
+    /// The client's JA4, where its hello is known.
+    pub ja4: Option<Ja4>,
+    /// This decision's.
+    pub id: Id,
+}
+
+/// What decides.
+pub trait Decide: Send + Sync + 'static {
+    /// What to do with a request. It may wait a few milliseconds.
+    fn decide(&self, question: &Question<'_>) -> impl Future<Output = Answer> + Send;
+
+    /// A connection was taken, or there were too many and it was closed at once.
+    fn connected(&self, taken: bool);
+}

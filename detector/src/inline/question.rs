@@ -1,0 +1,222 @@
+//! A question's headers in, what they say out. A header that is absent or says nothing readable is `None`: a web server
+//! always gets an answer.
+
+use std::{net::IpAddr, str::FromStr, time::Duration};
+
+use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
+use ipnet::IpNet;
+
+use crate::report::Report;
+
+const CLIENT: HeaderName = HeaderName::from_static("x-detector-client");
+const CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-client-port");
+const SERVER: HeaderName = HeaderName::from_static("x-detector-server");
+const SERVER_PORT: HeaderName = HeaderName::from_static("x-detector-server-port");
+const CONNECTION_AGE: HeaderName = HeaderName::from_static("x-detector-connection-age");
+const PROTOCOL: HeaderName = HeaderName::from_static("x-detector-protocol");
+const HOST: HeaderName = HeaderName::from_static("x-detector-host");
+const METHOD: HeaderName = HeaderName::from_static("x-detector-method");
+const URI: HeaderName = HeaderName::from_static("x-detector-uri");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Addresses of `X-Forwarded-For` that are looked at, the nearest first: nobody has more proxies in a row.
+const HOPS_MAX: usize = 16;
+
+/// The longest connection age that is believed: a year.
+const AGE_MAX: f64 = 366.0 * 86_400.0;
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Of the client at the other end of the web server's connection.
+    Client(IpAddr),
+    /// Of the client that a trusted proxy names: the connection, its fingerprint and its address are the proxy's.
+    Forwarded(IpAddr),
+    /// Of a trusted proxy, which names no client.
+    Proxy,
+    /// The web server doesn't say.
+    Unknown,
+}
+
+/// What a web server asks. Text is the client's, as the server passed it on.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    headers: &'a HeaderMap,
+}
+
+impl<'a> Question<'a> {
+    /// The question in a request's headers.
+    #[must_use]
+    pub const fn new(headers: &'a HeaderMap) -> Self {
+        Self { headers }
+    }
+
+    /// What the request's report would say of it by now, as far as the server has told.
+    #[must_use]
+    pub fn report(&self) -> Report<'a> {
+        let text = |name: &HeaderName| self.text(name).map(Into::into);
+        Report {
+            client: self.address(&CLIENT),
+            client_port: self.read(&CLIENT_PORT),
+            server: self.address(&SERVER),
+            server_port: self.read(&SERVER_PORT),
+            connection_age: self.connection_age(),
+            server_name: text(&HOST),
+            method: text(&METHOD),
+            path: text(&URI),
+            protocol: text(&PROTOCOL),
+            user_agent: text(&USER_AGENT),
+            ..Report::default()
+        }
+    }
+
+    /// The site's name: what the client asked for, without a port.
+    #[must_use]
+    pub fn site(&self) -> Option<&'a str> {
+        let host = self.text(&HOST)?;
+        // An IPv6 address has colons of its own, in brackets.
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        Some(name.map_or(host, |(name, _)| name))
+    }
+
+    /// Whose request it is. `X-Forwarded-For` is read from the right, where the nearest proxy has written, and only as
+    /// far as those that write are trusted: what stands left of that anybody can have written. A web server that can't
+    /// set `x-detector-client` has written its own client there.
+    #[must_use]
+    pub fn source(&self, trusted: &[IpNet]) -> Source {
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|prefix| prefix.contains(address));
+        let mut hops = self.forwarded_for();
+        let nearest = match self.text(&CLIENT) {
+            Some(client) => address(client),
+            None => hops.next().flatten(),
+        };
+        match nearest {
+            None => Source::Unknown,
+            Some(client) if !is_trusted(&client) => Source::Client(client),
+            Some(_) => {
+                // One that is no address ends the way: who wrote what is left of it?
+                let named = hops.take(HOPS_MAX).find(|hop| hop.is_none_or(|hop| !is_trusted(&hop)));
+                named.flatten().map_or(Source::Proxy, Source::Forwarded)
+            }
+        }
+    }
+
+    fn forwarded_for(&self) -> impl Iterator<Item = Option<IpAddr>> {
+        let lines = self.headers.get_all(FORWARDED_FOR).iter().rev();
+        lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).map(|hop| address(hop.trim()))
+    }
+
+    fn text(&self, name: &HeaderName) -> Option<&'a str> {
+        self.headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())
+    }
+
+    fn read<T: FromStr>(&self, name: &HeaderName) -> Option<T> {
+        self.text(name)?.parse().ok()
+    }
+
+    fn address(&self, name: &HeaderName) -> Option<IpAddr> {
+        address(self.text(name)?)
+    }
+
+    /// Seconds, with a fraction.
+    fn connection_age(&self) -> Option<Duration> {
+        let age: f64 = self.read(&CONNECTION_AGE)?;
+        (0.0..=AGE_MAX).contains(&age).then(|| Duration::from_secs_f64(age))
+    }
+}
+
+/// An address in its plain form; some servers put an IPv6 one in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn source(lines: &[(&'static str, &str)]) -> Source {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        Question::new(&headers(lines)).source(&trusted)
+    }
+
+    fn client(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_question_says_what_its_server_told() {
+        let headers = headers(&[
+            ("x-detector-client", "::ffff:192.0.2.7"),
+            ("x-detector-client-port", "40000"),
+            ("x-detector-server", "[2001:db8::1]"),
+            ("x-detector-server-port", "443"),
+            ("x-detector-connection-age", "1.250"),
+            ("x-detector-host", "shop.example:8443"),
+            ("x-detector-uri", "/a?b"),
+        ]);
+        let question = Question::new(&headers);
+        let expected = Report {
+            client: Some(client("192.0.2.7")),
+            client_port: Some(40_000),
+            server: Some(client("2001:db8::1")),
+            server_port: Some(443),
+            connection_age: Some(Duration::from_millis(1250)),
+            server_name: Some("shop.example:8443".into()),
+            path: Some("/a?b".into()),
+            ..Report::default()
+        };
+        assert_eq!((question.report(), question.site()), (expected, Some("shop.example")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_absent() {
+        for (name, value) in [
+            ("x-detector-client", "unix:"),
+            ("x-detector-client-port", "65536"),
+            ("x-detector-server", ""),
+            ("x-detector-connection-age", "-1"),
+            ("x-detector-connection-age", "NaN"),
+            ("x-detector-connection-age", "1e300"),
+            ("x-detector-host", "caf\u{e9}"),
+        ] {
+            assert_eq!(Question::new(&headers(&[(name, value)])).report(), Report::default(), "{name}: {value}");
+        }
+        let site = |host| Question::new(&headers(&[("x-detector-host", host)])).site().map(str::to_owned);
+        assert_eq!(site("[2001:db8::1]:443").as_deref(), Some("[2001:db8::1]"));
+        assert_eq!(site("shop.example").as_deref(), Some("shop.example"));
+    }
+
+    #[test]
+    fn a_client_cannot_name_another_one() {
+        let forged = ("x-forwarded-for", "198.51.100.1, 198.51.100.2");
+        let direct = Source::Client(client("192.0.2.7"));
+        assert_eq!(source(&[("x-detector-client", "192.0.2.7"), forged]), direct);
+        assert_eq!(source(&[("x-detector-client", "nonsense"), forged]), Source::Unknown);
+        assert_eq!(source(&[forged]), Source::Client(client("198.51.100.2")), "what a server wrote that sets no more");
+        assert_eq!(source(&[]), Source::Unknown);
+    }
+
+    #[test]
+    fn behind_trusted_proxies_the_nearest_stranger_counts() {
+        let behind = |forwarded: &str| source(&[("x-detector-client", "10.0.0.1"), ("x-forwarded-for", forwarded)]);
+        let stranger = Source::Forwarded(client("192.0.2.7"));
+        assert_eq!(behind("192.0.2.7"), stranger);
+        assert_eq!(behind("198.51.100.9, 192.0.2.7"), stranger, "the left one is the client's own word");
+        assert_eq!(behind("198.51.100.9,192.0.2.7 , 10.2.3.4,2001:db8::5"), stranger);
+        assert_eq!(behind("198.51.100.9, unknown, 10.2.3.4"), Source::Proxy, "nobody knows who wrote the left one");
+        assert_eq!(behind("10.9.9.9"), Source::Proxy);
+        assert_eq!(source(&[("x-detector-client", "10.0.0.1")]), Source::Proxy);
+        let lines = [
+            ("x-detector-client", "10.0.0.1"),
+            ("x-forwarded-for", "198.51.100.9"),
+            ("x-forwarded-for", "192.0.2.7, 10.2.3.4"),
+        ];
+        assert_eq!(source(&lines), stranger, "several lines are one list");
+        assert_eq!(behind(&format!("192.0.2.7{}", ", 10.0.0.2".repeat(HOPS_MAX))), Source::Proxy);
+    }
+}
