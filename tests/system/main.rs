@@ -19,6 +19,7 @@ mod flood;
 mod forged;
 mod framing;
 mod inline;
+mod join;
 mod lab;
 mod lifecycle;
 mod live;
