@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use detector_tests::clients::{Kind, Report, Target, batch};
 use detector_tests::daemon::{Daemon, DaemonOptions, control_ok};
 use detector_tests::deadline::PATIENCE;
@@ -85,7 +85,8 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     let lines = daemon.wait_for("a confirmed hello of every other client", PATIENCE, |events| {
         let seen: BTreeSet<u64> = events.iter().filter(|line| line["action"] == "pass").filter_map(port).collect();
         ports.iter().all(|port| seen.contains(&u64::from(*port))).then(|| events.to_vec())
-    })?;
+    });
+    let lines = lines.with_context(|| daemon.metrics_text(&lab).unwrap_or_default())?;
     let forged_lines =
         lines.iter().filter(|line| line["src_ip"].as_str().is_some_and(|ip| ip.starts_with(FORGED_NETWORK)));
     assert_eq!(forged_lines.count(), 0, "a forged hello made a line");
