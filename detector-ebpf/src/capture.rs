@@ -222,6 +222,8 @@ pub struct State {
     pending: u32,
     /// `PROOF_*` of the client's address.
     pub proof: u32,
+    /// 1: the proof was looked for and found only now.
+    late: u32,
     /// 1: the proof may come with the client's next packet.
     pub request: u32,
     /// 1: the hello is followed after this segment.
@@ -416,6 +418,7 @@ pub fn segment(
     unsafe {
         (*state).pending = 0;
         (*state).proof = PROOF_NONE as u32;
+        (*state).late = 0;
         (*state).request = 0;
         (*state).unfinished = 0;
         (*state).parse = PARSE_NOTHING;
@@ -467,6 +470,8 @@ pub fn segment(
     }
     if state.proof == PROOF_NONE as u32 {
         handshake::proof(ctx, settings, scratch, key, packet);
+        // SAFETY: as above.
+        unsafe { (*scratch).state.late = ((*scratch).state.proof != PROOF_NONE as u32) as u32 };
     }
     // SAFETY: as above.
     let state = unsafe { &mut (*black_box(scratch)).state };
@@ -482,7 +487,9 @@ pub fn segment(
     event.handshake = 1;
     event.bare = 0;
     if state.what == FOLLOWED {
-        event.handshake = 0;
+        // Proven only now, it is read from the other ring than the segments before it, and before them. With the SYN it
+        // finds its place.
+        event.handshake = state.late as u8;
         if proven && let Some(follow) = FOLLOW.get_ptr_mut(key) {
             // SAFETY: a value of a map, valid until the program ends.
             unsafe { (*follow).proof = state.proof };

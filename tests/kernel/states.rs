@@ -3,6 +3,11 @@
 
 use std::time::Instant;
 
+use detector::{
+    capture::event,
+    flow::Limits,
+    pipeline::{Outcome, Pipeline},
+};
 use detector_common::{
     counter::Counter,
     event::{
@@ -11,7 +16,12 @@ use detector_common::{
     },
 };
 
-use crate::bench::{Bench, PASS, Row, hello};
+use zerocopy::IntoBytes as _;
+
+use crate::{
+    bench::{Bench, PASS, Row, hello},
+    fixture::samples,
+};
 
 /// `TCX_NEXT` of linux/bpf.h: on to whoever is next.
 const NEXT: u32 = u32::MAX;
@@ -142,6 +152,33 @@ fn what_acknowledges_the_syn_ack_is_proven() {
             bench.row(&row(piece).ack(5001).seq(1000 + place as u32 * 900));
             assert_eq!(bench.events()[0].0.proof, PROOF_ACKNOWLEDGED);
         }
+    }
+}
+
+/// The daemon reads what is proven first, and so the end of this hello before its beginning.
+#[test]
+fn a_hello_that_is_proven_on_its_way_is_read_whole() {
+    let whole = samples().iter().map(|sample| &sample.stream).find(|stream| stream.len() > 1500).expect("a long hello");
+    let (first, second) = whole.split_at(900);
+    for base in [Row::new(&[]), Row::new(&[]).v6()] {
+        let mut bench = Bench::new();
+        let row = |payload: &[u8]| Row { payload: payload.to_vec(), ..base.clone() };
+        bench.row(&row(&[]).syn().seq(999));
+        bench.row(&row(first).ack(5001));
+        let syn_ack = Row { syn: true, ..row(&[]).back().seq(5000).ack(1000) };
+        assert_eq!(bench.kernel.test_run_egress(&syn_ack.frame()).unwrap(), NEXT);
+        bench.row(&row(second).ack(5001).seq(1900));
+        let events = bench.events();
+        let proofs: Vec<u8> = events.iter().map(|(header, _)| header.proof).collect();
+        assert_eq!(proofs, [PROOF_ACKNOWLEDGED, PROOF_NONE]);
+        let (mut pipeline, mut hellos) = (Pipeline::new(Limits::default()), 0);
+        for (header, payload) in events {
+            let bytes = [header.as_bytes(), &payload].concat();
+            assert!(event::packets(&bytes, &mut |packet| pipeline.take(packet, &mut |outcome| {
+                hellos += usize::from(matches!(outcome, Outcome::Hello(_)));
+            })));
+        }
+        assert_eq!(hellos, 1);
     }
 }
 
