@@ -23,7 +23,7 @@ SYN, PSH_ACK = 0x02, 0x18
 
 def hello(name):
     """The first flight of Python's ssl module."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return first_flight(context, name)

@@ -38,7 +38,7 @@ def main():
     parser.add_argument("--name", required=True)
     parser.add_argument("--count", type=int, required=True)
     arguments = parser.parse_args()
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connections = [connect(context, arguments.address, arguments.name) for _ in range(arguments.count)]
     print("open", flush=True)

@@ -28,7 +28,7 @@ AT_ONCE = 40
 
 def hello(number):
     """A ClientHello; each number has another cipher suite first, so that its JA4 tells which bytes were read."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if number:

@@ -16,10 +16,11 @@ def main():
     parser.add_argument("--server", required=True)
     parser.add_argument("--count", type=int, required=True)
     arguments = parser.parse_args()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     connections = []
     for _ in range(arguments.count):
         connection = socket.create_connection((arguments.server, 443), 10)
-        connection.sendall(first_flight(ssl.create_default_context(), "silent.example"))
+        connection.sendall(first_flight(context, "silent.example"))
         connections.append(connection)
     print(json.dumps([connection.getsockname()[1] for connection in connections]), flush=True)
     sys.stdin.read()
