@@ -68,7 +68,7 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     let forger = Forger::start(&lab, &["--count", &forged.to_string(), "--sources", "10000"])?;
     let (blocked, confirmed) = thread::scope(|scope| {
         let blocked = scope.spawn(|| {
-            let target = Target { timeout: SHORT, parallel: 4, ..Target::new(SERVER_V4) };
+            let target = Target { timeout: SHORT, parallel: 12, ..Target::new(SERVER_V4) };
             batch(&lab, &target, &[Kind::Python], BLOCKED)
         });
         let target = Target { timeout: LONG, parallel: 6, ..Target::new(SERVER_V4) };

@@ -54,7 +54,7 @@ pub(crate) fn ensure_answered(lab: &Lab, target: &Target, why: &str) -> Result<(
 }
 
 pub(crate) fn ensure_refused(lab: &Lab, target: &Target, why: &str) -> Result<()> {
-    let target = Target { timeout: SHORT, parallel: 4, ..target.clone() };
+    let target = Target { timeout: SHORT, parallel: 8, ..target.clone() };
     let reports = batch(lab, &target, &[Kind::Curl, Kind::Python], 4)?;
     ensure!(reports.iter().all(|report| report.status.is_none()), "{why}: {reports:?}");
     Ok(())
