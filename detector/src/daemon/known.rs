@@ -133,11 +133,11 @@ impl Known {
         }
     }
 
-    /// A report came.
-    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp) {
+    /// A report came, kept under this number.
+    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>) {
         let mut state = self.state();
         let State { connections, joiner, .. } = &mut *state;
-        joiner.report(connections, report, arrived);
+        joiner.report(connections, report, arrived, kept);
     }
 
     /// Brings the metrics up to date.
