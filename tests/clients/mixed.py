@@ -185,10 +185,10 @@ def numbered(kind, connection, size):
     return [f"/{kind}/{connection}/{request}" for request in range(size)]
 
 
-def many(target, kind, requests):
+def many(target, kind, requests, run):
     """So many requests of one kind, over one connection after the other."""
     for number, size in enumerate(itertools.cycle(SIZES)):
-        size = min(size, requests)
+        size, number = min(size, requests), f"{run}{number}"
         agent = f"{kind}/{number}"
         tell(kind, numbered(kind, number, size), lambda paths: KINDS[kind](target, agent, paths))
         requests -= size
@@ -262,6 +262,7 @@ def main():
     parser.add_argument("--name", required=True)
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--kinds", default="", help=f"of {', '.join(KINDS)}; all at the same time")
+    parser.add_argument("--run", default="", help="tells the paths of one run from those of another")
     parser.add_argument("--requests", type=int, default=1, help="of each kind")
     parser.add_argument("--reuse", nargs=4, metavar=("FIRST", "SECOND", "PORT", "COUNT"), action="append", default=[])
     parser.add_argument("--download", nargs=2, metavar=("KIND", "SECONDS"), action="append", default=[])
@@ -272,7 +273,7 @@ def main():
     target = Target(given.address, given.port, given.name, given.timeout)
     work = [(download, kind, int(seconds)) for kind, seconds in given.download]
     work += [(websocket, kind, int(seconds)) for kind, seconds in given.websocket]
-    work += [(many, kind, given.requests) for kind in given.kinds.split(",") if kind]
+    work += [(many, kind, given.requests, given.run) for kind in given.kinds.split(",") if kind]
     for first, second, port, count in given.reuse:
         work.append((reuse, first, second, range(int(port), int(port) + int(count))))
     threads = [threading.Thread(target=what, args=(target, *more)) for what, *more in work]

@@ -34,7 +34,8 @@ pub struct Reporter {
 /// When it doesn't listen in time.
 pub fn origin(lab: &Lab) -> Result<Process> {
     let mut command = lab.web().command("/usr/bin/python3");
-    command.arg("-B").arg(programs::script("origin.py")).arg(ORIGIN).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.arg("-B").arg(programs::script("origin.py")).arg(ORIGIN);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut process = Process::start("origin.py", &mut command)?;
     let mut line = String::new();
     BufReader::new(process.child().stdout.take().context("no pipe")?).read_line(&mut line)?;
@@ -254,7 +255,7 @@ frontend site
     bind :8080
 DETECTOR
     use_backend origin if { path_beg /slow/ /socket/ }
-    http-request return status 200 content-type text/plain string hello
+    http-request return status 200 content-type text/plain string hello unless { path_beg /slow/ /socket/ }
 ";
 
 const CADDY: &str = "\
