@@ -115,7 +115,8 @@ fn each_miss_has_its_cause() {
     scene.begin(tuple(3), identity(3, 7_000_000, 7_000_100), at(7_000_100));
     scene.connections.end(&tuple(3), at(7_001_000));
     scene.begin(tuple(3), identity(4, 7_002_000, 7_002_100), at(7_002_100));
-    assert_eq!(scene.report(&report(3), at(7_003_000), 0), missed(Miss::Ambiguous));
+    let relayed = Report { relayed: Some(true), ..report(3) };
+    assert_eq!(scene.report(&relayed, at(7_003_000), 0), missed(Miss::Ambiguous));
 }
 
 #[test]
@@ -223,17 +224,23 @@ struct Plan {
     linger: u64,
     /// By how much the server's clock is behind.
     behind: u64,
+    /// Its server has another program send its reports; else they leave within a millisecond.
+    relayed: bool,
+    /// Its server tells which request of a connection it is, and how old that is.
+    numbered: bool,
 }
 
 fn plans() -> impl Strategy<Value = Vec<Plan>> {
     // Most gaps, delays and durations are short.
     let short = |most: u64| (0..12_u32, 0..=most).prop_map(|(halvings, value)| value >> halvings);
-    // The host's own reports are there within a millisecond; one in a hundred comes as late as may be.
+    // What is relayed is there within a millisecond or two; one in a hundred comes as late as may be.
     let delay = prop_oneof![99 => 0..2_000_u64, 1 => 0..99_000_u64];
     let request = (short(3_000_000), short(10_000_000), delay);
     let times = (short(1_000_000), 200..80_000_u64, prop_oneof![9 => 0..500_u64, 1 => 0..1_000_000_u64]);
-    let plan = (1..6_u16, 0..4_u64, times, prop::collection::vec(request, 1..8), short(500_000), 0..20_000_u64);
-    let plan = plan.prop_map(|(port, who, (gap, handshake, confirmed), requests, linger, behind)| Plan {
+    let requests = prop::collection::vec(request, 1..8);
+    let server = (0..20_000_u64, any::<bool>(), any::<bool>());
+    let plan = (1..6_u16, 0..4_u64, times, requests, short(500_000), server);
+    let plan = plan.prop_map(|(port, who, (gap, handshake, confirmed), requests, linger, server)| Plan {
         port,
         who,
         gap: gap + 2_000,
@@ -241,7 +248,10 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         confirmed,
         requests,
         linger,
-        behind,
+        behind: server.0,
+        relayed: server.1,
+        // Without, what is relayed can't be told apart.
+        numbered: server.1 || server.2,
     });
     prop::collection::vec(plan, 1..40)
 }
@@ -278,10 +288,14 @@ fn schedule(plans: &[Plan]) -> Vec<(u64, Told)> {
             let sent = Report {
                 // In whole milliseconds, of a clock that is looked at now and then.
                 duration: Some(Duration::from_millis((duration + plan.behind) / 1000)),
-                connection_age: Some(Duration::from_millis((now - syn + plan.behind - plan.handshake / 2) / 1000)),
-                connection_requests: Some(index as u64 + 1),
+                connection_age: plan
+                    .numbered
+                    .then(|| Duration::from_millis((now - syn + plan.behind - plan.handshake / 2) / 1000)),
+                connection_requests: plan.numbered.then_some(index as u64 + 1),
+                relayed: Some(plan.relayed),
                 ..report(plan.port)
             };
+            let delay = if plan.relayed { *delay } else { delay % 1000 };
             told.push((now + delay, Told::Report(Box::new(sent), plan.who)));
         }
         let end = now + plan.linger;
