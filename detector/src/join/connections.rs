@@ -5,9 +5,10 @@
 //!
 //! - its hello was there when the request began. A server's clock may be [`Limits::early`] behind: nginx and HAProxy
 //!   look at it once for each batch of events. And it was there when the report came, which is exact.
-//! - the report was sent before the connection ended, or right after ([`Limits::prompt`]): a server writes its log first. Or
+//! - the report was sent before the connection ended, or right after ([`Limits::prompt`]): a server writes its log then. Or
 //!   else the request began well before the end: some connections are ended to one side only, and linger. What other
-//!   programs relay comes up to [`Limits::late`] after it was written: of that it is enough if the request began by then;
+//!   programs relay comes up to [`Limits::late`] after it was written: of that it is enough if the request began by then.
+//!   A server that is interrupted between the end and its log may be as late: where no other connection fits, it was;
 //! - where the server says how old the connection is: it took it after its SYN, and not long after its hello.
 //!
 //! And it hasn't told that request yet: no two requests of a connection have one number, so that a second "first
@@ -311,6 +312,11 @@ impl Connections {
                 possible.push(index);
             }
         }
+        if let [index] = fitting.as_slice()
+            && client.may_be_late(claim, *index, &possible)
+        {
+            return Fit::Ambiguous;
+        }
         let (index, sure) = match (fitting.as_slice(), possible.as_slice()) {
             ([index], _) => (*index, client.connections.get(*index).is_some_and(|known| known.is_prompt(claim))),
             ([], [index]) => (*index, false),
@@ -362,6 +368,19 @@ impl Client {
         self.connections.iter().filter(move |known| known.server == server)
     }
 
+    /// Whether a report that fits one connection may as well be the last of an earlier one, whose server was interrupted
+    /// when that had ended: it tells the next number there, and would be the first of the one that fits.
+    fn may_be_late(&self, claim: &Claim, fitting: usize, possible: &[usize]) -> bool {
+        let (Some(number), Some(later)) = (claim.number, self.connections.get(fitting)) else { return false };
+        let next = |earlier: &&Connection| {
+            let goes_on =
+                if number == 1 { earlier.told == 0 } else { earlier.has_told(Some(number.saturating_sub(1))) };
+            goes_on && !earlier.has_told(Some(number)) && !earlier.identity.says_the_same(&later.identity)
+        };
+        let mut earlier = possible.iter().filter_map(|index| self.connections.get(*index));
+        !claim.relayed && later.told == 0 && earlier.any(|earlier| next(&earlier))
+    }
+
     /// The last of these connections, if the hellos of all said the same.
     fn alike(&self, indices: &[usize]) -> Option<usize> {
         let mut identities = indices.iter().map(|index| self.connections.get(*index).map(|known| &known.identity));
@@ -388,16 +407,14 @@ impl Connection {
         let in_time = if claim.relayed {
             self.ended.is_none_or(|ended| claim.request <= ended.plus(late.saturating_add(ROUNDED)))
         } else {
-            self.told_in_time(claim, limits)
+            self.told_in_time(claim, limits.prompt, limits)
         };
         in_time && taken && !self.has_told(claim.number) && self.had_hello(claim, limits)
     }
 
-    /// Whether its server may have sent this of it.
-    fn told_in_time(&self, claim: &Claim, limits: &Limits) -> bool {
-        self.ended.is_none_or(|ended| {
-            claim.arrived <= ended.plus(limits.prompt) || claim.request.plus(limits.early) <= ended
-        })
+    /// Whether its server may have sent this of it, `late` after its end at most.
+    fn told_in_time(&self, claim: &Claim, late: Duration, limits: &Limits) -> bool {
+        self.ended.is_none_or(|ended| claim.arrived <= ended.plus(late) || claim.request.plus(limits.early) <= ended)
     }
 
     /// Whether no connection that came after it can have carried the request.
@@ -410,7 +427,7 @@ impl Connection {
         let in_time = if claim.relayed {
             self.ended.is_none_or(|ended| claim.request <= ended.plus(limits.grace))
         } else {
-            self.told_in_time(claim, limits)
+            self.told_in_time(claim, limits.late, limits)
         };
         in_time && self.had_hello(claim, limits)
     }

@@ -135,9 +135,30 @@ fn of_a_connection_whose_hello_is_missing_the_one_before_is_not_taken() {
     let mut table = small(100);
     table.begin(tuple(1), identity(1, at(0)), at(0));
     table.end(&tuple(1), at(16));
-    for sent in [19, 40, 3000] {
+    for sent in [117, 3000] {
         assert_eq!(table.fit(&direct(tuple(1), at(sent)), true), Fit::Unfitting, "{sent}");
     }
+}
+
+/// HAProxy ends a connection, is interrupted, and writes its log 20 ms later.
+#[test]
+fn a_log_that_was_written_late_is_nobody_elses() {
+    let numbered = |sent, number| Claim { number: Some(number), ..direct(tuple(1), at(sent)) };
+    let ended = || {
+        let mut table = small(100);
+        table.begin(tuple(1), identity(1, at(0)), at(0));
+        assert_eq!(who(table.fit(&numbered(6, 1), false)), Some(1));
+        table.end(&tuple(1), at(16));
+        table
+    };
+    let mut alone = ended();
+    assert!(matches!(alone.fit(&numbered(36, 2), false), Fit::Doubtful(_)), "a hello may still come");
+    assert_eq!(who(alone.fit(&numbered(36, 2), true)), Some(1));
+    let mut table = ended();
+    table.begin(tuple(1), identity(2, at(30)), at(30));
+    assert_eq!(table.fit(&numbered(36, 2), false), Fit::Ambiguous);
+    assert_eq!(who(table.fit(&numbered(37, 1), false)), Some(2));
+    assert_eq!(who(table.fit(&numbered(38, 2), false)), Some(2), "that one tells its own by now");
 }
 
 #[test]
