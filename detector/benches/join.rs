@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use detector::clock::Timestamp;
 use detector::fingerprint::{Ja4, Transport};
-use detector::join::{Bounds, Carrier, Connections, End, Identity, Join, Limits, Outcome, Proxies, Tuple};
+use detector::join::{Bounds, Carrier, Connections, End, Identity, Join, Limits, Outcome, Proxies, Trusted, Tuple};
 use detector::report::Report;
 use detector::session::{self, Sessions};
 use detector::signals::{Request, Signals};
@@ -94,7 +94,7 @@ fn report(number: u64) -> Report<'static> {
 fn main() {
     let mut connections = Connections::new(Limits::default());
     (0..CLIENTS).for_each(|client| begin(&mut connections, client));
-    let mut join = Join::<()>::new(Bounds::default(), Proxies::new([]));
+    let mut join = Join::<()>::new(Bounds::default(), Proxies::new(Trusted::new([])));
     let mut sessions = Sessions::new(session::Limits::default());
     let mut signals = Signals::new(2048, (1, 2));
     let mut costs: [Vec<f64>; 4] = Default::default();

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use super::signals::Watch;
+use super::{reports::Recent, signals::Watch};
 use crate::{
     clock::Timestamp,
     join::{Bounds, Connections, End, Join, Miss, Outcome, Proxies, Subject},
@@ -28,6 +28,8 @@ const FORWARDED: &str = "forwarded";
 struct Waiting {
     report: Report<'static>,
     arrived: Timestamp,
+    /// Its number in [`Recent`], if it is kept there.
+    kept: Option<u64>,
 }
 
 /// Where reports go.
@@ -39,11 +41,18 @@ pub(super) struct Joiner {
 struct Clients {
     sessions: Sessions,
     signals: Arc<Watch>,
+    recent: Recent,
 }
 
 impl Joiner {
-    pub(super) fn new(bounds: Bounds, proxies: Proxies, sessions: session::Limits, signals: Arc<Watch>) -> Self {
-        let clients = Clients { sessions: Sessions::new(sessions), signals };
+    pub(super) fn new(
+        bounds: Bounds,
+        proxies: Proxies,
+        sessions: session::Limits,
+        signals: Arc<Watch>,
+        recent: Recent,
+    ) -> Self {
+        let clients = Clients { sessions: Sessions::new(sessions), signals, recent };
         Self { join: Join::new(bounds, proxies), clients }
     }
 
@@ -51,33 +60,36 @@ impl Joiner {
     #[cfg(test)]
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
-        Self::new(Bounds::default(), Proxies::new([]), session::Limits::default(), Arc::new(signals))
+        let proxies = Proxies::new(crate::join::Trusted::new([]));
+        Self::new(Bounds::default(), proxies, session::Limits::default(), Arc::new(signals), Recent::new(1))
     }
 
-    /// A report came.
-    pub(super) fn report(&mut self, connections: &mut Connections, report: &Report<'_>, arrived: Timestamp) {
+    /// A report came. `number`: of [`Recent`], if it is kept there.
+    pub(super) fn report(
+        &mut self,
+        connections: &mut Connections,
+        report: &Report<'_>,
+        arrived: Timestamp,
+        number: Option<u64>,
+    ) {
         let Self { join, clients } = self;
-        let keep = || Waiting { report: kept(report), arrived };
-        let mut later = |waiting: Waiting, outcome| clients.note(&waiting.report, waiting.arrived, &outcome);
+        let keep = || Waiting { report: kept(report), arrived, kept: number };
+        let mut later = |waiting: Waiting, outcome| clients.note_late(&waiting, &outcome);
         if let Some(outcome) = join.report(connections, report, arrived, keep, &mut later) {
-            clients.note(report, arrived, &outcome);
+            clients.note(report, arrived, number, &outcome);
         }
     }
 
     /// The hello of a client's connection came.
     pub(super) fn begun(&mut self, connections: &mut Connections, client: &End) {
         let Self { join, clients } = self;
-        join.begun(connections, client, &mut |waiting, outcome| {
-            clients.note(&waiting.report, waiting.arrived, &outcome);
-        });
+        join.begun(connections, client, &mut |waiting, outcome| clients.note_late(&waiting, &outcome));
     }
 
     /// Time has passed: connections and sessions end, and reports have waited long enough.
     pub(super) fn due(&mut self, connections: &mut Connections, now: Timestamp) {
         let Self { join, clients } = self;
-        join.due(connections, now, &mut |waiting, outcome| {
-            clients.note(&waiting.report, waiting.arrived, &outcome);
-        });
+        join.due(connections, now, &mut |waiting, outcome| clients.note_late(&waiting, &outcome));
         clients.sessions.expire(now);
     }
 
@@ -95,13 +107,32 @@ impl Joiner {
     }
 }
 
+const fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Joined(..) => JOINED,
+        Outcome::Forwarded(_) => FORWARDED,
+        Outcome::Missed(why) => why.label(),
+    }
+}
+
 /// Labels of what becomes of a report.
 pub(super) fn outcomes() -> Vec<&'static str> {
     [JOINED, FORWARDED].into_iter().chain(Miss::ALL.map(Miss::label)).collect()
 }
 
 impl Clients {
-    fn note(&mut self, report: &Report<'_>, arrived: Timestamp, outcome: &Outcome) {
+    fn note_late(&mut self, waiting: &Waiting, outcome: &Outcome) {
+        self.note(&waiting.report, waiting.arrived, waiting.kept, outcome);
+    }
+
+    fn note(&mut self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome) {
+        if let Some(number) = kept {
+            let ja4 = match outcome {
+                Outcome::Joined(_, found) => Some(found.identity.ja4),
+                Outcome::Forwarded(_) | Outcome::Missed(_) => None,
+            };
+            self.recent.joined(number, label(outcome), ja4);
+        }
         let (subject, connection) = match outcome {
             Outcome::Joined(subject, found) => (subject, found.connection),
             // A proxy's connections are not its clients': to each of those it is one.

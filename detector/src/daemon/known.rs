@@ -133,11 +133,11 @@ impl Known {
         }
     }
 
-    /// A report came.
-    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp) {
+    /// A report came, kept under this number.
+    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>) {
         let mut state = self.state();
         let State { connections, joiner, .. } = &mut *state;
-        joiner.report(connections, report, arrived);
+        joiner.report(connections, report, arrived, kept);
     }
 
     /// Brings the metrics up to date.
@@ -241,7 +241,16 @@ mod tests {
         let Tuple { client, server } = tuple(port);
         let now = monotonic();
         let (server, server_port) = (Some(server.ip()), Some(server.port()));
-        Claim { client, server, server_port, arrived: now, request: now, connection: None, number: None }
+        Claim {
+            client,
+            server,
+            server_port,
+            arrived: now,
+            request: now,
+            connection: None,
+            number: None,
+            relayed: false,
+        }
     }
 
     fn with_known(check: impl AsyncFnOnce(&Known, &mut Teller)) {

@@ -18,6 +18,7 @@ mod connections;
 mod miss;
 mod proxies;
 mod subject;
+mod trusted;
 mod tuple;
 mod waiting;
 
@@ -26,5 +27,6 @@ pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
 pub use miss::{Counts, Miss, Outcome};
 pub use proxies::{FAMILIES, Proxies, WATCHED};
 pub use subject::{Reach, Subject};
+pub use trusted::{HOPS_MAX, Source, Trusted, hops};
 pub use tuple::{Carrier, End, Tuple};
 pub use waiting::{Bounds, Join};
