@@ -15,6 +15,7 @@ mod orders;
 mod output;
 mod reports;
 mod requests;
+mod shards;
 pub mod signals;
 mod ssh;
 
