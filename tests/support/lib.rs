@@ -1,5 +1,5 @@
 //! What the suites that need a network share: two network namespaces with a wire between them ([`lab`]), and in them
-//! web servers ([`server`], [`datagrams`], [`reporters`]), real clients ([`clients`]), tcpdump ([`capture`]) and the daemon
+//! web servers ([`server`], [`datagrams`], [`reporters`]), real clients ([`clients`], [`mixed`], [`curl`]), tcpdump ([`capture`]) and the daemon
 //! ([`daemon`]).
 //!
 //! In: the programs `ip`, `nginx`, `openssl`, `curl`, `tcpdump`, `chromium`, the Python of `cargo xtask setup`, and the
@@ -11,6 +11,7 @@
 pub mod capture;
 pub mod clients;
 pub mod copies;
+pub mod curl;
 pub mod daemon;
 pub mod datagrams;
 pub mod deadline;
@@ -21,6 +22,7 @@ pub mod hello;
 pub mod lab;
 pub mod link;
 pub mod metrics;
+pub mod mixed;
 pub mod pins;
 pub mod process;
 pub mod programs;

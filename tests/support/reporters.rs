@@ -2,6 +2,7 @@
 //! with: TLS on port 443 of the server's namespace, plain HTTP on 8080 (but for Caddy), a page for every path, workers of the user www-data.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,10 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::daemon::signal_socket;
 use crate::deadline::{PATIENCE, until};
-use crate::lab::Lab;
+use crate::lab::{Lab, Namespace};
 use crate::process::{Process, output};
 use crate::programs;
 use crate::server::Certificate;
+
+/// Where the servers' own origin listens.
+const ORIGIN: &str = "8090";
 
 /// What the lines of `dist/` have in place of the lab's socket.
 const SOCKET: &str = "/run/detector/signals.sock";
@@ -22,6 +26,45 @@ const SOCKET: &str = "/run/detector/signals.sock";
 #[derive(Debug)]
 pub struct Reporter {
     process: Process,
+}
+
+/// A server behind the web servers, for pages below `/slow/` and WebSockets below `/socket/` (`clients/origin.py`).
+///
+/// # Errors
+/// When it doesn't listen in time.
+pub fn origin(lab: &Lab) -> Result<Process> {
+    let mut command = lab.web().command("/usr/bin/python3");
+    command.arg("-B").arg(programs::script("origin.py")).arg(ORIGIN);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = Process::start("origin.py", &mut command)?;
+    let mut line = String::new();
+    BufReader::new(process.child().stdout.take().context("no pipe")?).read_line(&mut line)?;
+    ensure!(line == "ready\n", "origin.py doesn't listen: {line}");
+    Ok(process)
+}
+
+/// HAProxy with a configuration of its own, which reports nothing: a proxy before a web server. `DIRECTORY` in it stands for
+/// that of a certificate with its key, `both.pem`.
+///
+/// # Errors
+/// When it is missing; it may not listen yet.
+pub fn proxy(lab: &Lab, namespace: &Namespace, configuration: &str) -> Result<Process> {
+    let directory = directory(lab, "proxy")?;
+    both(&directory)?;
+    let text = configuration.replace("DIRECTORY", &directory.display().to_string());
+    fs::write(directory.join("haproxy.cfg"), text)?;
+    let mut command = namespace.command("haproxy");
+    command.arg("-db").arg("-f").arg(directory.join("haproxy.cfg"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(directory.join("stderr"))?);
+    Process::start("haproxy", &mut command)
+}
+
+/// Certificate and key in one file, as HAProxy wants them.
+fn both(directory: &Path) -> Result<PathBuf> {
+    let pem = directory.join("both.pem");
+    let read = |file: &str| fs::read_to_string(directory.join(file));
+    fs::write(&pem, read("certificate.pem")? + &read("key.pem")?)?;
+    Ok(pem)
 }
 
 /// A file of `dist/`.
@@ -65,9 +108,7 @@ impl Reporter {
     /// Likewise.
     pub fn haproxy(lab: &Lab) -> Result<Self> {
         let directory = directory(lab, "haproxy")?;
-        let pem = directory.join("both.pem");
-        let read = |file: &str| fs::read_to_string(directory.join(file));
-        fs::write(&pem, read("certificate.pem")? + &read("key.pem")?)?;
+        let pem = both(&directory)?;
         let path = signal_socket(lab);
         let inside = path.file_name().context("a socket has a name")?.to_string_lossy();
         let lines = replaced("haproxy/detector.cfg", "/dev/detector.sock len", &format!("/{inside} len"))?;
@@ -176,8 +217,22 @@ http {
         ssl_certificate certificate.pem;
         ssl_certificate_key key.pem;
         location / { return 200 'hello\\n'; }
+        location ~ ^/(slow|socket)/ {
+            proxy_pass http://127.0.0.1:8090;
+            proxy_http_version 1.1;
+            proxy_buffering off;
+            proxy_set_header Connection $http_connection;
+            proxy_set_header Upgrade $http_upgrade;
+        }
     }
     server { listen 8080; location / { return 200 'hello\\n'; } }
+    server { listen 8081 proxy_protocol; location / { return 200 'hello\\n'; } }
+    server {
+        listen 8445 ssl http2 proxy_protocol;
+        ssl_certificate certificate.pem;
+        ssl_certificate_key key.pem;
+        location / { return 200 'hello\\n'; }
+    }
 }
 ";
 
@@ -191,11 +246,16 @@ defaults
     mode http
     timeout client 75s
     timeout http-keep-alive 75s
+    timeout connect 5s
+    timeout server 75s
+backend origin
+    server origin 127.0.0.1:8090
 frontend site
     bind :443 ssl crt CERTIFICATE alpn h2,http/1.1
     bind :8080
 DETECTOR
-    http-request return status 200 content-type text/plain string hello
+    use_backend origin if { path_beg /slow/ /socket/ }
+    http-request return status 200 content-type text/plain string hello unless { path_beg /slow/ /socket/ }
 ";
 
 const CADDY: &str = "\

@@ -26,6 +26,7 @@ mod live;
 mod matrix;
 mod never_block;
 mod pins;
+mod proxies;
 mod quic;
 mod reports;
 mod reset;

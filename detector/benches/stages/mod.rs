@@ -13,7 +13,7 @@ use detector::clock::Timestamp;
 use detector::config::{Mode, Signals as Settings};
 use detector::fingerprint::{Ja4, Transport};
 use detector::intake::Intake;
-use detector::join::{Bounds, Carrier, Connections, End, Identity, Join, Limits, Outcome, Proxies, Tuple};
+use detector::join::{Bounds, Carrier, Connections, End, Identity, Join, Limits, Outcome, Proxies, Trusted, Tuple};
 use detector::report::{self, Report};
 use detector::session::{self, Sessions};
 use detector::signals::{Request, Signals};
@@ -179,7 +179,7 @@ fn report(number: u64) -> Report<'static> {
 fn after() -> Vec<Figure> {
     let mut connections = Connections::new(Limits::default());
     (0..CLIENTS).for_each(|client| begin(&mut connections, client));
-    let mut join = Join::<()>::new(Bounds::default(), Proxies::new([]));
+    let mut join = Join::<()>::new(Bounds::default(), Proxies::new(Trusted::new([])));
     let mut sessions = Sessions::new(session::Limits::default());
     let mut signals = Signals::new(2048, (1, 2));
     let mut costs: [Vec<f64>; 4] = Default::default();

@@ -18,9 +18,12 @@ const EXAMPLES: &str = "\
 Examples:
   detector reports                          the last ten
   detector reports --follow --client 192.0.2.7
-  detector reports --lines 256 --format json | jq -r .report.ua
+  detector reports --lines 256 --format json | jq -r '.ja4 + \" \" + .report.ua'
 
-Keys of a report: docs/reports.md. Long texts are cut short, sessions shown by their beginning.";
+In place of the JA4 of a request's connection stands why it isn't known: the outcomes of
+detector_join_reports_total in docs/metrics.md; `waiting`: it may still come, for five
+seconds. With --follow a report is shown once that is settled. Keys of a report:
+docs/reports.md. Long texts are cut short, sessions shown by their beginning.";
 
 /// Between two questions while following.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -53,7 +56,7 @@ pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let mut client = Client::connect(&args.control)?;
     let (mut after, mut last) = (0, VecDeque::new());
     loop {
-        let page = ask(&mut client, after)?;
+        let page = args.ask(&mut client, after)?;
         let Some(newest) = page.last() else { break };
         after = newest.number;
         for seen in page.into_iter().filter(|seen| args.wants(seen)) {
@@ -79,26 +82,33 @@ impl ReportsArgs {
     fn follow(&self, client: &mut Client, mut after: u64, out: &mut impl Write) -> Result<Exit, Failure> {
         loop {
             out.flush()?;
-            thread::sleep(AGAIN);
-            for seen in ask(client, after)? {
+            let before = after;
+            for seen in self.ask(client, after)? {
                 after = seen.number;
                 if self.wants(&seen) {
                     print(&seen, self.format, out)?;
                 }
             }
+            if after == before {
+                thread::sleep(AGAIN);
+            }
+        }
+    }
+
+    /// Some of those after this number. Who follows gets each once, and so when all is known of it.
+    fn ask(&self, client: &mut Client, after: u64) -> Result<Vec<Seen>, Failure> {
+        match client.ask(&Request::Reports { after })? {
+            Response::Reports { reports } if self.follow => {
+                Ok(reports.into_iter().take_while(|seen| seen.join.is_some()).collect())
+            }
+            Response::Reports { reports } => Ok(reports),
+            _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),
         }
     }
 
     fn wants(&self, seen: &Seen) -> bool {
         let client = || seen.report.get("ip")?.as_str()?.parse::<IpAddr>().ok();
         self.client.is_none_or(|wanted| client() == Some(wanted.to_canonical()))
-    }
-}
-
-fn ask(client: &mut Client, after: u64) -> Result<Vec<Seen>, Failure> {
-    match client.ask(&Request::Reports { after })? {
-        Response::Reports { reports } => Ok(reports),
-        _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),
     }
 }
 
@@ -109,7 +119,7 @@ fn print(seen: &Seen, format: Format, out: &mut impl Write) -> Result<(), Failur
     }
 }
 
-/// When, who, what for, with what result, by which program.
+/// When, who, with which hello, what for, with what result, by which program.
 fn line(seen: &Seen) -> String {
     let text = |key: &str| match seen.report.get(key) {
         Some(Value::String(text)) => text.clone(),
@@ -118,7 +128,8 @@ fn line(seen: &Seen) -> String {
     };
     let client = format!("{} {}", text("ip"), text("port"));
     let what = format!("{} {} {}{}", text("status"), text("method"), text("host"), text("path"));
-    format!("{} {client:<22} {what}  {}", seen.arrived, text("ua"))
+    let hello = seen.ja4.as_ref().or(seen.join.as_ref()).map_or("waiting", String::as_str);
+    format!("{} {client:<22} {hello:<36} {what}  {}", seen.arrived, text("ua"))
 }
 
 #[cfg(test)]
@@ -127,7 +138,7 @@ mod tests {
 
     fn seen(report: Value) -> Seen {
         let Value::Object(report) = report else { panic!("an object is wanted") };
-        Seen { number: 1, arrived: "2026-11-22T16:00:00.125Z".to_owned(), uid: 33, pid: None, report }
+        Seen { number: 1, arrived: "2026-11-22T16:00:00.125Z".to_owned(), uid: 33, pid: None, join: None, ja4: None, report }
     }
 
     #[test]
@@ -137,8 +148,20 @@ mod tests {
         });
         let mut out = Vec::new();
         print(&seen(report), Format::Table, &mut out).unwrap();
-        let expected = "2026-11-22T16:00:00.125Z 192.0.2.7 40000        200 GET shop.example/\\u{1b}[2J\\u{a}  -\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let line = String::from_utf8(out).unwrap();
+        let (begin, end) = ("2026-11-22T16:00:00.125Z 192.0.2.7 40000        waiting ", " 200 GET shop.example/\\u{1b}[2J\\u{a}  -\n");
+        assert!(line.starts_with(begin) && line.ends_with(end), "{line}");
+    }
+
+    #[test]
+    fn a_line_says_which_hello_or_why_none() {
+        let shown = |join: &str, ja4: Option<&str>| {
+            let mut seen = seen(serde_json::json!({}));
+            (seen.join, seen.ja4) = (Some(join.to_owned()), ja4.map(str::to_owned));
+            line(&seen)
+        };
+        assert!(shown("joined", Some("t13d1516h2_8daaf6152771_e5627efa2ab1")).contains(" t13d1516h2_8daaf6152771_e5627efa2ab1 "));
+        assert!(shown("no_hello", None).contains(" no_hello "));
     }
 
     #[test]

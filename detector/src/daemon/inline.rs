@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ipnet::IpNet;
 use tracing::debug;
 
 use super::{
@@ -16,8 +15,8 @@ use super::{
 use crate::{
     clock::monotonic,
     fingerprint::{Ja4, key::random_seeds},
-    inline::{Answer, Decide, Id, Question, Source},
-    join::Claim,
+    inline::{Answer, Decide, Id, Question},
+    join::{Claim, Source, Trusted},
     policy::requests::Ruling,
     telemetry::Metrics,
 };
@@ -30,14 +29,14 @@ pub(super) const KNOWLEDGE: [&str; 9] =
 pub(super) struct Decider {
     requests: Arc<Requests>,
     known: Known,
-    trusted: Vec<IpNet>,
+    trusted: Trusted,
     metrics: Arc<Metrics>,
     daemon: u64,
     decisions: AtomicU64,
 }
 
 impl Decider {
-    pub(super) fn new(requests: Arc<Requests>, known: Known, trusted: Vec<IpNet>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(requests: Arc<Requests>, known: Known, trusted: Trusted, metrics: Arc<Metrics>) -> Self {
         // Any secret does.
         Self { requests, known, trusted, metrics, daemon: random_seeds().rest, decisions: AtomicU64::new(0) }
     }
@@ -59,11 +58,11 @@ impl Decider {
 impl Decide for Decider {
     async fn decide(&self, question: &Question<'_>) -> Answer {
         let (address, (ja4, label)) = match question.source(&self.trusted) {
-            Source::Client(address) => (Some(address), self.fingerprint(question).await),
+            Some(Source::Client(address)) => (Some(address), self.fingerprint(question).await),
             // The connection is the proxy's: its hello says nothing about the client, nor its address.
-            Source::Forwarded(address) => (Some(address), (None, "proxied")),
-            Source::Proxy => (None, (None, "proxy")),
-            Source::Unknown => (None, (None, "no_tuple")),
+            Some(Source::Forwarded(address)) => (Some(address), (None, "proxied")),
+            Some(Source::Proxy) => (None, (None, "proxy")),
+            None => (None, (None, "no_tuple")),
         };
         let ruling = address.map_or(Ruling::Allow, |address| self.requests.decide(address, ja4));
         self.metrics.decisions.add(ruling.label(), 1);

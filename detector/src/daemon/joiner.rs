@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{shards::Shards, signals::Watch};
+use super::{reports::Recent, shards::Shards, signals::Watch};
 use crate::{
     clock::Timestamp,
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
@@ -31,6 +31,8 @@ const FORWARDED: &str = "forwarded";
 struct Waiting {
     report: Report<'static>,
     arrived: Timestamp,
+    /// Its number in [`Recent`], if it is kept there.
+    kept: Option<u64>,
 }
 
 /// Where reports go. What is found of them, and what is known of clients, stand behind locks of their own: neither is
@@ -39,36 +41,47 @@ pub(super) struct Joiner {
     join: Mutex<Join<Waiting>>,
     sessions: Mutex<Sessions>,
     signals: Arc<Watch>,
+    recent: Recent,
 }
 
 /// Reports that had waited, and what they are about.
 type Late = Vec<(Waiting, Outcome)>;
 
 impl Joiner {
-    pub(super) fn new(bounds: Bounds, proxies: Proxies, sessions: session::Limits, signals: Arc<Watch>) -> Self {
-        Self {
-            join: Mutex::new(Join::new(bounds, proxies)),
-            sessions: Mutex::new(Sessions::new(sessions)),
-            signals,
-        }
+    pub(super) fn new(
+        bounds: Bounds,
+        proxies: Proxies,
+        sessions: session::Limits,
+        signals: Arc<Watch>,
+        recent: Recent,
+    ) -> Self {
+        let (join, sessions) = (Join::new(bounds, proxies), Sessions::new(sessions));
+        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent }
     }
 
     /// One to which nobody reports.
     #[cfg(test)]
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
-        Self::new(Bounds::default(), Proxies::new([]), session::Limits::default(), Arc::new(signals))
+        let proxies = Proxies::new(crate::join::Trusted::new([]));
+        Self::new(Bounds::default(), proxies, session::Limits::default(), Arc::new(signals), Recent::new(1))
     }
 
-    /// A report came.
-    pub(super) fn report(&self, mut connections: &Shards, report: &Report<'_>, arrived: Timestamp) {
-        let keep = || Waiting { report: kept(report), arrived };
+    /// A report came. `number`: of [`Recent`], if it is kept there.
+    pub(super) fn report(
+        &self,
+        mut connections: &Shards,
+        report: &Report<'_>,
+        arrived: Timestamp,
+        number: Option<u64>,
+    ) {
+        let keep = || Waiting { report: kept(report), arrived, kept: number };
         let mut late = Late::new();
         let mut later = |waiting, outcome| late.push((waiting, outcome));
         let outcome = self.join().report(&mut connections, report, arrived, keep, &mut later);
         self.note_late(late);
         if let Some(outcome) = outcome {
-            self.note(report, arrived, &outcome);
+            self.note(report, arrived, number, &outcome);
         }
     }
 
@@ -110,12 +123,19 @@ impl Joiner {
     }
 
     fn note_late(&self, late: Late) {
-        for (Waiting { report, arrived }, outcome) in late {
-            self.note(&report, arrived, &outcome);
+        for (Waiting { report, arrived, kept }, outcome) in late {
+            self.note(&report, arrived, kept, &outcome);
         }
     }
 
-    fn note(&self, report: &Report<'_>, arrived: Timestamp, outcome: &Outcome) {
+    fn note(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome) {
+        if let Some(number) = kept {
+            let ja4 = match outcome {
+                Outcome::Joined(_, found) => Some(found.identity.ja4),
+                Outcome::Forwarded(_) | Outcome::Missed(_) => None,
+            };
+            self.recent.joined(number, label(outcome), ja4);
+        }
         let (subject, connection) = match outcome {
             Outcome::Joined(subject, found) => (subject, found.connection),
             // A proxy's connections are not its clients': to each of those it is one.
@@ -132,6 +152,14 @@ impl Joiner {
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
         sessions.note(key, &request, arrived);
+    }
+}
+
+const fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Joined(..) => JOINED,
+        Outcome::Forwarded(_) => FORWARDED,
+        Outcome::Missed(why) => why.label(),
     }
 }
 

@@ -149,9 +149,9 @@ impl Known {
         }
     }
 
-    /// A report came.
-    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp) {
-        self.0.joiner.report(&self.0.connections, report, arrived);
+    /// A report came, kept under this number.
+    pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>) {
+        self.0.joiner.report(&self.0.connections, report, arrived, kept);
     }
 
     /// Brings the metrics up to date.

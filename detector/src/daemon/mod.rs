@@ -72,7 +72,7 @@ use crate::{
     flow,
     inline::{self as endpoint, InlineError, Listeners, TcpDoor},
     intake::{self, Closed, Intake, Refused},
-    join::{self, Proxies},
+    join::{self, Proxies, Trusted},
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, interface, own_addresses,
@@ -517,12 +517,14 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let known_limits = join::Limits { connections: limits.known_connections as usize, ..join::Limits::default() };
     let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
     let signals = Arc::new(signals);
-    let trusted = config.signals.trusted_proxies.clone();
+    let trusted = Trusted::new(config.signals.trusted_proxies.iter().copied());
+    let recent = Recent::new(config.signals.recent);
     let joiner = Joiner::new(
         join::Bounds { waiting: limits.waiting_reports as usize, ..join::Bounds::default() },
-        Proxies::new(trusted.iter().copied()),
+        Proxies::new(trusted.clone()),
         session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() },
         Arc::clone(&signals),
+        recent.clone(),
     );
     let (known, teller) = Known::start(known_limits, limits.known_queue as usize, joiner, Arc::clone(&metrics))
         .map_err(system("starting a thread"))?;
@@ -539,11 +541,10 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
     let keeper = Keeper::start(host, Arc::clone(&orders))?;
-    let recent = Recent::new(config.signals.recent);
     let (mut keep, teller) = (recent.keeper(), known.clone());
     let reports = intake.start(Arc::clone(&metrics), move |report, peer, arrived| {
-        keep(report, peer, arrived);
-        teller.report(report, arrived);
+        let number = keep(report, peer, arrived);
+        teller.report(report, arrived, number);
     })?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
     let saver = Saver::start(Arc::clone(&signals))?;
@@ -618,6 +619,7 @@ fn serve(
 ) -> Result<Option<thread::JoinHandle<()>>, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_start(kernel::answer_soon)
         .enable_all()
         .build()
         .map_err(system("starting the runtime"))?;

@@ -701,6 +701,7 @@ fn hint(why: Why) -> &'static str {
         Why::Configured => "take it out of `enforce.never_block` and restart detector, if that is meant",
         Why::Ssh => "you would lock yourself out; block from another place, if that is meant",
         Why::Own | Why::Gateway | Why::Resolver => "the host would cut itself off",
+        Why::Proxy => "all its clients would be cut off: block one of them `--at inline`",
     }
 }
 

@@ -11,7 +11,7 @@ use std::{fmt, future::Future};
 
 use crate::{fingerprint::Ja4, policy::requests::Ruling};
 
-pub use question::{Question, Source};
+pub use question::Question;
 pub use serve::{HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
 
 /// What names a decision, once and for all: who decided, and the how manieth it was.

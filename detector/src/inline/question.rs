@@ -4,9 +4,10 @@
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
-use ipnet::IpNet;
-
-use crate::report::Report;
+use crate::{
+    join::{Source, Trusted, hops},
+    report::Report,
+};
 
 const CLIENT: HeaderName = HeaderName::from_static("x-detector-client");
 const CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-client-port");
@@ -19,24 +20,8 @@ const METHOD: HeaderName = HeaderName::from_static("x-detector-method");
 const URI: HeaderName = HeaderName::from_static("x-detector-uri");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Addresses of `X-Forwarded-For` that are looked at, the nearest first: nobody has more proxies in a row.
-const HOPS_MAX: usize = 16;
-
 /// The longest connection age that is believed: a year.
 const AGE_MAX: f64 = 366.0 * 86_400.0;
-
-/// Whose request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Of the client at the other end of the web server's connection.
-    Client(IpAddr),
-    /// Of the client that a trusted proxy names: the connection, its fingerprint and its address are the proxy's.
-    Forwarded(IpAddr),
-    /// Of a trusted proxy, which names no client.
-    Proxy,
-    /// The web server doesn't say.
-    Unknown,
-}
 
 /// What a web server asks. Text is the client's, as the server passed it on.
 #[derive(Clone, Copy, Debug)]
@@ -79,31 +64,17 @@ impl<'a> Question<'a> {
         Some(name.map_or(host, |(name, _)| name))
     }
 
-    /// Whose request it is. `X-Forwarded-For` is read from the right, where the nearest proxy has written, and only as
-    /// far as those that write are trusted: what stands left of that anybody can have written. A web server that can't
-    /// set `x-detector-client` has written its own client there.
+    /// Whose request it is, if the server says. One that can't set `x-detector-client` has written its own client at the
+    /// right end of `x-forwarded-for`.
     #[must_use]
-    pub fn source(&self, trusted: &[IpNet]) -> Source {
-        let is_trusted = |address: &IpAddr| trusted.iter().any(|prefix| prefix.contains(address));
-        let mut hops = self.forwarded_for();
+    pub fn source(&self, trusted: &Trusted) -> Option<Source> {
+        let lines = self.headers.get_all(FORWARDED_FOR).iter();
+        let mut hops = hops(lines.map(|line| line.to_str().unwrap_or_default()));
         let nearest = match self.text(&CLIENT) {
             Some(client) => address(client),
             None => hops.next().flatten(),
         };
-        match nearest {
-            None => Source::Unknown,
-            Some(client) if !is_trusted(&client) => Source::Client(client),
-            Some(_) => {
-                // One that is no address ends the way: who wrote what is left of it?
-                let named = hops.take(HOPS_MAX).find(|hop| hop.is_none_or(|hop| !is_trusted(&hop)));
-                named.flatten().map_or(Source::Proxy, Source::Forwarded)
-            }
-        }
-    }
-
-    fn forwarded_for(&self) -> impl Iterator<Item = Option<IpAddr>> {
-        let lines = self.headers.get_all(FORWARDED_FOR).iter().rev();
-        lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).map(|hop| address(hop.trim()))
+        Some(trusted.source(nearest?, hops))
     }
 
     fn text(&self, name: &HeaderName) -> Option<&'a str> {
@@ -139,9 +110,8 @@ mod tests {
         lines.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
-    fn source(lines: &[(&'static str, &str)]) -> Source {
-        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        Question::new(&headers(lines)).source(&trusted)
+    fn source(lines: &[(&'static str, &str)]) -> Option<Source> {
+        Question::new(&headers(lines)).source(&Trusted::new(["10.0.0.0/8".parse().unwrap()]))
     }
 
     fn client(text: &str) -> IpAddr {
@@ -194,29 +164,23 @@ mod tests {
     #[test]
     fn a_client_cannot_name_another_one() {
         let forged = ("x-forwarded-for", "198.51.100.1, 198.51.100.2");
-        let direct = Source::Client(client("192.0.2.7"));
+        let direct = Some(Source::Client(client("192.0.2.7")));
         assert_eq!(source(&[("x-detector-client", "192.0.2.7"), forged]), direct);
-        assert_eq!(source(&[("x-detector-client", "nonsense"), forged]), Source::Unknown);
-        assert_eq!(source(&[forged]), Source::Client(client("198.51.100.2")), "what a server wrote that sets no more");
-        assert_eq!(source(&[]), Source::Unknown);
+        assert_eq!(source(&[("x-detector-client", "nonsense"), forged]), None);
+        let nearest = Some(Source::Client(client("198.51.100.2")));
+        assert_eq!(source(&[forged]), nearest, "what a server wrote that sets no more");
+        assert_eq!(source(&[]), None);
     }
 
+    /// How the header is read, `join::trusted` has in a table.
     #[test]
-    fn behind_trusted_proxies_the_nearest_stranger_counts() {
-        let behind = |forwarded: &str| source(&[("x-detector-client", "10.0.0.1"), ("x-forwarded-for", forwarded)]);
-        let stranger = Source::Forwarded(client("192.0.2.7"));
-        assert_eq!(behind("192.0.2.7"), stranger);
-        assert_eq!(behind("198.51.100.9, 192.0.2.7"), stranger, "the left one is the client's own word");
-        assert_eq!(behind("198.51.100.9,192.0.2.7 , 10.2.3.4,2001:db8::5"), stranger);
-        assert_eq!(behind("198.51.100.9, unknown, 10.2.3.4"), Source::Proxy, "nobody knows who wrote the left one");
-        assert_eq!(behind("10.9.9.9"), Source::Proxy);
-        assert_eq!(source(&[("x-detector-client", "10.0.0.1")]), Source::Proxy);
-        let lines = [
-            ("x-detector-client", "10.0.0.1"),
-            ("x-forwarded-for", "198.51.100.9"),
-            ("x-forwarded-for", "192.0.2.7, 10.2.3.4"),
-        ];
+    fn behind_a_trusted_proxy_its_client_counts() {
+        let proxy = ("x-detector-client", "10.0.0.1");
+        let stranger = Some(Source::Forwarded(client("192.0.2.7")));
+        let lines = [proxy, ("x-forwarded-for", "198.51.100.9"), ("x-forwarded-for", "192.0.2.7, 10.2.3.4")];
         assert_eq!(source(&lines), stranger, "several lines are one list");
-        assert_eq!(behind(&format!("192.0.2.7{}", ", 10.0.0.2".repeat(HOPS_MAX))), Source::Proxy);
+        assert_eq!(source(&[("x-forwarded-for", "192.0.2.7, 10.2.3.4")]), stranger);
+        assert_eq!(source(&[proxy, ("x-forwarded-for", "192.0.2.7, caf\u{e9}")]), Some(Source::Proxy));
+        assert_eq!(source(&[proxy]), Some(Source::Proxy));
     }
 }

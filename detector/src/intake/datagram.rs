@@ -1,49 +1,97 @@
-//! Datagrams of one socket: each with the credentials of who sent it (unix(7), SCM_CREDENTIALS), which SO_PEERCRED hasn't.
+//! Datagrams of one socket: each with the credentials of who sent it (unix(7), SCM_CREDENTIALS), which SO_PEERCRED hasn't,
+//! and when that was (socket(7), SO_TIMESTAMPNS), however long it then waited to be read.
 
-use std::{io::IoSliceMut, os::fd::AsRawFd as _, os::unix::net::UnixDatagram};
+use std::{
+    io::IoSliceMut,
+    os::fd::AsRawFd as _,
+    os::unix::net::UnixDatagram,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg},
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg},
+        time::TimeSpec,
+    },
 };
 
 use super::peer::Peer;
-use crate::report::FRAME_MAX;
+use crate::{
+    clock::{Timestamp, monotonic, wall},
+    report::FRAME_MAX,
+};
 
-/// Room for one datagram and its credentials.
+/// By how much a time on the wall clock may differ from one on the packets' before that was set meanwhile.
+const CLOCKS_APART: Duration = Duration::from_millis(10);
+
+/// Room for one datagram and what the kernel says of it.
 pub(super) struct Receiver {
     bytes: Vec<u8>,
-    credentials: Vec<u8>,
+    control: Vec<u8>,
 }
 
 /// A datagram; without a peer if the kernel doesn't say who sent it.
 pub(super) struct Datagram<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) peer: Option<Peer>,
+    /// When it was sent.
+    pub(super) arrived: Timestamp,
+    /// When it was read.
+    pub(super) read: Timestamp,
 }
 
 impl Receiver {
     pub(super) fn new() -> Self {
         // One byte more: a datagram that is too long is told from one that just fits. For descriptors that somebody
         // sends along there is no room, so the kernel closes them.
-        Self { bytes: vec![0; FRAME_MAX + 1], credentials: cmsg_space!(UnixCredentials) }
+        Self { bytes: vec![0; FRAME_MAX + 1], control: cmsg_space!(UnixCredentials, TimeSpec) }
     }
 
-    /// The next datagram; nothing if none waits.
-    pub(super) fn next(&mut self, socket: &UnixDatagram) -> Option<Datagram<'_>> {
+    /// The next datagram; nothing if none waits. `emptied`: when none did last.
+    pub(super) fn next(&mut self, socket: &UnixDatagram, emptied: Timestamp) -> Option<Datagram<'_>> {
         // Its length says how much room there is.
-        self.credentials.resize(self.credentials.capacity(), 0);
+        self.control.resize(self.control.capacity(), 0);
         let mut bytes = [IoSliceMut::new(&mut self.bytes)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut self.credentials), flags).ok()?;
-        let credentials = message.cmsgs().ok().and_then(|mut messages| {
-            messages.find_map(|message| match message {
-                ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
-                _ => None,
-            })
-        });
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut self.control), flags).ok()?;
+        let (mut peer, mut sent) = (None, None);
+        for said in message.cmsgs().into_iter().flatten() {
+            match said {
+                ControlMessageOwned::ScmCredentials(from) => peer = Some(Peer::new(from.uid(), from.gid(), from.pid())),
+                ControlMessageOwned::ScmTimestampns(at) => sent = UNIX_EPOCH.checked_add(at.into()),
+                _ => {}
+            }
+        }
         let length = message.bytes;
-        let peer = credentials.map(|from| Peer::new(from.uid(), from.gid(), from.pid()));
-        Some(Datagram { bytes: self.bytes.get(..length).unwrap_or_default(), peer })
+        let (wall, read) = (wall(), monotonic());
+        let arrived = arrival(sent, wall, read, emptied);
+        Some(Datagram { bytes: self.bytes.get(..length).unwrap_or_default(), peer, arrived, read })
+    }
+}
+
+/// When a datagram came that was sent at `sent` by the wall clock, on the clock of packets; both read now. It was sent
+/// after the queue was last empty: if it wasn't, the wall clock was set meanwhile, and it counts as sent now.
+fn arrival(sent: Option<SystemTime>, wall: SystemTime, now: Timestamp, emptied: Timestamp) -> Timestamp {
+    let waited = sent.and_then(|sent| wall.duration_since(sent).ok()).unwrap_or_default();
+    let most = now.since(emptied).saturating_add(CLOCKS_APART);
+    if waited > most { now } else { now.before(waited) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_came_when_it_was_sent_unless_the_wall_clock_was_set() {
+        let wall = UNIX_EPOCH + Duration::from_secs(1_763_827_200);
+        let (emptied, now) = (Timestamp::from_nanos(60_000_000_000), Timestamp::from_nanos(63_000_000_000));
+        let millis = Duration::from_millis;
+        let came = |sent| now.since(arrival(Some(sent), wall, now, emptied));
+        assert_eq!(came(wall - millis(2000)), millis(2000));
+        assert_eq!(came(wall - millis(3005)), millis(3005), "the clocks were not read at one moment");
+        assert_eq!(came(wall - millis(3600_000)), Duration::ZERO, "the wall clock was put forward");
+        assert_eq!(came(wall + millis(3600_000)), Duration::ZERO, "it was put back");
+        assert_eq!(arrival(None, wall, now, emptied), now);
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Server<F> {
     epoll: Epoll,
     _waker: Waker,
     datagrams: Vec<Socket<UnixDatagram>>,
+    /// When no datagram waited for each of them, the last time.
+    emptied: Vec<Timestamp>,
     listeners: Vec<Socket<UnixListener>>,
     streams: HashMap<u64, Stream>,
     /// The number of the next stream.
@@ -74,6 +76,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         Ok(Self {
             epoll,
             _waker: waker,
+            emptied: vec![Timestamp::default(); datagrams.len()],
             datagrams,
             listeners,
             streams: HashMap::new(),
@@ -112,8 +115,8 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
     /// What one socket has, for a moment.
     fn turn(&mut self, number: u64) {
         let index = usize::try_from(number - WAKER - 1).unwrap_or(usize::MAX);
-        if let Some(socket) = self.datagrams.get(index) {
-            receive(&socket.socket, &mut self.receiver, &mut self.sink);
+        if let (Some(socket), Some(emptied)) = (self.datagrams.get(index), self.emptied.get_mut(index)) {
+            receive(&socket.socket, emptied, &mut self.receiver, &mut self.sink);
         } else if self.listeners.get(index - self.datagrams.len()).is_some() {
             self.accept(index - self.datagrams.len());
         } else {
@@ -194,14 +197,24 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
     }
 }
 
-fn receive<F: FnMut(&Report<'_>, Peer, Timestamp)>(socket: &UnixDatagram, receiver: &mut Receiver, sink: &mut Sink<F>) {
+/// `emptied`: when no datagram waited, the last time.
+fn receive<F: FnMut(&Report<'_>, Peer, Timestamp)>(
+    socket: &UnixDatagram,
+    emptied: &mut Timestamp,
+    receiver: &mut Receiver,
+    sink: &mut Sink<F>,
+) {
+    let mut asked = monotonic();
     for _ in 0..TURN {
-        let Some(datagram) = receiver.next(socket) else { return };
-        let now = monotonic();
+        let Some(datagram) = receiver.next(socket, *emptied) else {
+            *emptied = asked;
+            return;
+        };
+        asked = datagram.read;
         match datagram.peer {
-            Some(peer) => sink.frame(datagram.bytes, peer, Way::Datagram, now),
+            Some(peer) => sink.frame(datagram.bytes, peer, Way::Datagram, datagram.arrived),
             // Descriptors came along, or the kernel didn't say: nobody honest does that.
-            None => sink.refused(Refused::Peer, Peer::new(u32::MAX, u32::MAX, 0), now),
+            None => sink.refused(Refused::Peer, Peer::new(u32::MAX, u32::MAX, 0), datagram.arrived),
         }
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use nix::{
-    sys::socket::{setsockopt, sockopt::PassCred},
+    sys::socket::{
+        setsockopt,
+        sockopt::{PassCred, ReceiveTimestampns},
+    },
     unistd::Gid,
 };
 
@@ -25,13 +28,14 @@ pub(super) struct Socket<S> {
 }
 
 impl Socket<UnixDatagram> {
-    /// For datagrams, each with its sender's credentials. SO_RCVBUF plays no part: what waits counts as its sender's.
+    /// For datagrams, each with its sender's credentials and when it was sent. SO_RCVBUF plays no part: what waits counts as its sender's.
     pub(super) fn datagram(path: &Path, group: Option<Gid>) -> Result<Self, Error> {
         check_free(path)?;
         place(path, group, |draft| {
             let socket = UnixDatagram::bind(draft)?;
             // Before anybody can know the socket: no message comes without credentials.
             setsockopt(&socket, PassCred, &true)?;
+            setsockopt(&socket, ReceiveTimestampns, &true)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         })

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::tuple::End;
+use super::tuple::{Carrier, End};
 use crate::clock::Timestamp;
 use crate::report::Report;
 
@@ -38,6 +38,22 @@ impl Claim {
             request: arrived.before(report.duration.unwrap_or_default()),
             connection: report.connection_age.map(|age| arrived.before(age)),
             number: report.connection_requests.filter(|number| *number > 0),
+        })
+    }
+
+    /// Of the client's own connection with a proxy before the web server, as the PROXY protocol names it. How old the
+    /// web server's connection is, and how many requests it had, says nothing about that one.
+    #[must_use]
+    pub fn proxied(report: &Report<'_>, arrived: Timestamp) -> Option<Self> {
+        let port = report.proxied_client_port.filter(|port| *port != 0)?;
+        Some(Self {
+            client: End::new(report.proxied_client?, port, Carrier::Tcp),
+            server: report.proxied_server.map(|server| server.to_canonical()),
+            server_port: report.proxied_server_port,
+            arrived,
+            request: arrived.before(report.duration.unwrap_or_default()),
+            connection: None,
+            number: None,
         })
     }
 }

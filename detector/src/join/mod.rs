@@ -19,6 +19,7 @@ mod lookup;
 mod miss;
 mod proxies;
 mod subject;
+mod trusted;
 mod tuple;
 mod waiting;
 
@@ -28,5 +29,6 @@ pub use lookup::Lookup;
 pub use miss::{Counts, Miss, Outcome};
 pub use proxies::{FAMILIES, Proxies, WATCHED};
 pub use subject::{Reach, Subject};
+pub use trusted::{HOPS_MAX, Source, Trusted, hops};
 pub use tuple::{Carrier, End, Tuple};
 pub use waiting::{Bounds, Join};

@@ -1,20 +1,18 @@
-//! Reports of connections that are a proxy's: the configured ones in, the client behind one out (`X-Forwarded-For`,
-//! read from those only: threats.md T7). And those nobody configured: one address and fingerprint that sends the
-//! User-Agents of many families.
+//! Reports of connections that are a proxy's: of one that is trusted in, the client behind it out. And those nobody
+//! configured: one address and fingerprint that sends the User-Agents of many families.
 //!
 //! Memory: the configured prefixes; 48 bytes for each of [`WATCHED`] clients at most.
 
-use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use foldhash::fast::RandomState;
-use ipnet::IpNet;
 use lru::LruCache;
 
 use super::agent;
 use super::subject::Subject;
+use super::trusted::{Source, Trusted, hops};
 use crate::fingerprint::Ja4;
 use crate::report::Report;
 
@@ -24,15 +22,10 @@ pub const FAMILIES: usize = 8;
 /// Clients of which the families are remembered.
 pub const WATCHED: usize = 16_384;
 
-/// Addresses of `X-Forwarded-For` that are looked at, from the right.
-const HOPS: usize = 32;
-
 /// The proxies that an operator trusts, and what may be one.
 #[derive(Debug)]
 pub struct Proxies {
-    prefixes: HashSet<IpNet>,
-    /// Of IPv4 and IPv6 prefixes.
-    lengths: [BTreeSet<u8>; 2],
+    trusted: Trusted,
     /// Families seen of a client, as hashes; full: suspected.
     watched: LruCache<u64, Families, RandomState>,
     random: RandomState,
@@ -44,36 +37,29 @@ pub(super) type Family = NonZeroU32;
 type Families = [Option<Family>; FAMILIES];
 
 impl Proxies {
-    /// That trusts these prefixes.
+    /// That trusts these.
     #[must_use]
-    pub fn new(trusted: impl IntoIterator<Item = IpNet>) -> Self {
-        let prefixes: HashSet<IpNet> = trusted.into_iter().map(|prefix| prefix.trunc()).collect();
-        let lengths = |v4| prefixes.iter().filter(|net| net.addr().is_ipv4() == v4).map(IpNet::prefix_len).collect();
-        let lengths = [lengths(true), lengths(false)];
+    pub fn new(trusted: Trusted) -> Self {
         let most = NonZeroUsize::new(WATCHED).unwrap_or(NonZeroUsize::MIN);
         let random = RandomState::default();
-        Self { prefixes, lengths, watched: LruCache::with_hasher(most, RandomState::default()), random }
+        Self { trusted, watched: LruCache::with_hasher(most, RandomState::default()), random }
     }
 
-    /// Whether a connection from here is a trusted proxy's.
+    /// Whose request it is, if its report names the connection's end. Of a trusted proxy the PROXY protocol's word is
+    /// nearer than the request's headers.
     #[must_use]
-    pub fn trusts(&self, address: IpAddr) -> bool {
-        let [v4, v6] = &self.lengths;
-        let lengths = if address.is_ipv4() { v4 } else { v6 };
-        let within =
-            |length: &u8| IpNet::new(address, *length).is_ok_and(|prefix| self.prefixes.contains(&prefix.trunc()));
-        lengths.iter().any(within)
+    pub fn source(&self, report: &Report<'_>) -> Option<Source> {
+        let told = report.proxied_client.map(|client| Some(client.to_canonical()));
+        let hops = told.into_iter().chain(hops(report.forwarded_for.as_deref().into_iter()));
+        Some(self.trusted.source(report.client?, hops))
     }
 
-    /// The client behind a trusted proxy: the last address that no trusted proxy is. What stands before it anyone can
-    /// have written.
+    /// Who sends from `address` behind a trusted proxy, told apart by what they send.
     #[must_use]
-    pub fn behind(&self, report: &Report<'_>) -> Option<Subject> {
-        let hops = report.forwarded_for.as_deref()?.rsplit(',').take(HOPS).map(|hop| address(hop.trim()));
-        let address = hops.take_while(Option::is_some).flatten().find(|address| !self.trusts(*address))?;
+    pub fn subject(&self, address: IpAddr, report: &Report<'_>) -> Subject {
         let hash = |text: Option<&str>| text.map_or(0, |text| self.random.hash_one(text));
         let (agent, headers) = (hash(report.user_agent.as_deref()), hash(report.header_names.as_deref()));
-        Some(Subject::Forwarded { address, agent, headers })
+        Subject::Forwarded { address, agent, headers }
     }
 
     /// The family of the program that sent a request, if it says.
@@ -95,54 +81,40 @@ impl Proxies {
     }
 }
 
-/// An address as it stands in `X-Forwarded-For`: some proxies write the port too.
-fn address(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
-    let address = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|end| end.ip()));
-    address.ok().map(|address: IpAddr| address.to_canonical())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn proxies() -> Proxies {
-        Proxies::new(["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
-    }
-
-    fn behind(forwarded_for: &str) -> Option<IpAddr> {
-        let report = Report { forwarded_for: Some(forwarded_for.into()), ..Report::default() };
-        proxies().behind(&report).map(|subject| match subject {
-            Subject::Forwarded { address, .. } | Subject::Client { address, .. } => address,
-        })
+        Proxies::new(Trusted::new(["10.0.0.0/8".parse().unwrap()]))
     }
 
     #[test]
-    fn the_client_is_the_last_that_no_trusted_proxy_is() {
-        let client = Some(IpAddr::from([192, 0, 2, 7]));
-        assert_eq!(behind("192.0.2.7"), client);
-        assert_eq!(behind("203.0.113.9, 192.0.2.7, 10.0.0.3"), client, "what stands before it may be forged");
-        assert_eq!(behind("192.0.2.7:4711,2001:db8::1"), client);
-        assert_eq!(behind("::ffff:192.0.2.7"), client);
-        assert_eq!(behind("[2001:db9::1]:443"), Some("2001:db9::1".parse().unwrap()));
-        for nobody in ["", "10.0.0.1, 10.0.0.2", "192.0.2.7, unknown", "192.0.2.7, _hidden, 10.0.0.1", "a\n"] {
-            assert_eq!(behind(nobody), None, "{nobody}");
-        }
-        assert_eq!(proxies().behind(&Report::default()), None);
+    fn the_proxy_protocol_names_the_client_before_any_header() {
+        let source = |client: [u8; 4], proxied: Option<[u8; 4]>| {
+            let report = Report {
+                client: Some(client.into()),
+                proxied_client: proxied.map(IpAddr::from),
+                forwarded_for: Some("203.0.113.9".into()),
+                ..Report::default()
+            };
+            proxies().source(&report)
+        };
+        let forwarded = |address: [u8; 4]| Some(Source::Forwarded(address.into()));
+        assert_eq!(source([10, 0, 0, 1], Some([192, 0, 2, 7])), forwarded([192, 0, 2, 7]));
+        assert_eq!(source([10, 0, 0, 1], Some([10, 0, 0, 2])), forwarded([203, 0, 113, 9]), "that is a proxy too");
+        assert_eq!(source([10, 0, 0, 1], None), forwarded([203, 0, 113, 9]));
+        let stranger = Some(Source::Client([192, 0, 2, 8].into()));
+        assert_eq!(source([192, 0, 2, 8], Some([192, 0, 2, 7])), stranger, "anybody can say so");
+        assert_eq!(proxies().source(&Report::default()), None);
     }
 
     #[test]
     fn a_subject_behind_a_proxy_is_told_apart_by_what_it_sends() {
         let proxies = proxies();
         let subject = |agent: &'static str, headers: &'static str| {
-            let forwarded_for = Some("192.0.2.7".into());
-            let report = Report {
-                forwarded_for,
-                user_agent: Some(agent.into()),
-                header_names: Some(headers.into()),
-                ..Report::default()
-            };
-            proxies.behind(&report).unwrap()
+            let (user_agent, header_names) = (Some(agent.into()), Some(headers.into()));
+            proxies.subject([192, 0, 2, 7].into(), &Report { user_agent, header_names, ..Report::default() })
         };
         assert_eq!(subject("curl/8.0", "Host,Accept"), subject("curl/8.0", "Host,Accept"));
         assert_ne!(subject("curl/8.0", "Host,Accept"), subject("curl/8.0", "Accept,Host"));

@@ -7,6 +7,7 @@
 //! Memory: [`Bounds::waiting`] reports, 200 bytes each and what the caller keeps of them.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim::Claim;
@@ -15,6 +16,7 @@ use super::lookup::Lookup;
 use super::miss::{Counts, Miss, Outcome};
 use super::proxies::{Family, Proxies};
 use super::subject::Subject;
+use super::trusted::Source;
 use super::tuple::End;
 use crate::clock::Timestamp;
 use crate::flow::Aged;
@@ -129,14 +131,35 @@ impl<T> Join<T> {
         family: Option<Family>,
         at: Timestamp,
     ) -> Result<Outcome, Claim> {
-        if report.client.is_some_and(|client| self.proxies.trusts(client.to_canonical())) {
-            return Ok(self.proxies.behind(report).map_or(Outcome::Missed(Miss::NoClient), Outcome::Forwarded));
+        match self.proxies.source(report) {
+            Some(Source::Proxy) => return Ok(Outcome::Missed(Miss::NoClient)),
+            Some(Source::Forwarded(address)) => return Ok(self.forwarded(connections, report, family, at, address)),
+            Some(Source::Client(_)) | None => {}
         }
         let Some(claim) = Claim::of(report, at) else { return Ok(Outcome::Missed(Miss::NoTuple)) };
         if self.ends.get(&claim.client).is_some() {
             return Err(claim);
         }
         self.found(connections.fit(&claim, false), &claim, family).ok_or(claim)
+    }
+
+    /// What a report by a trusted proxy is about. If the proxy takes its clients' connections on this host, and says
+    /// which one it is, the client's own hello may be known. It isn't waited for: mostly none will come.
+    fn forwarded(
+        &mut self,
+        connections: &mut impl Lookup,
+        report: &Report<'_>,
+        family: Option<Family>,
+        at: Timestamp,
+        address: IpAddr,
+    ) -> Outcome {
+        let claim = Claim::proxied(report, at).filter(|claim| claim.client.address == address);
+        let own = claim.and_then(|claim| match connections.fit(&claim, false) {
+            fit @ Fit::Sure(_) => self.found(fit, &claim, family),
+            _ => None,
+        });
+        let known = own.filter(|outcome| matches!(outcome, Outcome::Joined(..)));
+        known.unwrap_or_else(|| Outcome::Forwarded(self.proxies.subject(address, report)))
     }
 
     fn hold(&mut self, claim: Claim, family: Option<Family>, kept: T) {

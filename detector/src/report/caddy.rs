@@ -53,7 +53,8 @@ fn header(name: &str) -> Option<Place> {
         "Sec-Fetch-Mode" => Place::Listed(|report, value| value::text(&mut report.fetch_mode, value)),
         "Sec-Fetch-Dest" => Place::Listed(|report, value| value::text(&mut report.fetch_dest, value)),
         "Sec-Fetch-User" => Place::Listed(|report, value| value::text(&mut report.fetch_user, value)),
-        "X-Forwarded-For" => Place::Listed(|report, value| value::text(&mut report.forwarded_for, value)),
+        // Each proxy may add a line of its own, and the client's own come first.
+        "X-Forwarded-For" => Place::Joined(|report, value| value::text(&mut report.forwarded_for, value)),
         // It says `REDACTED`, unless it is told to log credentials.
         "Cookie" => Place::Listed(|report, _| {
             report.cookie = Some(true);

@@ -132,4 +132,12 @@ pub struct Report<'a> {
     pub session: Option<Cow<'a, str>>,
     /// `X-Forwarded-For`.
     pub forwarded_for: Option<Cow<'a, str>>,
+    /// The client's end of its connection with a proxy before the web server, as the PROXY protocol says.
+    pub proxied_client: Option<IpAddr>,
+    /// Its port.
+    pub proxied_client_port: Option<u16>,
+    /// The proxy's end of that connection.
+    pub proxied_server: Option<IpAddr>,
+    /// Its port.
+    pub proxied_server_port: Option<u16>,
 }

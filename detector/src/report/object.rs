@@ -68,10 +68,14 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { reading, names, depth } = self;
         while let Some(place) = map.next_key_seed(Name(names))? {
-            let inner =
-                Any { deep: &mut reading.deep, depth: depth + 1, listed: matches!(place, Some(Place::Listed(_))) };
+            let list = match place {
+                Some(Place::Listed(_)) => List::First,
+                Some(Place::Joined(_)) => List::Joined,
+                _ => List::Unwanted,
+            };
+            let inner = Any { deep: &mut reading.deep, depth: depth + 1, list };
             match place {
-                Some(Place::Field(set) | Place::Listed(set)) => {
+                Some(Place::Field(set) | Place::Listed(set) | Place::Joined(set)) => {
                     let value = map.next_value_seed(inner)?;
                     take(&mut reading.frame, set, value);
                 }
@@ -91,7 +95,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     // An object was wanted here: what is none is walked over, and counts as wrong.
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
         self.reading.frame.wrong = self.reading.frame.wrong.saturating_add(1);
-        Any { deep: &mut self.reading.deep, depth: self.depth, listed: false }.visit_seq(seq).map(drop)
+        Any { deep: &mut self.reading.deep, depth: self.depth, list: List::Unwanted }.visit_seq(seq).map(drop)
     }
 
     fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
@@ -168,13 +172,22 @@ struct Any<'r> {
     deep: &'r mut bool,
     /// That an array or object here would have.
     depth: u32,
-    /// Of an array the first value is wanted.
-    listed: bool,
+    list: List,
+}
+
+/// What is wanted of an array.
+#[derive(Clone, Copy)]
+enum List {
+    Unwanted,
+    /// Its first value.
+    First,
+    /// Its texts as one, with commas.
+    Joined,
 }
 
 impl Any<'_> {
     fn within(&mut self) -> Any<'_> {
-        Any { deep: self.deep, depth: self.depth + 1, listed: false }
+        Any { deep: self.deep, depth: self.depth + 1, list: List::Unwanted }
     }
 
     fn check<E: de::Error>(&mut self) -> Result<(), E> {
@@ -231,12 +244,16 @@ impl<'de> Visitor<'de> for Any<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
         self.check()?;
-        let mut first = None;
+        let mut taken = None;
         while let Some(value) = seq.next_element_seed(self.within())? {
-            first.get_or_insert(value);
+            match (self.list, &mut taken, value) {
+                (List::Joined, Some(Scalar::Text(all)), Scalar::Text(text)) => *all = [all, ",", &*text].concat().into(),
+                (_, Some(_), _) => {}
+                (_, none, value) => *none = Some(value),
+            }
         }
         // An empty list of a header's values is as good as none.
-        Ok(if self.listed { first.unwrap_or(Scalar::Null) } else { Scalar::Other })
+        Ok(if matches!(self.list, List::Unwanted) { Scalar::Other } else { taken.unwrap_or(Scalar::Null) })
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Scalar<'de>, A::Error> {

@@ -14,6 +14,8 @@ pub(super) enum Place {
     Field(for<'a> fn(&mut Report<'a>, Scalar<'a>) -> Taken),
     /// The first of a list goes into a field.
     Listed(for<'a> fn(&mut Report<'a>, Scalar<'a>) -> Taken),
+    /// A list goes into a field as one text, with commas.
+    Joined(for<'a> fn(&mut Report<'a>, Scalar<'a>) -> Taken),
     /// It is an object with names of its own.
     Object(fn(&str) -> Option<Place>),
     /// It is the schema's version.
@@ -90,6 +92,10 @@ schema! {
     "cookie" => cookie: truth;
     "sid" => session: text;
     "xff" => forwarded_for: text;
+    "pp_ip" => proxied_client: address;
+    "pp_port" => proxied_client_port: port;
+    "pp_sip" => proxied_server: address;
+    "pp_sport" => proxied_server_port: port;
     also
     "dur_ms" => duration: milliseconds;
     "dur_us" => duration: microseconds;

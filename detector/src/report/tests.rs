@@ -181,6 +181,23 @@ fn caddys_own_log_is_read() {
     assert_eq!(frame, Ok(Frame { report: expected, unknown: 0, wrong: 0 }));
 }
 
+/// The lines of one header are one list (RFC 9110 section 5.3): the last one is the nearest proxy's.
+#[test]
+fn caddys_lines_of_forwarded_for_are_one_list() {
+    let told = |lines: &str| {
+        let frame = format!(
+            r#"{{"logger":"http.log.access","request":{{"headers":{{"X-Forwarded-For":{lines},"Accept":["a","b"]}}}}}}"#
+        );
+        let Frame { report, wrong, .. } = read(frame.as_bytes(), Box::leak(Box::default())).unwrap();
+        (report.forwarded_for.map(String::from), report.accept.map(String::from), wrong)
+    };
+    let accept = || Some("a".to_owned());
+    assert_eq!(told(r#"["203.0.113.9","192.0.2.7, 10.0.0.2"]"#).0.as_deref(), Some("203.0.113.9,192.0.2.7, 10.0.0.2"));
+    assert_eq!(told(r#"["192.0.2.7"]"#), (Some("192.0.2.7".to_owned()), accept(), 0));
+    assert_eq!(told("[]"), (None, accept(), 0));
+    assert_eq!(told(r#"["","192.0.2.7"]"#).0.as_deref(), Some(",192.0.2.7"));
+}
+
 #[test]
 fn every_key_is_documented_and_none_else() {
     let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
@@ -211,6 +228,8 @@ prop_compose! {
         (connection_requests, status, bytes) in any::<(Option<u64>, Option<u16>, Option<u64>)>(),
         texts in proptest::collection::vec(text(), 18),
         cookie in any::<Option<bool>>(),
+        (proxied_client, proxied_server) in any::<(Option<Ipv6Addr>, Option<Ipv4Addr>)>(),
+        (proxied_client_port, proxied_server_port) in (proptest::option::of(1_u16..), proptest::option::of(1_u16..)),
     ) -> Report<'static> {
         let mut texts = texts.into_iter().flatten();
         Report {
@@ -222,6 +241,8 @@ prop_compose! {
             client_hints_mobile: texts.next(), client_hints_platform: texts.next(), fetch_site: texts.next(),
             fetch_mode: texts.next(), fetch_dest: texts.next(), fetch_user: texts.next(), header_names: texts.next(),
             cookie, session: texts.next(), forwarded_for: texts.next(),
+            proxied_client: proxied_client.map(|ip| IpAddr::from(ip).to_canonical()), proxied_client_port,
+            proxied_server: proxied_server.map(IpAddr::from), proxied_server_port,
         }
     }
 }

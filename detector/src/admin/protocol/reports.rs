@@ -27,6 +27,11 @@ pub struct Seen {
     pub uid: u32,
     /// Its process, if that is in sight of the daemon.
     pub pid: Option<i32>,
+    /// Whether its connection's hello was found, or why not: the `outcome` of `detector_join_reports_total`. Absent
+    /// while the report waits for one, five seconds at most.
+    pub join: Option<String>,
+    /// The JA4 of that hello.
+    pub ja4: Option<String>,
     /// As `docs/reports.md` says.
     pub report: Map<String, Value>,
 }
@@ -77,7 +82,7 @@ mod tests {
 
     fn seen(number: u64, report: &Report<'_>) -> Seen {
         let report = Seen::short(report).unwrap();
-        Seen { number, arrived: "2026-11-22T16:00:00.000Z".to_owned(), uid: u32::MAX, pid: Some(i32::MAX), report }
+        Seen { number, arrived: "2026-11-22T16:00:00.000Z".to_owned(), uid: u32::MAX, pid: Some(i32::MAX), join: None, ja4: None, report }
     }
 
     #[test]

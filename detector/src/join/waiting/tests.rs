@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree as _;
 
 use super::*;
 use crate::fingerprint::{Ja4, Transport};
-use crate::join::{Carrier, Connections, Identity, Limits, Reach, Tuple};
+use crate::join::{Carrier, Connections, Identity, Limits, Reach, Trusted, Tuple};
 
 const SERVER: [u8; 4] = [192, 0, 2, 1];
 
@@ -50,7 +50,7 @@ struct Scene {
 
 impl Scene {
     fn new(waiting: usize) -> Self {
-        let proxies = Proxies::new(["10.0.0.0/8".parse().unwrap()]);
+        let proxies = Proxies::new(Trusted::new(["10.0.0.0/8".parse().unwrap()]));
         let join = Join::new(Bounds { waiting, ..Bounds::default() }, proxies);
         Self { connections: Connections::new(Limits::default()), join, late: Vec::new() }
     }
@@ -154,6 +154,40 @@ fn only_a_trusted_proxy_says_whom_a_request_is_from() {
     let silent = Report { forwarded_for: None, ..proxy };
     assert_eq!(scene.report(&silent, at(1000), 0), Some(Outcome::Missed(Miss::NoClient)));
     assert_eq!((scene.join.counts().joined, scene.join.counts().forwarded), (10_000, 1));
+}
+
+/// A proxy on this host may say which connection a request came over: its client's own, whose hello was seen.
+#[test]
+fn a_trusted_proxy_may_name_its_clients_own_connection() {
+    let mut scene = Scene::new(100);
+    scene.begin(tuple(1), identity(1, 0, 100), at(100));
+    let hop = Report {
+        client: Some([10, 0, 0, 1].into()),
+        client_port: Some(50_000),
+        server_port: Some(8080),
+        // Those of the hop's connection, which are not the client's.
+        connection_requests: Some(1),
+        connection_age: Some(micros(10)),
+        proxied_client: Some([192, 0, 2, 7].into()),
+        proxied_client_port: Some(1),
+        proxied_server: Some(SERVER.into()),
+        proxied_server_port: Some(443),
+        ..report(1)
+    };
+    for _ in 0..2 {
+        let outcome = scene.report(&hop, at(60_000_000), 0);
+        assert_eq!(outcome.as_ref().and_then(who), Some(1), "each of its requests: {outcome:?}");
+    }
+    let elsewhere = Report { proxied_client_port: Some(2), ..hop.clone() };
+    let outcome = scene.report(&elsewhere, at(60_000_000), 0);
+    assert!(matches!(outcome, Some(Outcome::Forwarded(_))), "its hello is nowhere, and not waited for: {outcome:?}");
+    scene.connections.void(&tuple(1));
+    let outcome = scene.report(&hop, at(60_000_000), 0);
+    assert!(matches!(outcome, Some(Outcome::Forwarded(_))), "{outcome:?}");
+    // Of anybody else that is hearsay.
+    let forged = Report { client: Some([203, 0, 113, 1].into()), ..hop };
+    assert_eq!(scene.report(&forged, at(60_000_000), 0), None);
+    assert_eq!((scene.join.counts().joined, scene.join.counts().forwarded), (2, 2));
 }
 
 #[test]
