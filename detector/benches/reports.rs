@@ -67,18 +67,25 @@ struct Cpu {
 impl Cpu {
     fn now(host: &Host) -> Self {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the system tells of this process");
-        let own = [usage.user_time(), usage.system_time()].map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
+        let own =
+            [usage.user_time(), usage.system_time()].map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
         let stat = fs::read_to_string("/proc/stat").expect("the system tells of its processors");
         let ticks = stat.lines().next().into_iter().flat_map(|line| line.split_whitespace().skip(1));
         let ticks: Vec<f64> = ticks.filter_map(|text| text.parse().ok()).collect();
         // user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth are work, a hundred a second.
         let all = ticks.iter().take(8).sum::<f64>() - ticks[3] - ticks[4];
-        Self { daemon: host.threads().into_iter().collect(), own: own.iter().sum(), all: all / 100.0, at: Instant::now() }
+        Self {
+            daemon: host.threads().into_iter().collect(),
+            own: own.iter().sum(),
+            all: all / 100.0,
+            at: Instant::now(),
+        }
     }
 
     /// CPU seconds of the daemon's threads of this name.
     fn of(&self, before: &Self, name: &str) -> f64 {
-        let sum = |cpu: &Self| cpu.daemon.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, s)| s).sum::<f64>();
+        let sum =
+            |cpu: &Self| cpu.daemon.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, s)| s).sum::<f64>();
         sum(self) - sum(before)
     }
 
@@ -181,6 +188,7 @@ fn through_nginx(host: &Host) -> Vec<Figure> {
 fn main() {
     // Before any thread: what begins later is in it too.
     host::leave_the_network();
+    let _first = host::First::come();
     let mut figures = stages::all();
     host::set_queue(QUEUE);
     let host = Host::start();

@@ -102,7 +102,8 @@ impl Reports {
             read = end;
             Ok(found.iter().all(Option::is_some).then_some(()))
         });
-        let missing: Vec<&&str> = paths.iter().zip(&found).filter(|(_, seen)| seen.is_none()).map(|(path, _)| path).collect();
+        let missing: Vec<&&str> =
+            paths.iter().zip(&found).filter(|(_, seen)| seen.is_none()).map(|(path, _)| path).collect();
         result.with_context(|| format!("{} of {} are missing: {:?}", missing.len(), paths.len(), missing.first()))?;
         Ok(found.into_iter().flatten().collect())
     }

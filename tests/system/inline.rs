@@ -373,7 +373,8 @@ fn nginx_goes_on_without_the_daemon() -> Result<()> {
 /// What nginx logged while the daemon was frozen.
 fn check_frozen(log: &str) -> Result<()> {
     let lines = log.lines().filter(|line| line.ends_with("|/frozen"));
-    let served: Vec<Served> = lines.map(|line| Served::read(line).context("a line of another format")).collect::<Result<_>>()?;
+    let served: Vec<Served> =
+        lines.map(|line| Served::read(line).context("a line of another format")).collect::<Result<_>>()?;
     let workers: BTreeSet<&str> = served.iter().map(|request| request.worker.as_str()).collect();
     ensure!(workers.len() == 2, "one worker alone did it all");
     let mut waited: Vec<&Served> = served.iter().filter(|request| request.asked).collect();

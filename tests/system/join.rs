@@ -69,12 +69,18 @@ impl Scene {
         let mut missed = BTreeMap::<String, usize>::new();
         for (kind, seen) in kinds.iter().zip(self.reports.of(&paths)?) {
             match &seen.ja4 {
-                Some(ja4) => ensure!(*ja4 == known[kind] && seen.join == "joined", "{kind} is taken for another: {seen:?}"),
+                Some(ja4) => {
+                    ensure!(*ja4 == known[kind] && seen.join == "joined", "{kind} is taken for another: {seen:?}")
+                }
                 None => *missed.entry(seen.join).or_default() += 1,
             }
         }
         let joined = paths.len() - missed.values().sum::<usize>();
-        show(&format!("{joined} of {} requests over {} connections joined; {missed:?}", paths.len(), connections.len()));
+        show(&format!(
+            "{joined} of {} requests over {} connections joined; {missed:?}",
+            paths.len(),
+            connections.len()
+        ));
         ensure!(missed.values().sum::<usize>() * 1000 <= paths.len(), "{joined} of {}: {missed:?}", paths.len());
         self.counted(&missed)
     }
@@ -91,7 +97,8 @@ impl Scene {
             let counted = metrics.sum("detector_join_reports_total", &[("outcome", outcome)]);
             ensure!(counted >= *count as f64, "{count} {outcome}, {counted} of them counted");
         }
-        for lost in ["detector_intake_rejected_total", "detector_intake_refused_total", "detector_intake_fields_total"] {
+        for lost in ["detector_intake_rejected_total", "detector_intake_refused_total", "detector_intake_fields_total"]
+        {
             ensure!(metrics.sum(lost, &[]) == 0.0, "{lost}");
         }
         Ok(())
@@ -166,7 +173,8 @@ fn each_request_to_caddy_over_http3_finds_its_handshake() -> Result<()> {
     scene.check(&connections, &known)?;
     // One connection after the other on one UDP port: only how long requests took tells them apart.
     let again = mixed::ask(&scene.lab, "--reuse http3 http3few 20000 1")?;
-    let known_of: Vec<&str> = again.iter().flat_map(|one| one.paths.iter().map(|_| known[&*one.kind].as_str())).collect();
+    let known_of: Vec<&str> =
+        again.iter().flat_map(|one| one.paths.iter().map(|_| known[&*one.kind].as_str())).collect();
     let paths: Vec<&str> = again.iter().flat_map(|one| one.paths.iter().map(String::as_str)).collect();
     for (seen, known) in scene.reports.of(&paths)?.iter().zip(known_of) {
         ensure!(seen.ja4.as_deref() == Some(known) || seen.join == "ambiguous", "{seen:?}");

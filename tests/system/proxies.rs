@@ -99,7 +99,9 @@ impl Scene {
     /// Some requests over one connection with HAProxy at this port: their paths, and the connection's port.
     fn ask(&self, port: u16, path: &str, more: &[&str]) -> Result<(Vec<String>, u16)> {
         let mut command = curl_in(self.lab.client(), &format!("{SERVER_NAME}:{port}:{}", self.place));
-        command.args(["--fail", "--interface", &CLIENT_V4.to_string(), "--write-out", "%{stderr}%{local_port}\n"]).args(more);
+        command
+            .args(["--fail", "--interface", &CLIENT_V4.to_string(), "--write-out", "%{stderr}%{local_port}\n"])
+            .args(more);
         let paths: Vec<String> = (0..REQUESTS).map(|number| format!("{path}/{number}")).collect();
         for path in &paths {
             command.args(["--output", "/dev/null", &format!("https://{SERVER_NAME}:{port}{path}")]);

@@ -16,7 +16,11 @@ use std::{
 use nix::{
     libc,
     sched::{CloneFlags, unshare},
-    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt},
+    sys::{
+        signal::{Signal, kill},
+        socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt},
+    },
+    unistd::Pid,
 };
 use tempfile::TempDir;
 use thread_priority::{
@@ -35,12 +39,13 @@ const JA4_VALUES: usize = 1000;
 /// Server's ends that are kept open until their clients are surely gone: they must not be the ones to hang up.
 const OPEN: usize = 1000;
 
-/// A program that ends with its value.
+/// A program that ends with its value, and what it has started.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Killed, nginx would leave its workers behind.
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
@@ -63,6 +68,27 @@ pub(crate) struct Host {
 pub(crate) fn leave_the_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("root");
     run(Command::new("ip").args(["link", "set", "lo", "up"]));
+}
+
+/// While it lasts, the system prefers what this process starts to what else goes on: by groups of processes (sched(7),
+/// autogroup), since a nice value counts within one's own alone.
+pub(crate) struct First(());
+
+const GROUP: &str = "/proc/self/autogroup";
+
+impl First {
+    pub(crate) fn come() -> Self {
+        if fs::write(GROUP, "-20").is_err() {
+            eprintln!("no groups of processes: other work counts as much as the daemon's");
+        }
+        Self(())
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        let _ = fs::write(GROUP, "0");
+    }
 }
 
 /// How many datagrams may wait for a socket that is made from now on, in this network namespace.

@@ -6,10 +6,6 @@ use std::{
     io::{Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -23,86 +19,88 @@ use crate::{
 
 /// For the last answers.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Of each answer.
+const HEAD: &[u8] = b"HTTP/1.1 200";
 
-/// A connection that is kept, and when the requests on it that have no answer yet were due.
-struct Kept<S> {
-    stream: S,
-    due: Mutex<VecDeque<Instant>>,
+/// What is to be asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Requests a second.
+    pub(crate) rate: u32,
+    pub(crate) lasts: Duration,
+    /// Between two looks at what is due and what was answered: latencies are too long by as much. One thread that seldom
+    /// looks leaves the processors to what is measured.
+    pub(crate) look: Duration,
 }
 
-/// Sends `count` requests, `rate` a second, over `streams` in turn; `request` is given its number. The latencies, ms.
-pub(crate) fn load<S: AsFd + Send + Sync>(
+/// A connection that is kept.
+struct Kept<S> {
+    stream: S,
+    /// When the requests that have no answer yet were due.
+    due: VecDeque<Instant>,
+    /// The end of what was read: an answer's head may go on.
+    tail: Vec<u8>,
+}
+
+/// Sends requests over `streams` in turn; `request` is given a number. The latencies, ms.
+pub(crate) fn load<S: Read + Write + AsFd + Send>(
     streams: Vec<S>,
-    mut request: impl FnMut(u64) -> Vec<u8> + Send,
-    rate: u32,
-    lasts: Duration,
-) -> Vec<f64>
-where
-    for<'a> &'a S: Read + Write,
-{
-    let kept: Vec<Kept<S>> = streams.into_iter().map(|stream| Kept { stream, due: Mutex::default() }).collect();
-    let count = (f64::from(rate) * lasts.as_secs_f64()) as usize;
-    let (missing, failed) = (AtomicUsize::new(count), AtomicBool::new(false));
+    request: impl FnMut(usize) -> Vec<u8> + Send,
+    load: Load,
+) -> Vec<f64> {
+    let kept = |stream| Kept { stream, due: VecDeque::new(), tail: Vec::new() };
+    let kept: Vec<Kept<S>> = streams.into_iter().map(kept).collect();
     thread::scope(|scope| {
-        let answers = scope.spawn(|| receive(&kept, &missing));
-        let sender = scope.spawn(|| {
-            be_elsewhere();
-            let start = Instant::now() + Duration::from_millis(50);
-            for number in 0..count {
-                let due = start + Duration::from_secs(1) * number as u32 / rate;
-                while let Some(early) = due.checked_duration_since(Instant::now()) {
-                    thread::sleep(early);
-                }
-                let on = &kept[number % kept.len()];
-                on.due.lock().expect("no panic").push_back(due);
-                (&on.stream).write_all(&request(number as u64)).expect("room in the socket");
-            }
-            let end = Instant::now() + PATIENCE;
-            while missing.load(Ordering::Relaxed) > 0 {
-                if Instant::now() > end {
-                    failed.store(true, Ordering::Relaxed);
-                    return missing.store(0, Ordering::Relaxed);
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-        });
-        sender.join().expect("a sender that ends");
-        let latencies = answers.join().expect("a receiver that ends");
-        assert!(!failed.load(Ordering::Relaxed), "{} of {count} questions were answered", latencies.len());
-        latencies
+        let asking = scope.spawn(|| converse(kept, request, load));
+        asking.join().expect("an answer to each question")
     })
 }
 
-fn receive<S: AsFd>(kept: &[Kept<S>], missing: &AtomicUsize) -> Vec<f64>
-where
-    for<'a> &'a S: Read,
-{
-    const HEAD: &[u8] = b"HTTP/1.1 200";
+fn converse<S: Read + Write + AsFd>(
+    mut kept: Vec<Kept<S>>,
+    mut request: impl FnMut(usize) -> Vec<u8>,
+    Load { rate, lasts, look }: Load,
+) -> Vec<f64> {
     be_elsewhere();
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
     for (number, kept) in kept.iter().enumerate() {
         epoll.add(&kept.stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64)).expect("an open connection");
     }
-    let (mut latencies, mut tails) = (Vec::new(), vec![Vec::new(); kept.len()]);
-    let (mut bytes, mut events) = (vec![0; 64 * 1024], [EpollEvent::empty(); 64]);
-    while missing.load(Ordering::Relaxed) > 0 {
-        let ready = epoll.wait(&mut events, EpollTimeout::from(100_u8)).unwrap_or(0);
+    let count = (f64::from(rate) * lasts.as_secs_f64()) as usize;
+    let (mut sent, mut latencies, mut events) = (0, Vec::with_capacity(count), [EpollEvent::empty(); 64]);
+    let start = Instant::now();
+    while latencies.len() < count {
+        let passed = start.elapsed();
+        assert!(passed < lasts + PATIENCE, "{} of {count} requests were answered", latencies.len());
+        let until = count.min((passed.as_secs_f64() * f64::from(rate)) as usize);
+        for number in sent..until {
+            let on = number % kept.len();
+            kept[on].due.push_back(start + Duration::from_secs(1) * number as u32 / rate);
+            kept[on].stream.write_all(&request(number)).expect("room in the socket");
+        }
+        sent = until;
+        thread::sleep(look);
+        let ready = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in &events[..ready] {
-            let number = event.data() as usize;
-            let (kept, tail): (_, &mut Vec<u8>) = (&kept[number], &mut tails[number]);
-            let read = (&kept.stream).read(&mut bytes).expect("an open connection");
-            let now = Instant::now();
-            tail.extend_from_slice(&bytes[..read]);
-            let heads = tail.windows(HEAD.len()).filter(|window| *window == HEAD).count();
-            for _ in 0..heads {
-                let due = kept.due.lock().expect("no panic").pop_front().expect("an answer to a question");
-                latencies.push((now - due).as_secs_f64() * 1e3);
-            }
-            tail.drain(..tail.len().saturating_sub(HEAD.len() - 1));
-            missing.fetch_sub(heads, Ordering::Relaxed);
+            kept[event.data() as usize].read(&mut latencies);
         }
     }
     latencies
+}
+
+impl<S: Read> Kept<S> {
+    /// Reads what is there, without waiting since something is.
+    fn read(&mut self, latencies: &mut Vec<f64>) {
+        let mut bytes = [0; 16 * 1024];
+        let read = self.stream.read(&mut bytes).expect("an open connection");
+        let now = Instant::now();
+        self.tail.extend_from_slice(&bytes[..read]);
+        for _ in 0..self.tail.windows(HEAD.len()).filter(|window| *window == HEAD).count() {
+            let due = self.due.pop_front().expect("an answer to a question");
+            latencies.push((now - due).as_secs_f64() * 1e3);
+        }
+        self.tail.drain(..self.tail.len().saturating_sub(HEAD.len() - 1));
+    }
 }
 
 /// The median, and what 99 of 100 stay below.
@@ -114,8 +112,9 @@ pub(crate) fn quantiles(mut latencies: Vec<f64>) -> (f64, f64) {
 /// Asks the daemon about known clients by lot, `rate` a second.
 pub(crate) fn ask(socket: &Path, clients: &[Client], rate: u32, lasts: Duration) -> Vec<f64> {
     let streams = (0..64).map(|_| UnixStream::connect(socket).expect("the socket")).collect();
-    let by_lot = |number: u64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize % clients.len();
-    load::<UnixStream>(streams, |number| question(&clients[by_lot(number)]), rate, lasts)
+    let by_lot = |number: usize| ((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize % clients.len();
+    let look = Duration::from_micros(100);
+    load::<UnixStream>(streams, |number| question(&clients[by_lot(number)]), Load { rate, lasts, look })
 }
 
 fn question(client: &Client) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     host::{Host, Running, run, wait_for},
-    questions::load,
+    questions::{Load, load},
 };
 
 const SNIPPETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/nginx");
@@ -48,5 +48,6 @@ pub(crate) fn start(host: &Host) -> Running {
 pub(crate) fn request(path: &str, lasts: Duration) -> Vec<f64> {
     let streams = (0..16).map(|_| TcpStream::connect("127.0.0.1:8080").expect("a connection")).collect();
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\n\r\n").into_bytes();
-    load::<TcpStream>(streams, |_| request.clone(), 1000, lasts)
+    let look = Duration::from_micros(10);
+    load::<TcpStream>(streams, |_| request.clone(), Load { rate: 1000, lasts, look })
 }

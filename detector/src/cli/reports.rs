@@ -138,7 +138,15 @@ mod tests {
 
     fn seen(report: Value) -> Seen {
         let Value::Object(report) = report else { panic!("an object is wanted") };
-        Seen { number: 1, arrived: "2026-11-22T16:00:00.125Z".to_owned(), uid: 33, pid: None, join: None, ja4: None, report }
+        Seen {
+            number: 1,
+            arrived: "2026-11-22T16:00:00.125Z".to_owned(),
+            uid: 33,
+            pid: None,
+            join: None,
+            ja4: None,
+            report,
+        }
     }
 
     #[test]
@@ -149,7 +157,8 @@ mod tests {
         let mut out = Vec::new();
         print(&seen(report), Format::Table, &mut out).unwrap();
         let line = String::from_utf8(out).unwrap();
-        let (begin, end) = ("2026-11-22T16:00:00.125Z 192.0.2.7 40000        waiting ", " 200 GET shop.example/\\u{1b}[2J\\u{a}  -\n");
+        let (begin, end) =
+            ("2026-11-22T16:00:00.125Z 192.0.2.7 40000        waiting ", " 200 GET shop.example/\\u{1b}[2J\\u{a}  -\n");
         assert!(line.starts_with(begin) && line.ends_with(end), "{line}");
     }
 
@@ -160,7 +169,10 @@ mod tests {
             (seen.join, seen.ja4) = (Some(join.to_owned()), ja4.map(str::to_owned));
             line(&seen)
         };
-        assert!(shown("joined", Some("t13d1516h2_8daaf6152771_e5627efa2ab1")).contains(" t13d1516h2_8daaf6152771_e5627efa2ab1 "));
+        assert!(
+            shown("joined", Some("t13d1516h2_8daaf6152771_e5627efa2ab1"))
+                .contains(" t13d1516h2_8daaf6152771_e5627efa2ab1 ")
+        );
         assert!(shown("no_hello", None).contains(" no_hello "));
     }
 

@@ -136,7 +136,8 @@ mod tests {
         let recent = Recent::new(100);
         let mut keep = recent.keeper();
         let peer = Peer { uid: 0, gid: 0, pid: None };
-        let numbers = (0..5000).map(|nanos| keep(&Report::default(), peer, Timestamp::from_nanos(2_000_000_000 + nanos)));
+        let numbers =
+            (0..5000).map(|nanos| keep(&Report::default(), peer, Timestamp::from_nanos(2_000_000_000 + nanos)));
         assert_eq!(numbers.filter(Option::is_some).count(), KEPT_PER_SECOND);
         keep(&Report::default(), peer, Timestamp::from_nanos(3_000_000_000));
         assert_eq!(recent.kept().back().map(|seen| seen.number), Some(5001), "their numbers tell what was left out");

@@ -3,11 +3,11 @@
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
-use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
 use crate::{
     join::{Source, Trusted, hops},
     report::Report,
 };
+use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
 
 const CLIENT: HeaderName = HeaderName::from_static("x-detector-client");
 const CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-client-port");

@@ -247,7 +247,9 @@ impl<'de> Visitor<'de> for Any<'_> {
         let mut taken = None;
         while let Some(value) = seq.next_element_seed(self.within())? {
             match (self.list, &mut taken, value) {
-                (List::Joined, Some(Scalar::Text(all)), Scalar::Text(text)) => *all = [all, ",", &*text].concat().into(),
+                (List::Joined, Some(Scalar::Text(all)), Scalar::Text(text)) => {
+                    *all = [all, ",", &*text].concat().into()
+                }
                 (_, Some(_), _) => {}
                 (_, none, value) => *none = Some(value),
             }

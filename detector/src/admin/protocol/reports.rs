@@ -82,7 +82,15 @@ mod tests {
 
     fn seen(number: u64, report: &Report<'_>) -> Seen {
         let report = Seen::short(report).unwrap();
-        Seen { number, arrived: "2026-11-22T16:00:00.000Z".to_owned(), uid: u32::MAX, pid: Some(i32::MAX), join: None, ja4: None, report }
+        Seen {
+            number,
+            arrived: "2026-11-22T16:00:00.000Z".to_owned(),
+            uid: u32::MAX,
+            pid: Some(i32::MAX),
+            join: None,
+            ja4: None,
+            report,
+        }
     }
 
     #[test]
