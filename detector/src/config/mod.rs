@@ -326,7 +326,7 @@ impl Default for Signals {
             datagrams_per_second: 200_000,
             lines_per_second: 50_000,
             connections: 256,
-            tracked_connections: 65_536,
+            tracked_connections: maps::OPEN_MAX,
             recent: 256,
             trusted_proxies: Vec::new(),
         }

@@ -1,15 +1,18 @@
 //! What is done with a report: its client found by [`Join`], its request added to the client's session and to the signals
-//! of the client's JA4. Behind the lock of the connections ([`super::known`]), since a report that came before its hello is
-//! dealt with when that comes.
+//! of the client's JA4. By two threads: that of the reports, and for one that came before its hello that of the hellos.
 //!
 //! Memory: the bounds of [`Join`] and [`Sessions`], and of each report that waits [`KEPT`] bytes of each text.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use super::{reports::Recent, signals::Watch};
+use super::{reports::Recent, shards::Shards, signals::Watch};
 use crate::{
     clock::Timestamp,
-    join::{Bounds, Connections, End, Join, Miss, Outcome, Proxies, Subject},
+    join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
     session::{self, Sessions},
@@ -32,17 +35,17 @@ struct Waiting {
     kept: Option<u64>,
 }
 
-/// Where reports go.
+/// Where reports go. What is found of them, and what is known of clients, stand behind locks of their own: neither is
+/// held while the other is brought up to date.
 pub(super) struct Joiner {
-    join: Join<Waiting>,
-    clients: Clients,
-}
-
-struct Clients {
-    sessions: Sessions,
+    join: Mutex<Join<Waiting>>,
+    sessions: Mutex<Sessions>,
     signals: Arc<Watch>,
     recent: Recent,
 }
+
+/// Reports that had waited, and what they are about.
+type Late = Vec<(Waiting, Outcome)>;
 
 impl Joiner {
     pub(super) fn new(
@@ -52,8 +55,8 @@ impl Joiner {
         signals: Arc<Watch>,
         recent: Recent,
     ) -> Self {
-        let clients = Clients { sessions: Sessions::new(sessions), signals, recent };
-        Self { join: Join::new(bounds, proxies), clients }
+        let (join, sessions) = (Join::new(bounds, proxies), Sessions::new(sessions));
+        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent }
     }
 
     /// One to which nobody reports.
@@ -66,66 +69,66 @@ impl Joiner {
 
     /// A report came. `number`: of [`Recent`], if it is kept there.
     pub(super) fn report(
-        &mut self,
-        connections: &mut Connections,
+        &self,
+        mut connections: &Shards,
         report: &Report<'_>,
         arrived: Timestamp,
         number: Option<u64>,
     ) {
-        let Self { join, clients } = self;
         let keep = || Waiting { report: kept(report), arrived, kept: number };
-        let mut later = |waiting: Waiting, outcome| clients.note_late(&waiting, &outcome);
-        if let Some(outcome) = join.report(connections, report, arrived, keep, &mut later) {
-            clients.note(report, arrived, number, &outcome);
+        let mut late = Late::new();
+        let mut later = |waiting, outcome| late.push((waiting, outcome));
+        let outcome = self.join().report(&mut connections, report, arrived, keep, &mut later);
+        self.note_late(late);
+        if let Some(outcome) = outcome {
+            self.note(report, arrived, number, &outcome);
         }
     }
 
     /// The hello of a client's connection came.
-    pub(super) fn begun(&mut self, connections: &mut Connections, client: &End) {
-        let Self { join, clients } = self;
-        join.begun(connections, client, &mut |waiting, outcome| clients.note_late(&waiting, &outcome));
+    pub(super) fn begun(&self, mut connections: &Shards, client: &End) {
+        let mut late = Late::new();
+        self.join().begun(&mut connections, client, &mut |waiting, outcome| late.push((waiting, outcome)));
+        self.note_late(late);
     }
 
     /// Time has passed: connections and sessions end, and reports have waited long enough.
-    pub(super) fn due(&mut self, connections: &mut Connections, now: Timestamp) {
-        let Self { join, clients } = self;
-        join.due(connections, now, &mut |waiting, outcome| clients.note_late(&waiting, &outcome));
-        clients.sessions.expire(now);
+    pub(super) fn due(&self, mut connections: &Shards, now: Timestamp) {
+        let mut late = Late::new();
+        self.join().due(&mut connections, now, &mut |waiting, outcome| late.push((waiting, outcome)));
+        self.note_late(late);
+        self.sessions().expire(now);
     }
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
-        let counts = self.join.counts();
+        let join = self.join();
+        let counts = join.counts();
         metrics.joined.set(JOINED, counts.joined);
         metrics.joined.set(FORWARDED, counts.forwarded);
         for why in Miss::ALL {
             metrics.joined.set(why.label(), counts.missed(why));
         }
-        let sessions = &self.clients.sessions;
-        metrics.set_sessions(self.join.waiting(), sessions.len());
+        let sessions = self.sessions();
+        metrics.set_sessions(join.waiting(), sessions.len());
         metrics.sessions_evicted.set("", sessions.evicted());
     }
-}
 
-const fn label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Joined(..) => JOINED,
-        Outcome::Forwarded(_) => FORWARDED,
-        Outcome::Missed(why) => why.label(),
-    }
-}
-
-/// Labels of what becomes of a report.
-pub(super) fn outcomes() -> Vec<&'static str> {
-    [JOINED, FORWARDED].into_iter().chain(Miss::ALL.map(Miss::label)).collect()
-}
-
-impl Clients {
-    fn note_late(&mut self, waiting: &Waiting, outcome: &Outcome) {
-        self.note(&waiting.report, waiting.arrived, waiting.kept, outcome);
+    fn join(&self) -> MutexGuard<'_, Join<Waiting>> {
+        self.join.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&mut self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome) {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_late(&self, late: Late) {
+        for (Waiting { report, arrived, kept }, outcome) in late {
+            self.note(&report, arrived, kept, &outcome);
+        }
+    }
+
+    fn note(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome) {
         if let Some(number) = kept {
             let ja4 = match outcome {
                 Outcome::Joined(_, found) => Some(found.identity.ja4),
@@ -145,10 +148,24 @@ impl Clients {
             self.signals.note(&Request::of(report, ja4, *address, false, browser), arrived);
         }
         let began = arrived.before(report.duration.unwrap_or(Duration::ZERO));
-        let key = self.sessions.key(subject, report);
-        let request = self.sessions.request(report, began, connection);
-        self.sessions.note(key, &request, arrived);
+        let mut sessions = self.sessions();
+        let key = sessions.key(subject, report);
+        let request = sessions.request(report, began, connection);
+        sessions.note(key, &request, arrived);
     }
+}
+
+const fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Joined(..) => JOINED,
+        Outcome::Forwarded(_) => FORWARDED,
+        Outcome::Missed(why) => why.label(),
+    }
+}
+
+/// Labels of what becomes of a report.
+pub(super) fn outcomes() -> Vec<&'static str> {
+    [JOINED, FORWARDED].into_iter().chain(Miss::ALL.map(Miss::label)).collect()
 }
 
 /// As much of a report as its client's session and signals take.

@@ -2,7 +2,7 @@
 //! queue, and are looked up by whoever has a request. A thread of its own owns the queue's other end, so that the packet
 //! path never waits for a look-up.
 //!
-//! Memory: [`Connections`]' bound, the queue's, and [`WAITING_MAX`] questions that wait for a hello.
+//! Memory: [`Shards`]' bound, the queue's, and [`WAITING_MAX`] questions that wait for a hello.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,10 @@ use std::{
 use lru::LruCache;
 use tokio::{sync::Notify, time::timeout};
 
-use super::joiner::Joiner;
+use super::{joiner::Joiner, shards::Shards};
 use crate::{
     clock::{Timestamp, monotonic},
-    join::{Claim, Connections, End, Fit, Identity, Limits, Tuple},
+    join::{Claim, End, Fit, Identity, Limits, Tuple},
     report::Report,
     telemetry::Metrics,
 };
@@ -32,8 +32,6 @@ const WAITING_MAX: usize = 1024;
 const WAITED: usize = 16_384;
 /// How long one waits: 5 ms at most, and a timer of tokio may be a millisecond late.
 const PATIENCE: Duration = Duration::from_millis(4);
-/// Of the queue, under one lock.
-const BATCH: usize = 256;
 /// How often time alone is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -80,17 +78,23 @@ pub(super) enum Knowledge {
     Ambiguous,
 }
 
-struct State {
-    connections: Connections,
+struct Shared {
+    connections: Shards,
     joiner: Joiner,
+    asked: Mutex<Asked>,
+}
+
+/// Questions whose hello hasn't come.
+struct Asked {
     waiting: HashMap<End, Arc<Notify>>,
     /// A question waits once for each connection.
     waited: LruCache<End, ()>,
 }
 
-/// The connections and their hellos.
+/// The connections and their hellos. No lock of it is held for longer than one look-up: a question waits neither for
+/// what is done with reports nor for other questions.
 #[derive(Clone)]
-pub(super) struct Known(Arc<Mutex<State>>);
+pub(super) struct Known(Arc<Shared>);
 
 impl Known {
     /// Starts the thread; it ends with the last [`Teller`].
@@ -101,107 +105,96 @@ impl Known {
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, Teller)> {
         let waited = LruCache::new(NonZeroUsize::new(WAITED).unwrap_or(NonZeroUsize::MIN));
-        let state = State { connections: Connections::new(limits), joiner, waiting: HashMap::new(), waited };
-        let known = Self(Arc::new(Mutex::new(state)));
+        let asked = Mutex::new(Asked { waiting: HashMap::new(), waited });
+        let known = Self(Arc::new(Shared { connections: Shards::new(limits), joiner, asked }));
         let (queue, told) = sync_channel(queue);
         let own = known.clone();
         thread::Builder::new().name("known".to_owned()).spawn(move || own.listen(&told, &metrics))?;
         Ok((known, Teller { queue, queued: 0, dropped: 0 }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn listen(&self, told: &Receiver<Told>, metrics: &Metrics) {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        let mut ticked = monotonic();
         loop {
-            let first = match told.recv_timeout(TICK) {
-                Ok(first) => Some(first),
-                Err(Timeout) => None,
-                Err(Disconnected) => return,
-            };
-            let mut state = self.state();
+            let one = told.recv_timeout(TICK);
             let now = monotonic();
-            for one in first.into_iter().chain(told.try_iter().take(BATCH)) {
-                state.take(one, now);
+            match one {
+                Ok(one) => self.take(one, now),
+                Err(Timeout) => {}
+                Err(Disconnected) => return,
             }
-            let State { connections, joiner, .. } = &mut *state;
-            joiner.due(connections, now);
-            drop(state);
-            self.publish(metrics);
+            if now.since(ticked) >= TICK {
+                ticked = now;
+                self.0.joiner.due(&self.0.connections, now);
+                self.publish(metrics);
+            }
+        }
+    }
+
+    fn take(&self, told: Told, now: Timestamp) {
+        let Shared { connections, joiner, .. } = &*self.0;
+        match told {
+            Told::Hello(tuple, identity) => {
+                connections.with(&tuple.client, |connections| connections.begin(tuple, identity, now));
+                joiner.begun(connections, &tuple.client);
+                self.asked().came(&tuple.client);
+            }
+            Told::Void(tuple) => connections.with(&tuple.client, |connections| connections.void(&tuple)),
+            Told::End(tuple, at) => connections.with(&tuple.client, |connections| connections.end(&tuple, at)),
         }
     }
 
     /// A report came, kept under this number.
     pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>) {
-        let mut state = self.state();
-        let State { connections, joiner, .. } = &mut *state;
-        joiner.report(connections, report, arrived, kept);
+        self.0.joiner.report(&self.0.connections, report, arrived, kept);
     }
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
-        let state = self.state();
-        metrics.set_known(state.connections.len());
-        metrics.known_evicted.set("", state.connections.evicted());
-        state.joiner.publish(metrics);
+        let (known, evicted) = self.0.connections.count();
+        metrics.set_known(known);
+        metrics.known_evicted.set("", evicted);
+        self.0.joiner.publish(metrics);
     }
 
     /// What is known of the connection that a claim names. Waits for its hello, a few milliseconds, once.
     pub(super) async fn find(&self, claim: Claim) -> Knowledge {
-        let waker = {
-            let mut state = self.state();
-            match state.find(&claim) {
-                Some(found) => return found,
-                None => match state.wait(claim.client) {
-                    Ok(waker) => waker,
-                    Err(why) => return why,
-                },
-            }
-        };
-        // Made under no lock, but `notify_one` is remembered for it.
-        let came = timeout(PATIENCE, waker.notified()).await.is_ok();
-        let mut state = self.state();
-        if came {
-            // Others may wait for the same.
-            waker.notify_one();
-        } else if state.waiting.get(&claim.client).is_some_and(|other| Arc::ptr_eq(other, &waker)) {
-            state.waiting.remove(&claim.client);
+        if let Some(found) = self.look(&claim) {
+            return found;
         }
-        match state.find(&claim) {
+        let waker = match self.asked().wait(claim.client) {
+            Ok(waker) => waker,
+            Err(why) => return why,
+        };
+        // It may have come before it was known that somebody waits.
+        if self.look(&claim).is_some() || timeout(PATIENCE, waker.notified()).await.is_ok() {
+            // Others may wait for the same. One that doesn't wait yet will find it remembered.
+            waker.notify_one();
+        }
+        self.asked().leave(&claim.client, &waker);
+        match self.look(&claim) {
             Some(Knowledge::Known(identity)) => Knowledge::Waited(identity),
             Some(other) => other,
             None => Knowledge::NoHello,
         }
     }
-}
 
-impl State {
-    fn take(&mut self, told: Told, now: Timestamp) {
-        match told {
-            Told::Hello(tuple, identity) => {
-                self.connections.begin(tuple, identity, now);
-                self.joiner.begun(&mut self.connections, &tuple.client);
-                self.waited.pop(&tuple.client);
-                if let Some(waker) = self.waiting.remove(&tuple.client) {
-                    waker.notify_one();
-                }
-            }
-            Told::Void(tuple) => self.connections.void(&tuple),
-            Told::End(tuple, at) => self.connections.end(&tuple, at),
-        }
-    }
-
-    fn find(&mut self, claim: &Claim) -> Option<Knowledge> {
-        match self.connections.fit(claim, false) {
+    fn look(&self, claim: &Claim) -> Option<Knowledge> {
+        match self.0.connections.fit(claim, false) {
             Fit::Sure(found) => Some(Knowledge::Known(found.identity)),
             Fit::Ambiguous => Some(Knowledge::Ambiguous),
             // One that doesn't fit is of an earlier connection from that port.
             Fit::Doubtful(_) | Fit::Unfitting | Fit::Unknown => None,
         }
     }
+}
 
+impl Asked {
     fn wait(&mut self, client: End) -> Result<Arc<Notify>, Knowledge> {
         if let Some(waker) = self.waiting.get(&client) {
             return Ok(Arc::clone(waker));
@@ -213,6 +206,21 @@ impl State {
             return Err(Knowledge::Busy);
         }
         Ok(Arc::clone(self.waiting.entry(client).or_default()))
+    }
+
+    /// The hello of a connection from there came.
+    fn came(&mut self, client: &End) {
+        self.waited.pop(client);
+        if let Some(waker) = self.waiting.remove(client) {
+            waker.notify_one();
+        }
+    }
+
+    /// Whoever waited goes on; a later question about the same client may wait with another one.
+    fn leave(&mut self, client: &End, waker: &Arc<Notify>) {
+        if self.waiting.get(client).is_some_and(|other| Arc::ptr_eq(other, waker)) {
+            self.waiting.remove(client);
+        }
     }
 }
 
@@ -291,14 +299,14 @@ mod tests {
                 assert_eq!(known.find(claim(1)).await, Knowledge::NoHello);
             }
             assert!(monotonic().since(start) < PATIENCE * 100, "each one waited");
-            assert!(known.state().waiting.is_empty());
+            assert!(known.asked().waiting.is_empty());
         });
     }
 
     #[test]
     fn what_finds_no_room_is_counted_and_holds_up_nobody() {
         with_known(async |known, teller| {
-            let held = known.state();
+            let held = known.asked();
             for port in 0..3000 {
                 teller.tell(hello(port));
             }

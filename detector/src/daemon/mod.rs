@@ -15,6 +15,7 @@ mod orders;
 mod output;
 mod reports;
 mod requests;
+mod shards;
 pub mod signals;
 mod ssh;
 
@@ -618,6 +619,7 @@ fn serve(
 ) -> Result<Option<thread::JoinHandle<()>>, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_start(kernel::answer_soon)
         .enable_all()
         .build()
         .map_err(system("starting the runtime"))?;

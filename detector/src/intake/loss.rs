@@ -14,6 +14,10 @@ use crate::{clock::Timestamp, report::Report};
 /// milliseconds, and a report may wait for its turn.
 const SAME_BEGIN: Duration = Duration::from_secs(2);
 
+/// A connection becomes the first in the table's order no more often: to move it is to write to its neighbours, which no
+/// cache has.
+const PLACED: Duration = Duration::from_secs(10);
+
 /// A greater gap is no loss but another counting.
 const GAP_MAX: u64 = 1 << 20;
 
@@ -39,6 +43,8 @@ struct Seen {
     /// Its greatest number.
     last: u64,
     at: Timestamp,
+    /// When it became the first in the table's order.
+    placed: Timestamp,
 }
 
 impl Losses {
@@ -64,8 +70,9 @@ impl Losses {
         };
         let connection = self.hasher.hash_one((client, port, report.server, report.server_port));
         let begun = report.connection_age.map(|age| before(now, age));
-        match self.connections.get_mut(&connection) {
+        match self.connections.peek_mut(&connection) {
             Some(seen) if seen.goes_on(number, begun) => {
+                let moves = now.since(seen.placed) >= PLACED;
                 seen.at = now;
                 if number <= seen.last {
                     // It was missing until now: its request took longer than later ones.
@@ -77,6 +84,10 @@ impl Losses {
                     return;
                 }
                 seen.last = seen.last.max(number);
+                if moves {
+                    seen.placed = now;
+                    self.connections.promote(&connection);
+                }
             }
             _ => {
                 let from_its_begin = begun.is_some_and(|begun| begun > self.known_since);
@@ -84,7 +95,7 @@ impl Losses {
                     self.missing += number - 1;
                     self.before_last += number - 1;
                 }
-                let gone = self.connections.push(connection, Seen { begun, last: number, at: now });
+                let gone = self.connections.push(connection, Seen { begun, last: number, at: now, placed: now });
                 if let Some((_, gone)) = gone.filter(|(other, _)| *other != connection) {
                     self.known_since = self.known_since.max(gone.at);
                 }

@@ -15,6 +15,7 @@
 mod agent;
 mod claim;
 mod connections;
+mod lookup;
 mod miss;
 mod proxies;
 mod subject;
@@ -24,6 +25,7 @@ mod waiting;
 
 pub use claim::Claim;
 pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
+pub use lookup::Lookup;
 pub use miss::{Counts, Miss, Outcome};
 pub use proxies::{FAMILIES, Proxies, WATCHED};
 pub use subject::{Reach, Subject};

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim::Claim;
-use super::connections::{Connections, Fit, Found};
+use super::connections::{Fit, Found};
+use super::lookup::Lookup;
 use super::miss::{Counts, Miss, Outcome};
 use super::proxies::{Family, Proxies};
 use super::subject::Subject;
@@ -82,7 +83,7 @@ impl<T> Join<T> {
     /// has waited longest makes room.
     pub fn report(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut impl Lookup,
         report: &Report<'_>,
         arrived: Timestamp,
         keep: impl FnOnce() -> T,
@@ -105,7 +106,7 @@ impl<T> Join<T> {
     }
 
     /// The hello of a client end was told to `connections`: reports may have waited for it.
-    pub fn begun(&mut self, connections: &mut Connections, end: &End, out: &mut impl FnMut(T, Outcome)) {
+    pub fn begun(&mut self, connections: &mut impl Lookup, end: &End, out: &mut impl FnMut(T, Outcome)) {
         while let Some(number) = self.ends.get(end).and_then(|numbers| numbers.front().copied()) {
             let Some(waiting) = self.waiting.get(&number) else { return };
             let (claim, family) = (waiting.claim, waiting.family);
@@ -115,7 +116,7 @@ impl<T> Join<T> {
     }
 
     /// Reports that waited long enough get what is possible.
-    pub fn due(&mut self, connections: &mut Connections, now: Timestamp, out: &mut impl FnMut(T, Outcome)) {
+    pub fn due(&mut self, connections: &mut impl Lookup, now: Timestamp, out: &mut impl FnMut(T, Outcome)) {
         while self.waiting.oldest().is_some_and(|(_, waiting)| waiting.until <= now) {
             self.settle_oldest(connections, Miss::NoHello, out);
         }
@@ -125,7 +126,7 @@ impl<T> Join<T> {
     /// What a report is about, or that it has to wait.
     fn place(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut impl Lookup,
         report: &Report<'_>,
         family: Option<Family>,
         at: Timestamp,
@@ -146,7 +147,7 @@ impl<T> Join<T> {
     /// which one it is, the client's own hello may be known. It isn't waited for: mostly none will come.
     fn forwarded(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut impl Lookup,
         report: &Report<'_>,
         family: Option<Family>,
         at: Timestamp,
@@ -173,7 +174,7 @@ impl<T> Join<T> {
     }
 
     /// Tells what the one that came first is about as well as can be; `unknown`: what it is if there is no hello at all.
-    fn settle_oldest(&mut self, connections: &mut Connections, unknown: Miss, out: &mut impl FnMut(T, Outcome)) {
+    fn settle_oldest(&mut self, connections: &mut impl Lookup, unknown: Miss, out: &mut impl FnMut(T, Outcome)) {
         let Some((&number, waiting)) = self.waiting.oldest() else { return };
         let (claim, family) = (waiting.claim, waiting.family);
         let fit = connections.fit(&claim, true);

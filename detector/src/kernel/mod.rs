@@ -49,7 +49,7 @@ pub use self::{
     routes::gateways,
     sockets::SockDiag,
     steer::{Listener, NotAListener, Places, Steering, inherited},
-    urgency::{Allowed, Urgency},
+    urgency::{Allowed, Urgency, answer_soon},
 };
 
 /// What can go wrong between us and the kernel.

@@ -10,6 +10,9 @@ use thread_priority::{
 /// Where the system allows no real-time scheduling: the most that nice gives.
 const NICE: i32 = -20;
 
+/// That of threads which hold up somebody's request, for some microseconds each.
+const NICE_OF_ANSWERS: i32 = -10;
+
 /// The urgency of the thread that made it.
 #[derive(Debug)]
 pub struct Urgency {
@@ -47,6 +50,12 @@ impl Urgency {
             self.raised = raised;
         }
     }
+}
+
+/// Has this thread run soon although ordinary ones keep the processors busy. Where the system doesn't allow that, it is
+/// one of them; [`Urgency::raise`] tells of it.
+pub fn answer_soon() {
+    let _ = rustix::process::setpriority_process(None, NICE_OF_ANSWERS);
 }
 
 fn set_real_time(raised: bool) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use foldhash::fast::RandomState;
 use serde::Deserialize;
 
 use crate::fingerprint::{Ja4, Ja4Raw};
@@ -27,7 +28,7 @@ struct Value {
     ja4_r: String,
 }
 
-static CATALOGUE: LazyLock<HashMap<Ja4, Known>> = LazyLock::new(|| {
+static CATALOGUE: LazyLock<HashMap<Ja4, Known, RandomState>> = LazyLock::new(|| {
     // A test reads the same text: what doesn't parse is never shipped.
     let file: File = toml::from_str(TEXT).unwrap_or(File { value: Vec::new() });
     let known = file.value.into_iter().filter_map(|Value { family, ja4_r }| {

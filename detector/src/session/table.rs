@@ -19,6 +19,10 @@ pub const BYTES: usize = size_of::<(Key, Session)>() + 64;
 
 const _: () = assert!(BYTES <= 2048, "two KiB are what a session may take");
 
+/// A session becomes the first in the table's order no more often: to move it is to write to its neighbours, which no
+/// cache has.
+const PLACED: Duration = Duration::from_secs(10);
+
 /// The bounds of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -46,13 +50,15 @@ pub struct Key {
 struct Session {
     history: History,
     heard: Timestamp,
+    /// When it became the first in the table's order.
+    placed: Timestamp,
 }
 
 /// The sessions of all clients.
 #[derive(Debug)]
 pub struct Sessions {
     limits: Limits,
-    /// The one heard of last comes first.
+    /// The one heard of last comes first, but for [`PLACED`].
     sessions: LruCache<Key, Session, RandomState>,
     random: RandomState,
     evicted: u64,
@@ -113,18 +119,24 @@ impl Sessions {
         Request::of(report, at, connection, &self.random)
     }
 
-    /// A request was told of at `now`. What its client did within the last hour, this request included.
-    pub fn note(&mut self, key: Key, request: &Request, now: Timestamp) -> Summary {
+    /// A request was told of at `now`.
+    pub fn note(&mut self, key: Key, request: &Request, now: Timestamp) {
         self.expire(now);
-        if self.sessions.len() >= self.limits.sessions.max(1) && !self.sessions.contains(&key) {
-            self.sessions.pop_lru();
-            self.evicted = self.evicted.saturating_add(1);
-        }
-        let new = || Session { history: History::new(request.at), heard: now };
-        let session = self.sessions.get_or_insert_mut(key, new);
+        let Some(session) = self.sessions.peek_mut(&key) else { return self.begin(key, request, now) };
         session.heard = session.heard.max(now);
         session.history.note(request);
-        session.history.summary(now)
+        if now.since(session.placed) >= PLACED {
+            session.placed = now;
+            self.sessions.promote(&key);
+        }
+    }
+
+    fn begin(&mut self, key: Key, request: &Request, now: Timestamp) {
+        let mut history = History::new(request.at);
+        history.note(request);
+        if self.sessions.push(key, Session { history, heard: now, placed: now }).is_some() {
+            self.evicted = self.evicted.saturating_add(1);
+        }
     }
 
     /// What a client did within the hour before `now`.

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree as _;
 
 use super::*;
 use crate::fingerprint::{Ja4, Transport};
-use crate::join::{Carrier, Identity, Limits, Reach, Trusted, Tuple};
+use crate::join::{Carrier, Connections, Identity, Limits, Reach, Trusted, Tuple};
 
 const SERVER: [u8; 4] = [192, 0, 2, 1];
 

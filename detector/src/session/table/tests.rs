@@ -29,7 +29,8 @@ fn visit(
         let key = sessions.key(&client(7, 1), &report);
         let now = at(millis(number));
         let request = sessions.request(&report, now, connection(number));
-        summary = Some(sessions.note(key, &request, now));
+        sessions.note(key, &request, now);
+        summary = sessions.summary(key, now);
     }
     assert_eq!(sessions.len(), 1);
     summary.unwrap()
@@ -61,7 +62,8 @@ fn counts_and_shares_of_an_hour() {
     let mut note = |report: &Report<'_>, millis: u64, connection| {
         let key = sessions.key(&client(7, 1), report);
         let request = sessions.request(report, at(millis), connection);
-        sessions.note(key, &request, at(millis))
+        sessions.note(key, &request, at(millis));
+        sessions.summary(key, at(millis)).unwrap()
     };
     note(&page("/a/b/c"), 0, 1);
     note(&Report { referer: Some("x".into()), ..page("/a") }, 1000, 1);
