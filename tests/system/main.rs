@@ -32,6 +32,7 @@ mod reset;
 mod scene;
 mod signature;
 mod silent;
+mod slow;
 mod steer;
 mod store;
 mod terms;

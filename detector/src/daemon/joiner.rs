@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use super::signals::Watch;
+use super::{signals::Watch, suspects::Suspects};
 use crate::{
     clock::Timestamp,
     join::{Bounds, Connections, End, Join, Miss, Outcome, Proxies, Subject},
@@ -39,11 +39,18 @@ pub(super) struct Joiner {
 struct Clients {
     sessions: Sessions,
     signals: Arc<Watch>,
+    suspects: Suspects,
 }
 
 impl Joiner {
-    pub(super) fn new(bounds: Bounds, proxies: Proxies, sessions: session::Limits, signals: Arc<Watch>) -> Self {
-        let clients = Clients { sessions: Sessions::new(sessions), signals };
+    pub(super) fn new(
+        bounds: Bounds,
+        proxies: Proxies,
+        sessions: session::Limits,
+        signals: Arc<Watch>,
+        suspects: Suspects,
+    ) -> Self {
+        let clients = Clients { sessions: Sessions::new(sessions), signals, suspects };
         Self { join: Join::new(bounds, proxies), clients }
     }
 
@@ -51,7 +58,8 @@ impl Joiner {
     #[cfg(test)]
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
-        Self::new(Bounds::default(), Proxies::new([]), session::Limits::default(), Arc::new(signals))
+        let sessions = session::Limits::default();
+        Self::new(Bounds::default(), Proxies::new([]), sessions, Arc::new(signals), Suspects::new(1))
     }
 
     /// A report came.
@@ -108,6 +116,9 @@ impl Clients {
             Outcome::Forwarded(subject) => (subject, 0),
             Outcome::Missed(_) => return,
         };
+        if let Subject::Client { address, proxy_suspected: true, .. } = subject {
+            self.suspects.note(*address, arrived);
+        }
         if let (Outcome::Joined(_, found), Subject::Client { address, .. }) = (outcome, subject) {
             let ja4 = found.identity.ja4;
             let browser = families::find(ja4).is_some();

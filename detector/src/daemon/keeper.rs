@@ -53,6 +53,7 @@ impl Host {
     /// Reads it for the first time.
     pub(super) fn read(config: &Config) -> Self {
         let configured = config.orders.never_block.iter().map(|prefix| (*prefix, Why::Configured));
+        let proxies = config.signals.trusted_proxies.iter().map(|prefix| (*prefix, Why::Proxy));
         let listed = match &config.capture.addresses {
             Addresses::Listed(listed) => listed.clone(),
             Addresses::Own | Addresses::Any => Vec::new(),
@@ -63,7 +64,7 @@ impl Host {
             watch: AddressWatch::with_routes()
                 .inspect_err(|error| warn!(%error, "this host's addresses and routes are read every second instead"))
                 .ok(),
-            named: configured.chain(own).map(|(prefix, why)| Spared { prefix, why }).collect(),
+            named: configured.chain(proxies).chain(own).map(|(prefix, why)| Spared { prefix, why }).collect(),
             resolv_conf: config.orders.resolv_conf.clone(),
             stamps: Vec::new(),
             spared: Vec::new(),

@@ -19,11 +19,11 @@ use super::{
     datagram::Receiver,
     peer::{Peer, Refused, Way},
     sink::Sink,
-    socket::Socket,
     stream::{Closed, Next, Stream},
 };
 use crate::{
     clock::{Timestamp, monotonic},
+    door::socket::Socket,
     kernel::Waker,
     report::{FRAME_MAX, Report},
     telemetry::logs::Limited,
@@ -65,8 +65,8 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         let mut next = WAKER + 1;
         for socket in datagrams
             .iter()
-            .map(|socket| socket.socket.as_fd())
-            .chain(listeners.iter().map(|socket| socket.socket.as_fd()))
+            .map(|socket| socket.socket().as_fd())
+            .chain(listeners.iter().map(|socket| socket.socket().as_fd()))
         {
             watch(&epoll, socket, next)?;
             next += 1;
@@ -113,7 +113,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
     fn turn(&mut self, number: u64) {
         let index = usize::try_from(number - WAKER - 1).unwrap_or(usize::MAX);
         if let Some(socket) = self.datagrams.get(index) {
-            receive(&socket.socket, &mut self.receiver, &mut self.sink);
+            receive(socket.socket(), &mut self.receiver, &mut self.sink);
         } else if self.listeners.get(index - self.datagrams.len()).is_some() {
             self.accept(index - self.datagrams.len());
         } else {
@@ -125,7 +125,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         let now = monotonic();
         for _ in 0..TURN {
             let Some(listener) = self.listeners.get(index) else { return };
-            match listener.socket.accept() {
+            match listener.socket().accept() {
                 Ok((socket, _)) => self.welcome(socket, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.pause(&error, now),
@@ -177,7 +177,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             let first = WAKER + 1 + self.datagrams.len() as u64;
             for (listener, number) in self.listeners.iter().zip(first..) {
                 // Those that were not left out are there already.
-                let _ = watch(&self.epoll, &listener.socket, number);
+                let _ = watch(&self.epoll, listener.socket(), number);
             }
         }
     }
@@ -188,7 +188,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             warn!(%error, suppressed, "no more streams of reports can be accepted; trying on");
         }
         for listener in &self.listeners {
-            let _ = self.epoll.delete(&listener.socket);
+            let _ = self.epoll.delete(listener.socket());
         }
         self.paused = true;
     }

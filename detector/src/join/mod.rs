@@ -18,13 +18,15 @@ mod connections;
 mod miss;
 mod proxies;
 mod subject;
+mod suspected;
 mod tuple;
 mod waiting;
 
 pub use claim::Claim;
 pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
 pub use miss::{Counts, Miss, Outcome};
-pub use proxies::{FAMILIES, Proxies, WATCHED};
+pub use proxies::Proxies;
 pub use subject::{Reach, Subject};
+pub use suspected::{FAMILIES, Suspected, WINDOW};
 pub use tuple::{Carrier, End, Tuple};
 pub use waiting::{Bounds, Join};

@@ -17,13 +17,15 @@ pub enum Why {
     Resolver,
     /// `enforce.never_block` names it.
     Configured,
+    /// `signals.trusted_proxies` names it: its packets are those of many people (threats.md T7).
+    Proxy,
     /// An operator's SSH session comes from it.
     Ssh,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Own, Self::Gateway, Self::Resolver, Self::Configured, Self::Ssh];
+    pub const ALL: &[Self] = &[Self::Own, Self::Gateway, Self::Resolver, Self::Configured, Self::Proxy, Self::Ssh];
 
     /// The metric label.
     #[must_use]
@@ -33,6 +35,7 @@ impl Why {
             Self::Gateway => "gateway",
             Self::Resolver => "resolver",
             Self::Configured => "configured",
+            Self::Proxy => "proxy",
             Self::Ssh => "ssh",
         }
     }
@@ -45,6 +48,7 @@ impl fmt::Display for Why {
             Self::Gateway => "a gateway of this host",
             Self::Resolver => "a resolver of this host",
             Self::Configured => "in `enforce.never_block`",
+            Self::Proxy => "in `signals.trusted_proxies`",
             Self::Ssh => "where an operator's SSH session comes from",
         })
     }
