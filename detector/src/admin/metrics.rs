@@ -20,7 +20,8 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::door::seats::{End, Seat, Seats};
+use crate::door::seats::{End, GRACE, Seat, Seats};
+use crate::door::socket::queue_up;
 use crate::telemetry::counters::Counters;
 
 /// Connections served at one time.
@@ -62,6 +63,7 @@ impl MetricsListener {
     pub fn bind(address: SocketAddr) -> Result<Self, MetricsError> {
         let fail = |source| MetricsError { address, source };
         let listener = StdListener::bind(address).map_err(fail)?;
+        queue_up(&listener).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "metrics are served beyond this host; see that a firewall says to whom");
@@ -92,7 +94,7 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener.listener)?;
     let gather = Arc::new(gather);
     let router = Router::new().route("/metrics", get(async move || respond(spawn_blocking(move || gather()).await)));
-    let seats = Seats::new(CONNECTIONS_MAX);
+    let seats = Seats::new(CONNECTIONS_MAX, GRACE);
     let connections = TaskTracker::new();
     let accept = async {
         loop {

@@ -1,5 +1,6 @@
 //! Seats for connections. A connection in, a [`Seat`] out; when all are taken, that of the peer which has been silent
-//! longest goes to the new one, so that those who only hold on keep nobody out (threats.md T31).
+//! longest goes to the new one, so that those who only hold on keep nobody out (threats.md T31). Nobody loses it within
+//! [`GRACE`], in which an honest peer asks, however fast others come; those wait in the listener's queue meanwhile.
 //!
 //! Memory: 100 bytes for each seat.
 
@@ -15,6 +16,11 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Timestamp, monotonic};
+
+/// For a peer to ask. Longer, and a full queue of slow ones would pass too slowly: 16 seats let in 3,200 a second.
+pub const GRACE: Duration = Duration::from_millis(5);
 
 /// How a connection ended: metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,7 @@ pub struct Seats(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     most: usize,
+    grace: Duration,
     taken: Mutex<Taken>,
     /// A seat may be had again.
     freed: Notify,
@@ -57,8 +64,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     count: usize,
-    /// Those of peers that are silent, the longest first.
-    silent: BTreeMap<u64, CancellationToken>,
+    /// Those of peers that are silent, the longest first, and since when.
+    silent: BTreeMap<u64, (Timestamp, CancellationToken)>,
     /// The number of the next silence.
     next: u64,
 }
@@ -67,41 +74,44 @@ impl Taken {
     fn fall_silent(&mut self, displaced: &CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.silent.insert(number, displaced.clone());
+        self.silent.insert(number, (monotonic(), displaced.clone()));
         number
     }
 }
 
 impl Seats {
-    /// With all of them free.
+    /// With all of them free. `grace`: how long nobody loses one; [`GRACE`] but for tests.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self(Arc::new(Shared { most, taken: Mutex::default(), freed: Notify::new() }))
+    pub fn new(most: usize, grace: Duration) -> Self {
+        Self(Arc::new(Shared { most, grace, taken: Mutex::default(), freed: Notify::new() }))
     }
 
     /// A seat for a connection that has just come: a free one, or that of the peer which has been silent longest. `None`:
-    /// all others are being answered.
+    /// all others are being answered, or have just come.
     #[must_use]
     pub fn take(&self) -> Option<Seat> {
         let mut taken = self.taken();
         if taken.count < self.0.most {
             taken.count += 1;
         } else {
-            let (_, longest) = taken.silent.pop_first()?;
-            longest.cancel();
+            let longest = taken.silent.first_entry()?;
+            if monotonic().since(longest.get().0) < self.0.grace {
+                return None;
+            }
+            longest.remove().1.cancel();
         }
         let displaced = CancellationToken::new();
         let number = AtomicU64::new(taken.fall_silent(&displaced));
         Some(Seat { seats: self.clone(), number, displaced })
     }
 
-    /// The same; waits while all others are being answered. For one task at a time.
+    /// The same; waits until there is one. For one task at a time.
     pub async fn wait(&self) -> Seat {
         loop {
             match self.take() {
                 Some(seat) => return seat,
                 // One that was freed meanwhile is remembered.
-                None => self.0.freed.notified().await,
+                None => drop(timeout(self.0.grace, self.0.freed.notified()).await),
             }
         }
     }
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_longest_silent_makes_room_and_who_asked_stays() {
-        let seats = Seats::new(3);
+        let seats = Seats::new(3, Duration::ZERO);
         let mut held: Vec<Seat> = (0..3).map(|_| seats.take().unwrap()).collect();
         held[0].keep();
         let displaced = |held: &[Seat]| held.iter().map(|seat| seat.displaced.is_cancelled()).collect::<Vec<_>>();
@@ -187,8 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn who_has_just_come_stays() {
+        let seats = Seats::new(1, Duration::from_secs(3600));
+        let first = seats.take().unwrap();
+        assert!(seats.take().is_none());
+        drop(first);
+        assert!(seats.take().is_some());
+    }
+
+    #[test]
     fn each_seat_is_given_back_once() {
-        let seats = Seats::new(2);
+        let seats = Seats::new(2, Duration::ZERO);
         for _ in 0..5 {
             let mut held: Vec<Seat> = (0..7).map(|_| seats.take().unwrap()).collect();
             held.iter().for_each(Seat::keep);
@@ -204,7 +223,7 @@ mod tests {
     fn a_seat_is_waited_for_while_all_are_answered() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(1);
+            let seats = Seats::new(1, GRACE);
             let first = seats.wait().await;
             first.keep();
             let waiting = seats.clone();

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     os::unix::{
         fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net::{UnixDatagram, UnixListener, UnixStream},
@@ -77,6 +78,18 @@ impl SocketError {
     }
 }
 
+/// Connections that wait for a listener; the kernel may allow fewer (net.core.somaxconn).
+const QUEUE: i32 = 4096;
+
+/// Makes a listener's queue as long as can be: whoever finds it full, waits a second before he tries again, or is told
+/// that nobody is there.
+///
+/// # Errors
+/// If it is no listener.
+pub fn queue_up(listener: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, QUEUE)?)
+}
+
 /// The group of that name.
 #[must_use]
 pub fn group(name: &str) -> Option<Gid> {
@@ -100,6 +113,7 @@ impl Socket<UnixListener> {
     pub fn listener(purpose: Purpose, path: &Path, group: &str) -> Result<Self, SocketError> {
         place(purpose, path, group, |draft| {
             let listener = UnixListener::bind(draft)?;
+            queue_up(&listener)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         })

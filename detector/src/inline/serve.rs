@@ -1,6 +1,6 @@
 //! HTTP/1.1 with keep-alive: connections in, questions to a [`Decide`], its answers out. A peer that is silent is let go
-//! after [`IDLE`], or when all others are there and one more comes; one for which that makes no room is closed at once, so
-//! that its web server goes on without an answer.
+//! after [`IDLE`], or when all others are there and one more comes; one for which that makes no room is closed, so that its
+//! web server goes on without an answer.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Answer, Connection, Decide, Question};
 use crate::{
-    door::seats::{Seat, Seats},
+    door::{
+        seats::{GRACE, Seat, Seats},
+        socket::queue_up,
+    },
     policy::requests::Ruling,
 };
 
@@ -42,6 +45,9 @@ pub const HEADERS_MAX: usize = 64 * 1024;
 /// How long a connection may be without a question. nginx keeps one for 60 s: that it must be the one to close it, else
 /// a question could meet a connection that is just being closed, and count as the daemon's failure.
 const IDLE: Duration = Duration::from_secs(180);
+
+/// For a connection when all others are being answered, or have just come: half of what web servers wait.
+const SEAT_WAIT: Duration = Duration::from_millis(20);
 
 /// For what is being answered when the daemon stops.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
@@ -83,6 +89,7 @@ impl TcpDoor {
     pub fn bind(address: SocketAddr) -> Result<Self, InlineError> {
         let fail = |source| InlineError { address, source };
         let listener = StdTcpListener::bind(address).map_err(fail)?;
+        queue_up(&listener).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         Ok(Self(listener))
     }
@@ -127,7 +134,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let unix = listeners.unix.map(UnixListener::from_std).transpose()?;
     let tcp = listeners.tcp.map(|door| TcpListener::from_std(door.0)).transpose()?;
-    let seats = Seats::new(limits.connections);
+    let seats = Seats::new(limits.connections, GRACE);
     let endpoint = Arc::new(Endpoint { decider, sites, seats, shutdown, connections: TaskTracker::new() });
     let on_unix = async {
         if let Some(listener) = &unix {
@@ -154,7 +161,9 @@ impl<D: Decide> Endpoint<D> {
     /// One accepted connection, or why there is none.
     async fn take(self: &Arc<Self>, accepted: io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) {
         let Ok(stream) = accepted else { return sleep(ACCEPT_PAUSE).await };
-        let Some(seat) = self.seats.take() else { return self.decider.connection(Connection::Refused) };
+        let Ok(seat) = timeout(SEAT_WAIT, self.seats.wait()).await else {
+            return self.decider.connection(Connection::Refused);
+        };
         self.decider.connection(Connection::Taken);
         let endpoint = Arc::clone(self);
         self.connections.spawn(async move {
