@@ -96,8 +96,8 @@ fn of_a_trusted_proxy_no_packet_is_dropped() -> Result<()> {
     ensure!(said.contains(&format!("{proxy} (in `signals.trusted_proxies`)")), "{said}");
     ask(&lab, ASKED, "X-Forwarded-For", "198.18.A.B")?;
     let ja4 = daemon.events()?.last().and_then(|hello| Some(hello["ja4"].as_str()?.to_owned())).context("no hello")?;
-    control_ok(&lab, &["block", "--ja4", &ja4, "--force"])?;
-    control_ok(&lab, &["block", "--ja4", &ja4, "--force", "--automatic"])?;
+    control_ok(&lab, &["block", "--ja4", &ja4])?;
+    control_ok(&lab, &["block", &format!("{OTHER_CLIENT_V4}"), "--ja4", &ja4, "--automatic"])?;
     control_ok(&lab, &["block", "198.18.0.7"])?;
     ask(&lab, ASKED, "X-Forwarded-For", "198.18.A.B")?;
     until("a report of each request", PATIENCE, || {
@@ -137,7 +137,7 @@ fn a_proxy_that_nobody_configured_is_found() -> Result<()> {
     let said = refused(&lab, &["block", &proxy])?;
     ensure!(said.contains("may be a proxy") && said.contains("--force"), "{said}");
     ensure!(refused(&lab, &["block", "10.77.0.0/24"])?.contains(&proxy));
-    let said = refused(&lab, &["block", &proxy, "--automatic", "--force"])?;
+    let said = refused(&lab, &["block", &proxy, "--automatic"])?;
     ensure!(said.contains("no automatic verdict"), "{said}");
     control_ok(&lab, &["block", &OTHER_CLIENT_V4.to_string()])?;
     control_ok(&lab, &["block", &proxy, "--at", "inline"])?;
