@@ -1,6 +1,8 @@
 //! What the fuzz targets in `tests/fuzz` call: hostile bytes in, nothing out, no panic and no broken promise on the
 //! way. Kept here so that the targets are one line each and the tests run the same code on stable Rust.
 
+mod doors;
+
 use std::net::SocketAddr;
 
 use detector_common::key::parser::{Parser, Step, Window};
@@ -21,6 +23,8 @@ use crate::tls::Parsed;
 use crate::tls::dtls;
 use crate::tls::hello;
 use crate::tls::record::{self, Deframer};
+
+pub use self::doors::{control, question, stream};
 
 /// A stream of records: the deframer says the same of the whole as of its growing prefixes, and is never past them.
 pub fn record(stream: &[u8]) {

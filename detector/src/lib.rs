@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod connection;
 pub mod line;
 
+pub mod door;
 pub mod report;
 
 pub mod intake;

@@ -86,7 +86,7 @@ def _browser(family):
 
 
 def _open(target, port=0, ciphers=None):
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if ciphers:

@@ -111,3 +111,18 @@ fn pcap() {
 fn report() {
     fuzz("report", fuzzing::report);
 }
+
+#[test]
+fn stream() {
+    fuzz("stream", fuzzing::stream);
+}
+
+#[test]
+fn question() {
+    fuzz("question", fuzzing::question);
+}
+
+#[test]
+fn control() {
+    fuzz("control", fuzzing::control);
+}

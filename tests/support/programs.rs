@@ -42,6 +42,18 @@ pub fn python() -> Result<PathBuf> {
         .context("the Python with curl_cffi is not set up: run `cargo xtask setup`")
 }
 
+/// Envoy or Traefik, which `cargo xtask setup` puts beside that Python.
+///
+/// # Errors
+/// When it isn't set up.
+pub fn gateway(name: &str) -> Result<PathBuf> {
+    let path = python()?.with_file_name(name);
+    if !path.is_file() {
+        bail!("no `{}`: run `cargo xtask setup`", path.display());
+    }
+    Ok(path)
+}
+
 /// PATH for children: with the directories of nginx and bpftool, which Debian leaves out of a user's own, and so of
 /// `sudo -E env "PATH=$PATH"`.
 ///

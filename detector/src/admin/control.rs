@@ -1,12 +1,13 @@
 //! The control socket: lines of JSON from an operator in, [`Request`]s to a [`Handler`], its [`Response`]s out. Who
 //! may speak is decided by the file's mode (0660) and group; who spoke is logged for every change. Bound: 64
 //! connections, one frame of 64 KiB and one descriptor each, two seconds for each frame either way; one load of several
-//! frames at a time.
+//! frames at a time. When all 64 are there, the one that has been silent longest makes room.
 
 use std::any::Any;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +16,15 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::protocol::{FRAME_MAX, Load, Request, Response};
-use super::socket::Socket;
+use crate::door::seats::{End, GRACE, Seat, Seats};
+use crate::door::socket::Socket;
+use crate::telemetry::counters::Counters;
 
-/// Connections served at one time; more wait in the listener's queue.
+/// Connections served at one time.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// For one frame, from its first byte awaited to its last, and for one response.
@@ -73,26 +75,30 @@ struct Held {
 /// What a conversation holds until its end.
 pub type Place = Box<dyn Any + Send>;
 
-/// Answers until `shutdown`, then lets those in the middle of a response end.
+/// Answers until `shutdown`, then lets those in the middle of a response end. `ended` counts connections by [`End`].
 ///
 /// # Errors
 /// When the runtime doesn't take the listener.
-pub async fn serve(control: Socket, handler: Arc<impl Handler>, shutdown: CancellationToken) -> io::Result<()> {
-    let listener = UnixListener::from_std(control.listener()?)?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub async fn serve(
+    control: Socket<StdUnixListener>,
+    handler: Arc<impl Handler>,
+    ended: Counters,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(control.socket().try_clone()?)?;
+    let seats = Seats::new(CONNECTIONS_MAX, GRACE);
     let loads = Arc::new(Semaphore::new(1));
     let connections = TaskTracker::new();
     let mut failing = false;
     let accept = async {
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     failing = false;
                     let (handler, loads, shutdown) = (Arc::clone(&handler), Arc::clone(&loads), shutdown.clone());
+                    let (seat, ended) = (seats.wait().await, ended.clone());
                     connections.spawn(async move {
-                        converse(stream, handler, loads, &shutdown).await;
-                        drop(slot);
+                        ended.add(converse(stream, handler, loads, &seat, &shutdown).await.label(), 1);
                     });
                 }
                 Err(error) => {
@@ -111,34 +117,46 @@ pub async fn serve(control: Socket, handler: Arc<impl Handler>, shutdown: Cancel
 }
 
 /// One connection: frames until its end, a mistake or a deadline; then whatever it held is let go.
-async fn converse(stream: UnixStream, handler: Arc<impl Handler>, loads: Arc<Semaphore>, shutdown: &CancellationToken) {
-    let Ok(credentials) = stream.peer_cred() else { return };
+async fn converse(
+    stream: UnixStream,
+    handler: Arc<impl Handler>,
+    loads: Arc<Semaphore>,
+    seat: &Seat,
+    shutdown: &CancellationToken,
+) -> End {
+    let Ok(credentials) = stream.peer_cred() else { return End::Done };
     let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
     let (read, mut write) = stream.into_split();
     let mut incoming = Incoming { stream: read, buffered: Vec::new(), descriptor: None };
     let mut held = None;
     loop {
-        let reading = timeout(FRAME_DEADLINE, incoming.frame());
-        let Some(Ok(Ok(frame))) = shutdown.run_until_cancelled(reading).await else { return };
-        if frame.is_empty() {
-            return;
-        }
+        let reading = seat.within(FRAME_DEADLINE, incoming.frame());
+        let frame = match shutdown.run_until_cancelled(reading).await {
+            Some(Ok(Ok(frame))) if !frame.is_empty() => frame,
+            Some(Err(end)) => return end,
+            Some(Ok(_)) | None => return End::Done,
+        };
+        seat.keep();
         let (handler, loads, descriptor) = (Arc::clone(&handler), Arc::clone(&loads), incoming.descriptor.take());
         let answered = tokio::task::spawn_blocking(move || {
             (answer(&frame, descriptor, handler.as_ref(), peer, &loads, &mut held), held)
         });
         // No answer: the runtime is ending.
-        let Ok((Answer { response, last, place }, kept)) = answered.await else { return };
+        let Ok((Answer { response, last, place }, kept)) = answered.await else { return End::Done };
         held = kept;
+        if held.is_none() && place.is_none() {
+            seat.release();
+        }
         // A peer that doesn't read its response has no say in how long this waits.
-        let written = timeout(FRAME_DEADLINE, write.write_all(&response.encode())).await;
-        if last || !matches!(written, Ok(Ok(()))) {
-            return;
+        match seat.within(FRAME_DEADLINE, write.write_all(&response.encode())).await {
+            Ok(Ok(())) if !last => {}
+            Ok(_) => return End::Done,
+            Err(end) => return end,
         }
         if place.is_some() {
             // The place is held until the peer hangs up, or says another word.
             let _ = shutdown.run_until_cancelled(incoming.frame()).await;
-            return;
+            return End::Done;
         }
     }
 }

@@ -5,4 +5,3 @@
 pub mod control;
 pub mod metrics;
 pub mod protocol;
-pub mod socket;

@@ -1,13 +1,16 @@
-//! `detector doctor`: what is in the way of the web servers' reports, and what to do about it. In: the host's settings and
+//! `detector doctor`: what is in the way of the web servers' reports and their ClientHellos, and what to do about it. In: the host's settings and
 //! the daemon's counters. Out: a line for each thing that was looked at.
 
 use std::io::Write;
 use std::path::PathBuf;
 
+mod joined;
+
 use super::client::{Client, ControlArgs};
 use super::{Exit, Failure, figures, printable};
 use crate::admin::protocol::{Request, Response, Signals};
 use crate::config::{Config, Overrides};
+use crate::door;
 use crate::intake::{self, QUEUE_WANTED};
 
 const EXAMPLES: &str = "\
@@ -47,7 +50,7 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let overrides = Overrides { file: args.config.clone(), ..Overrides::default() };
     let config = Config::load(&overrides).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let name = &config.signals.group;
-    let mut findings = vec![queue(intake::queue_length()), group(name, intake::group(name).is_some())];
+    let mut findings = vec![queue(intake::queue_length()), group(name, door::socket::group(name).is_some())];
     match signals(&args.control) {
         Ok(signals) => findings.extend(of_daemon(&signals, intake::queue_length())),
         Err(failure) => {
@@ -136,6 +139,8 @@ fn of_daemon(signals: &Signals, queue: Option<u64>) -> Vec<Finding> {
         let what = format!("some {} reports got lost", figures::count(signals.lost_estimate));
         findings.push(Ill(what, "raise net.unix.max_dgram_qlen, and restart detector".to_owned()));
     }
+    findings.extend(joined::rate(&signals.joined));
+    findings.extend(joined::suspected(&signals.suspected, signals.suspected_total));
     findings
 }
 

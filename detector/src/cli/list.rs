@@ -108,8 +108,9 @@ mod tests {
     use super::*;
     use crate::admin::control::{Handler, Peer, serve};
     use crate::admin::protocol::{Action, Origin, PAGE};
-    use crate::admin::socket::{CONTROL, Socket};
+    use crate::door::socket::{CONTROL, Socket};
     use crate::policy::subject::Subject;
+    use crate::telemetry::counters::Counters;
 
     /// A daemon with this many entries.
     struct Full(u32);
@@ -136,12 +137,13 @@ mod tests {
     fn every_page_is_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let control = Socket::bind(CONTROL, &path, "no-such-group").unwrap();
+        let control = Socket::listener(CONTROL, &path, "no-such-group").unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(control, Arc::new(Full(600)), stop)).unwrap();
+            let ended = Counters::single("detector_test_ends_total", "Ends.").unwrap();
+            runtime.block_on(serve(control, Arc::new(Full(600)), ended, stop)).unwrap();
         });
         let args = |format| ListArgs { format, control: ControlArgs { control_socket: Some(path.clone()) } };
         let mut out = Vec::new();

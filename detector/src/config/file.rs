@@ -145,7 +145,7 @@ pub(super) struct Limits {
     pub(super) resets_per_second: Option<Count<15, 10_000_000>>,
     pub(super) fingerprints: Option<Count<1, ENTRIES>>,
     /// 47 KiB each.
-    pub(super) signals: Option<Count<1, 65_536>>,
+    pub(super) signal_fingerprints: Option<Count<1, 65_536>>,
     /// A sample of fewer says little; more say no more.
     pub(super) browser_hellos: Option<Count<256, 65_536>>,
     pub(super) events: Option<Count<1, ENTRIES>>,
@@ -155,6 +155,7 @@ pub(super) struct Limits {
     pub(super) known_queue: Option<Count<1, ENTRIES>>,
     pub(super) waiting_reports: Option<Count<1, ENTRIES>>,
     pub(super) sessions: Option<Count<1, ENTRIES>>,
+    pub(super) proxy_candidates: Option<Count<1, ENTRIES>>,
 }
 
 /// Reads the text of the file called `name`.

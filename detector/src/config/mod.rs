@@ -211,7 +211,7 @@ pub struct Limits {
     /// JA4 values in the table of `detector status`.
     pub fingerprints: u32,
     /// JA4 values of which signals are kept.
-    pub signals: u32,
+    pub signal_fingerprints: u32,
     /// Browsers' hellos sampled of each minute.
     pub browser_hellos: u32,
     /// Lines of hellos that wait to be written.
@@ -228,6 +228,8 @@ pub struct Limits {
     pub waiting_reports: u32,
     /// Clients of which the last hour is remembered.
     pub sessions: u32,
+    /// Clients whose User-Agents are counted, to find proxies that nobody configured.
+    pub proxy_candidates: u32,
 }
 
 /// What flags and environment say; they win over the file.
@@ -363,7 +365,7 @@ impl Default for Limits {
             rates: 10_000,
             resets_per_second: 50_000,
             fingerprints: 4096,
-            signals: 2048,
+            signal_fingerprints: 2048,
             browser_hellos: 4096,
             events: 8192,
             request_verdicts: 100_000,
@@ -372,6 +374,7 @@ impl Default for Limits {
             known_queue: 16_384,
             waiting_reports: 16_384,
             sessions: 100_000,
+            proxy_candidates: 16_384,
         }
     }
 }
@@ -562,7 +565,7 @@ impl Limits {
             rates: pick!(rates),
             resets_per_second: pick!(resets_per_second),
             fingerprints: pick!(fingerprints),
-            signals: pick!(signals),
+            signal_fingerprints: pick!(signal_fingerprints),
             browser_hellos: pick!(browser_hellos),
             events: pick!(events),
             request_verdicts: pick!(request_verdicts),
@@ -571,6 +574,7 @@ impl Limits {
             known_queue: pick!(known_queue),
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
+            proxy_candidates: pick!(proxy_candidates),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::monotonic,
     fingerprint::{Ja4, key::random_seeds},
-    inline::{Answer, Decide, Id, Question},
+    inline::{Answer, Connection, Decide, Id, Question},
     join::{Claim, Source, Trusted},
     policy::requests::Ruling,
     telemetry::Metrics,
@@ -77,7 +77,7 @@ impl Decide for Decider {
         Answer { ruling, ja4, id }
     }
 
-    fn connected(&self, taken: bool) {
-        self.metrics.decision_connections.add(if taken { "taken" } else { "refused" }, 1);
+    fn connection(&self, what: Connection) {
+        self.metrics.decision_connections.add(what.label(), 1);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{reports::Recent, shards::Shards, signals::Watch};
+use super::{reports::Recent, shards::Shards, signals::Watch, suspects::Suspects};
 use crate::{
     clock::Timestamp,
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
@@ -42,6 +42,7 @@ pub(super) struct Joiner {
     sessions: Mutex<Sessions>,
     signals: Arc<Watch>,
     recent: Recent,
+    suspects: Suspects,
 }
 
 /// Reports that had waited, and what they are about.
@@ -54,9 +55,10 @@ impl Joiner {
         sessions: session::Limits,
         signals: Arc<Watch>,
         recent: Recent,
+        suspects: Suspects,
     ) -> Self {
         let (join, sessions) = (Join::new(bounds, proxies), Sessions::new(sessions));
-        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent }
+        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent, suspects }
     }
 
     /// One to which nobody reports.
@@ -64,7 +66,8 @@ impl Joiner {
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
         let proxies = Proxies::new(crate::join::Trusted::new([]));
-        Self::new(Bounds::default(), proxies, session::Limits::default(), Arc::new(signals), Recent::new(1))
+        let (sessions, recent, suspects) = (session::Limits::default(), Recent::new(1), Suspects::new(1));
+        Self::new(Bounds::default(), proxies, sessions, Arc::new(signals), recent, suspects)
     }
 
     /// A report came. `number`: of [`Recent`], if it is kept there.
@@ -142,6 +145,9 @@ impl Joiner {
             Outcome::Forwarded(subject) => (subject, 0),
             Outcome::Missed(_) => return,
         };
+        if let Subject::Client { address, proxy_suspected: true, .. } = subject {
+            self.suspects.note(*address, arrived);
+        }
         if let (Outcome::Joined(_, found), Subject::Client { address, .. }) = (outcome, subject) {
             let ja4 = found.identity.ja4;
             let browser = families::find(ja4).is_some();

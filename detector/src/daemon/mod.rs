@@ -18,11 +18,12 @@ mod requests;
 mod shards;
 pub mod signals;
 mod ssh;
+mod suspects;
 
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     sync::{Arc, mpsc::sync_channel},
     thread,
     time::Duration,
@@ -33,6 +34,7 @@ use detector_common::{
     key::Seeds,
     settings::{RESET_TICK_BITS, Settings},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -53,6 +55,7 @@ use self::{
     reports::Recent,
     requests::Requests,
     signals::{Saver, Watch},
+    suspects::Suspects,
 };
 use crate::{
     admin::{
@@ -61,12 +64,15 @@ use crate::{
         protocol::{
             Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
         },
-        socket::{CONTROL, DECISION, Socket, SocketError},
     },
     capture::Proof,
     clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode, XdpMode},
     connection::{self, Connections, Standing},
+    door::{
+        seats::End,
+        socket::{CONTROL, DECISION, Socket, SocketError},
+    },
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
@@ -86,6 +92,9 @@ use crate::{
 
 /// How long open connections of the control socket and the metrics page have to finish.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Addresses that may be proxies, of which the status tells.
+const SUSPECTS_TOLD: usize = 16;
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +142,7 @@ struct Daemon {
     _inherited: Vec<Held>,
     ports: Vec<u16>,
     recent: Recent,
+    suspects: Suspects,
     /// Paths of the signal sockets, and how many datagrams may wait for one.
     signal_sockets: (Vec<String>, Option<u64>),
     started: Timestamp,
@@ -150,6 +160,7 @@ impl Daemon {
         }
         self.signals.publish();
         self.known.publish(&self.metrics);
+        self.metrics.set_suspected(self.suspects.all(0).1);
         self.metrics.encode()
     }
 
@@ -198,6 +209,8 @@ impl Daemon {
     fn signals_status(&self) -> SignalsStatus {
         let (sockets, queue) = self.signal_sockets.clone();
         let now = monotonic();
+        self.known.publish(&self.metrics);
+        let (suspected, suspected_total) = self.suspects.all(SUSPECTS_TOLD);
         SignalsStatus {
             sockets,
             queue,
@@ -207,6 +220,9 @@ impl Daemon {
             refused: table(&self.metrics.reports_refused),
             fields: table(&self.metrics.report_fields),
             lost_estimate: self.metrics.reports_lost(),
+            joined: table(&self.metrics.joined),
+            suspected,
+            suspected_total,
         }
     }
 }
@@ -298,6 +314,8 @@ fn labels() -> Labels {
         outcomes: joiner::outcomes(),
         rulings: Ruling::ALL.iter().map(|ruling| ruling.label()).collect(),
         knowledge: KNOWLEDGE.to_vec(),
+        connections: endpoint::Connection::ALL.iter().map(|what| what.label()).collect(),
+        ends: End::ALL.iter().map(|end| end.label()).collect(),
     }
 }
 
@@ -474,21 +492,32 @@ fn attach_all(kernel: &mut Kernel, mode: XdpMode, interfaces: &[String]) -> Resu
     Ok(attached)
 }
 
+/// Makes the most of what the system allows: a service begins with 1024 descriptors, fewer than web servers' connections
+/// may take, and without one nobody is let in.
+fn raise_descriptors() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "no more file descriptors than at the start");
+    }
+}
+
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// If it can't start, or the packet path ends.
 pub fn run(config: &Config, format: Format) -> Result<(), Error> {
+    raise_descriptors();
     let limits = &config.limits;
     let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
     let pinned = pins.is_some();
     let interfaces = interfaces(config, pins.as_ref())?;
     let inherited = challenge::inherited();
-    let control = Socket::bind(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
+    let control = Socket::listener(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let intake = Intake::bind(&config.signals)?;
     let decision =
-        config.inline.socket.as_ref().map(|path| Socket::bind(DECISION, path, &config.inline.group)).transpose()?;
+        config.inline.socket.as_ref().map(|path| Socket::listener(DECISION, path, &config.inline.group)).transpose()?;
     let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
     let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
 
@@ -515,16 +544,20 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let pipeline = Pipeline::seeded(flow_limits(limits), seeds);
     let memory = Memory { fingerprints, browser_hellos: limits.browser_hellos as usize };
     let known_limits = join::Limits { connections: limits.known_connections as usize, ..join::Limits::default() };
-    let signals = Watch::open(&config.orders.state_directory, limits.signals as usize, Arc::clone(&metrics));
+    let signals =
+        Watch::open(&config.orders.state_directory, limits.signal_fingerprints as usize, Arc::clone(&metrics));
     let signals = Arc::new(signals);
     let trusted = Trusted::new(config.signals.trusted_proxies.iter().copied());
     let recent = Recent::new(config.signals.recent);
+    let candidates = limits.proxy_candidates as usize;
+    let suspects = Suspects::new(candidates);
     let joiner = Joiner::new(
         join::Bounds { waiting: limits.waiting_reports as usize, ..join::Bounds::default() },
-        Proxies::new(trusted.clone()),
+        Proxies::new(trusted.clone()).watching(candidates),
         session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() },
         Arc::clone(&signals),
         recent.clone(),
+        suspects.clone(),
     );
     let (known, teller) = Known::start(known_limits, limits.known_queue as usize, joiner, Arc::clone(&metrics))
         .map_err(system("starting a thread"))?;
@@ -533,7 +566,8 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
     let requests = Arc::new(Requests::new(limits.request_verdicts as usize));
-    let orders = Orders::open(config, engine.clone(), Arc::clone(&requests), Arc::clone(&metrics), host.spared());
+    let force = (engine.clone(), Arc::clone(&requests));
+    let orders = Orders::open(config, force, suspects.clone(), Arc::clone(&metrics), host.spared());
     let orders = Arc::new(orders);
     let decider = Decider::new(Arc::clone(&requests), known.clone(), trusted, Arc::clone(&metrics));
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
@@ -562,6 +596,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         _inherited: inherited,
         ports: config.capture.ports.clone(),
         recent,
+        suspects,
         signal_sockets: (paths.collect(), intake::queue_length()),
         started: monotonic(),
     });
@@ -602,7 +637,7 @@ fn sites(config: &Config) -> endpoint::Sites {
 
 /// The decision endpoint, before it is served.
 struct Inline {
-    socket: Option<Socket>,
+    socket: Option<Socket<UnixListener>>,
     door: Option<TcpDoor>,
     decider: Decider,
     sites: endpoint::Sites,
@@ -611,7 +646,7 @@ struct Inline {
 
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
-    control: Socket,
+    control: Socket<UnixListener>,
     page: Option<MetricsListener>,
     inline: Inline,
     daemon: &Arc<Daemon>,
@@ -660,20 +695,22 @@ fn serve(
 fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    control: Socket,
+    control: Socket<UnixListener>,
     page: Option<MetricsListener>,
     daemon: &Arc<Daemon>,
 ) {
     let (handler, token) = (Arc::clone(daemon), stop.clone());
+    let ended = daemon.metrics.control_connections.clone();
     tasks.spawn(async move {
-        if let Err(error) = control::serve(control, handler, token).await {
+        if let Err(error) = control::serve(control, handler, ended, token).await {
             error!(%error, "the control socket is closed; restart detector to have it back");
         }
     });
     if let Some(page) = page {
         let (daemon, token) = (Arc::clone(daemon), stop.clone());
+        let ended = daemon.metrics.page_connections.clone();
         tasks.spawn(async move {
-            if let Err(error) = metrics_server::serve(page, move || daemon.gather(), token).await {
+            if let Err(error) = metrics_server::serve(page, move || daemon.gather(), ended, token).await {
                 error!(%error, "the metrics page is closed; restart detector to have it back");
             }
         });
@@ -688,7 +725,7 @@ fn spawn_inline(tasks: &TaskTracker, stop: &CancellationToken, inline: Inline) {
     let stop = stop.clone();
     tasks.spawn(async move {
         let served = async {
-            let unix = socket.as_ref().map(Socket::listener).transpose()?;
+            let unix = socket.as_ref().map(|socket| socket.socket().try_clone()).transpose()?;
             endpoint::serve(Listeners { unix, tcp: door }, decider, sites, limits, stop).await
         };
         if let Err(error) = served.await {

@@ -19,6 +19,7 @@ use super::{
     engine::Handle,
     requests::{Force, Requests},
     ssh,
+    suspects::Suspects,
 };
 use crate::{
     admin::{
@@ -82,6 +83,7 @@ struct State {
 pub(super) struct Orders {
     engine: Handle,
     force: Force,
+    suspects: Suspects,
     metrics: Arc<Metrics>,
     limits: Limits,
     /// 0 to 1; above 1 nothing is.
@@ -104,8 +106,8 @@ impl Orders {
     /// Reads what was ordered before, and puts it in force again.
     pub(super) fn open(
         config: &Config,
-        engine: Handle,
-        requests: Arc<Requests>,
+        (engine, requests): (Handle, Arc<Requests>),
+        suspects: Suspects,
         metrics: Arc<Metrics>,
         spared: Vec<Spared>,
     ) -> Self {
@@ -142,6 +144,7 @@ impl Orders {
         };
         let orders = Self {
             force: Force::new(engine.clone(), requests),
+            suspects,
             engine,
             metrics,
             limits: config.limits.clone(),
@@ -359,6 +362,9 @@ impl Orders {
                 }
             }
         }
+        if terms.at == Layer::Packets && terms.measure != Measure::Observe {
+            notes.extend(self.suspected(subject.as_prefix().into_iter(), care, terms.automatic)?);
+        }
         if terms.measure != Measure::Observe {
             let mut targets = Targets::default();
             aim(&mut targets, &subject);
@@ -392,6 +398,31 @@ impl Orders {
             Subject::Pair(place, fingerprint) => Subject::Pair(place, Box::new(self.known(*fingerprint))),
             other => other,
         }
+    }
+
+    /// Whether one of these is an address that may be a proxy, whose packets are those of many people; and if a block of
+    /// it was forced, the note about it.
+    fn suspected(
+        &self,
+        prefixes: impl Iterator<Item = IpNet>,
+        care: &Care,
+        automatic: bool,
+    ) -> Result<Option<String>, Refusal> {
+        let Some((first, count)) = self.suspects.within(prefixes) else { return Ok(None) };
+        let others = if count > 1 { format!(" (and {} more here)", count - 1) } else { String::new() };
+        let what =
+            format!("{first}{others} may be a proxy: programs of many kinds send from there with one fingerprint");
+        if care.force && !automatic {
+            return Ok(Some(what));
+        }
+        let hint = match automatic {
+            true => "it gets no automatic verdict on its packets; block by JA4 value, or with `--at inline`",
+            false => {
+                "if it is one, name it in `signals.trusted_proxies` and restart detector; else put `--force` to it; \
+                 nothing was changed"
+            }
+        };
+        Err(refuse("proxy_suspected", what, hint))
     }
 
     /// Whether these would hit too many browsers, and if that was forced, the note about it.
@@ -549,6 +580,10 @@ impl Orders {
             spared.sort_unstable();
             notes.push(stays_reachable(&spared));
         }
+        if list == List::Block {
+            let prefixes = orders.values().filter_map(|order| order.subject()?.as_prefix());
+            notes.extend(self.suspected(prefixes, &care, false)?);
+        }
         notes.extend(self.browsers(&targets, &care)?);
         let requests: Vec<Request> = orders.values().map(|order| until_confirmed(order, &care)).collect();
         let answers = self.force.carry_out_all(&requests);
@@ -699,9 +734,12 @@ fn stays_reachable(spared: &[Spared]) -> String {
 fn hint(why: Why) -> &'static str {
     match why {
         Why::Configured => "take it out of `enforce.never_block` and restart detector, if that is meant",
+        Why::Proxy => {
+            "its clients' requests can be: block their addresses with `--at inline`; or take it out of \
+             `signals.trusted_proxies` and restart detector"
+        }
         Why::Ssh => "you would lock yourself out; block from another place, if that is meant",
         Why::Own | Why::Gateway | Why::Resolver => "the host would cut itself off",
-        Why::Proxy => "all its clients would be cut off: block one of them `--at inline`",
     }
 }
 

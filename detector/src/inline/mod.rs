@@ -2,7 +2,7 @@
 //! a request before it answers it; how, is `docs/inline.md`. In: headers that say whose request it is. Out: a status and
 //! headers. What is decided is a [`Decide`]'s affair.
 //!
-//! Bound: as many connections as [`Limits`] says, one question at a time and [`HEADERS_MAX`] bytes each.
+//! Bound: as many connections as [`Limits`] says (the one that was silent longest makes room for one more), one question at a time and [`HEADERS_MAX`] bytes each.
 
 mod question;
 mod serve;
@@ -40,11 +40,37 @@ pub struct Answer {
     pub id: Id,
 }
 
+/// What becomes of a web server's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It was taken.
+    Taken,
+    /// All others were being answered, or had just come, and it was closed.
+    Refused,
+    /// It had been silent longest when another one came, and no room was left.
+    Displaced,
+}
+
+impl Connection {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Taken, Self::Refused, Self::Displaced];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Refused => "refused",
+            Self::Displaced => "displaced",
+        }
+    }
+}
+
 /// What decides.
 pub trait Decide: Send + Sync + 'static {
     /// What to do with a request. It may wait a few milliseconds.
     fn decide(&self, question: &Question<'_>) -> impl Future<Output = Answer> + Send;
 
-    /// A connection was taken, or there were too many and it was closed at once.
-    fn connected(&self, taken: bool);
+    /// Something became of a connection.
+    fn connection(&self, what: Connection);
 }

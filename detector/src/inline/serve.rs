@@ -1,5 +1,6 @@
 //! HTTP/1.1 with keep-alive: connections in, questions to a [`Decide`], its answers out. A peer that is silent is let go
-//! after [`IDLE`]; a connection beyond the bound is closed at once, so that its web server goes on without an answer.
+//! after [`IDLE`], or when all others are there and one more comes; one for which that makes no room is closed, so that its
+//! web server goes on without an answer.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +22,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Answer, Decide, Question};
-use crate::policy::requests::Ruling;
+use super::{Answer, Connection, Decide, Question};
+use crate::{
+    door::{
+        seats::{GRACE, Seat, Seats},
+        socket::queue_up,
+    },
+    policy::requests::Ruling,
+};
 
 const DECISION: HeaderName = HeaderName::from_static("x-detector-decision");
 const JA4: HeaderName = HeaderName::from_static("x-detector-ja4");
@@ -39,6 +45,9 @@ pub const HEADERS_MAX: usize = 64 * 1024;
 /// How long a connection may be without a question. nginx keeps one for 60 s: that it must be the one to close it, else
 /// a question could meet a connection that is just being closed, and count as the daemon's failure.
 const IDLE: Duration = Duration::from_secs(180);
+
+/// For a connection when all others are being answered, or have just come: half of what web servers wait.
+const SEAT_WAIT: Duration = Duration::from_millis(20);
 
 /// For what is being answered when the daemon stops.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
@@ -80,6 +89,7 @@ impl TcpDoor {
     pub fn bind(address: SocketAddr) -> Result<Self, InlineError> {
         let fail = |source| InlineError { address, source };
         let listener = StdTcpListener::bind(address).map_err(fail)?;
+        queue_up(&listener).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         Ok(Self(listener))
     }
@@ -106,7 +116,7 @@ pub struct Listeners {
 struct Endpoint<D> {
     decider: D,
     sites: Sites,
-    slots: Arc<Semaphore>,
+    seats: Seats,
     shutdown: CancellationToken,
     connections: TaskTracker,
 }
@@ -124,8 +134,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     let unix = listeners.unix.map(UnixListener::from_std).transpose()?;
     let tcp = listeners.tcp.map(|door| TcpListener::from_std(door.0)).transpose()?;
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let endpoint = Arc::new(Endpoint { decider, sites, slots, shutdown, connections: TaskTracker::new() });
+    let seats = Seats::new(limits.connections, GRACE);
+    let endpoint = Arc::new(Endpoint { decider, sites, seats, shutdown, connections: TaskTracker::new() });
     let on_unix = async {
         if let Some(listener) = &unix {
             while let Some(accepted) = endpoint.shutdown.run_until_cancelled(listener.accept()).await {
@@ -151,22 +161,26 @@ impl<D: Decide> Endpoint<D> {
     /// One accepted connection, or why there is none.
     async fn take(self: &Arc<Self>, accepted: io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) {
         let Ok(stream) = accepted else { return sleep(ACCEPT_PAUSE).await };
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
-        self.decider.connected(slot.is_ok());
-        if let Ok(slot) = slot {
-            let endpoint = Arc::clone(self);
-            self.connections.spawn(async move {
-                endpoint.converse(stream).await;
-                drop(slot);
-            });
-        }
+        let Ok(seat) = timeout(SEAT_WAIT, self.seats.wait()).await else {
+            return self.decider.connection(Connection::Refused);
+        };
+        self.decider.connection(Connection::Taken);
+        let endpoint = Arc::clone(self);
+        self.connections.spawn(async move {
+            tokio::select! {
+                () = endpoint.converse(stream, &seat) => {}
+                () = seat.displaced() => endpoint.decider.connection(Connection::Displaced),
+            }
+        });
     }
 
     /// One connection. How it fails is its peer's affair.
-    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: &Seat) {
         let answer = service_fn(async |request: hyper::Request<hyper::body::Incoming>| {
+            seat.keep();
             let question = Question::new(request.headers());
             let answer = self.decider.decide(&question).await;
+            seat.release();
             let status = self.status(answer.ruling, question.site());
             Ok::<_, Infallible>(respond(&answer, status))
         });

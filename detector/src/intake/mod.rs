@@ -10,21 +10,32 @@ pub mod loss;
 mod peer;
 mod serve;
 mod sink;
-mod socket;
 mod stream;
 
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{
+    os::unix::net::{UnixDatagram, UnixListener},
+    sync::Arc,
+    thread,
+};
 
-use nix::unistd::{Gid, Group};
-use tracing::{info, warn};
+use nix::unistd::Gid;
+use tracing::warn;
 
 pub use self::peer::{Peer, Refused};
 pub use self::stream::Closed;
-use self::{serve::Server, sink::Sink, socket::Socket};
-use crate::{clock::Timestamp, config::Signals, kernel::Waker, report::Report, telemetry::Metrics};
+pub(crate) use self::stream::Lines;
+use self::{serve::Server, sink::Sink};
+use crate::{
+    clock::Timestamp,
+    config::Signals,
+    door::socket::{SIGNAL, Socket, SocketError, group},
+    kernel::Waker,
+    report::Report,
+    telemetry::Metrics,
+};
 
 /// Beyond the queue's default of 10 datagrams only a server that does little is heard in full.
 pub const QUEUE_WANTED: u64 = 1024;
@@ -34,28 +45,9 @@ const QUEUE: &str = "/proc/sys/net/unix/max_dgram_qlen";
 /// Why there are no signal sockets. At most three lines.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody receives there.
-    #[error("`{path}` is in use; stop the other detector, or name another socket in `[signals]`")]
-    Running {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something else is there.
-    #[error("`{path}` is there and not a socket; remove it, or name another socket in `[signals]`")]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The system refuses.
-    #[error("can't make the signal socket `{path}`: {what}: {source}; `[signals]` names the sockets")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// The step that failed.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    /// A socket can't be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The system refuses the thread or what wakes it.
     #[error("can't serve the signal sockets: {0}")]
     System(String),
@@ -65,7 +57,7 @@ impl Error {
     /// The system refused for want of permission (exit code 77).
     #[must_use]
     pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+        matches!(self, Self::Socket(error) if error.is_permission())
     }
 }
 
@@ -75,17 +67,11 @@ pub fn queue_length() -> Option<u64> {
     std::fs::read_to_string(QUEUE).ok()?.trim().parse().ok()
 }
 
-/// The group of that name.
-#[must_use]
-pub fn group(name: &str) -> Option<Gid> {
-    Group::from_name(name).ok().flatten().map(|group| group.gid)
-}
-
 /// The sockets, bound, with nobody who reads them. Their files go when this does.
 #[derive(Debug)]
 pub struct Intake {
-    datagrams: Vec<Socket<std::os::unix::net::UnixDatagram>>,
-    listeners: Vec<Socket<std::os::unix::net::UnixListener>>,
+    datagrams: Vec<Socket<UnixDatagram>>,
+    listeners: Vec<Socket<UnixListener>>,
     group: Option<Gid>,
     settings: Signals,
 }
@@ -96,17 +82,15 @@ impl Intake {
     /// # Errors
     /// When somebody has one of them, or the system refuses.
     pub fn bind(settings: &Signals) -> Result<Self, Error> {
-        let group = group(&settings.group);
+        let datagram = |path| Socket::datagram(SIGNAL, path, &settings.group);
+        let listener = |path| Socket::listener(SIGNAL, path, &settings.group);
         let intake = Self {
-            datagrams: settings.sockets.iter().map(|path| Socket::datagram(path, group)).collect::<Result<_, _>>()?,
-            listeners: settings.streams.iter().map(|path| Socket::listener(path, group)).collect::<Result<_, _>>()?,
-            group,
+            datagrams: settings.sockets.iter().map(|path| datagram(path)).collect::<Result<_, _>>()?,
+            listeners: settings.streams.iter().map(|path| listener(path)).collect::<Result<_, _>>()?,
+            group: group(&settings.group),
             settings: settings.clone(),
         };
         if !intake.datagrams.is_empty() || !intake.listeners.is_empty() {
-            if group.is_none() {
-                info!(group = settings.group, "no such group: only root may use the signal sockets");
-            }
             warn_of_short_queue();
         }
         Ok(intake)

@@ -19,11 +19,11 @@ use super::{
     datagram::Receiver,
     peer::{Peer, Refused, Way},
     sink::Sink,
-    socket::Socket,
     stream::{Closed, Next, Stream},
 };
 use crate::{
     clock::{Timestamp, monotonic},
+    door::socket::Socket,
     kernel::Waker,
     report::{FRAME_MAX, Report},
     telemetry::logs::Limited,
@@ -67,8 +67,8 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         let mut next = WAKER + 1;
         for socket in datagrams
             .iter()
-            .map(|socket| socket.socket.as_fd())
-            .chain(listeners.iter().map(|socket| socket.socket.as_fd()))
+            .map(|socket| socket.socket().as_fd())
+            .chain(listeners.iter().map(|socket| socket.socket().as_fd()))
         {
             watch(&epoll, socket, next)?;
             next += 1;
@@ -116,7 +116,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
     fn turn(&mut self, number: u64) {
         let index = usize::try_from(number - WAKER - 1).unwrap_or(usize::MAX);
         if let (Some(socket), Some(emptied)) = (self.datagrams.get(index), self.emptied.get_mut(index)) {
-            receive(&socket.socket, emptied, &mut self.receiver, &mut self.sink);
+            receive(socket.socket(), emptied, &mut self.receiver, &mut self.sink);
         } else if self.listeners.get(index - self.datagrams.len()).is_some() {
             self.accept(index - self.datagrams.len());
         } else {
@@ -128,7 +128,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         let now = monotonic();
         for _ in 0..TURN {
             let Some(listener) = self.listeners.get(index) else { return };
-            match listener.socket.accept() {
+            match listener.socket().accept() {
                 Ok((socket, _)) => self.welcome(socket, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.pause(&error, now),
@@ -180,7 +180,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             let first = WAKER + 1 + self.datagrams.len() as u64;
             for (listener, number) in self.listeners.iter().zip(first..) {
                 // Those that were not left out are there already.
-                let _ = watch(&self.epoll, &listener.socket, number);
+                let _ = watch(&self.epoll, listener.socket(), number);
             }
         }
     }
@@ -191,7 +191,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             warn!(%error, suppressed, "no more streams of reports can be accepted; trying on");
         }
         for listener in &self.listeners {
-            let _ = self.epoll.delete(&listener.socket);
+            let _ = self.epoll.delete(listener.socket());
         }
         self.paused = true;
     }

@@ -53,33 +53,28 @@ pub(super) enum Next {
 pub(super) struct Stream {
     pub(super) socket: UnixStream,
     pub(super) peer: Peer,
-    /// The line that was begun.
-    line: Vec<u8>,
-    begun: Timestamp,
+    lines: Lines,
 }
 
 impl Stream {
     pub(super) fn new(socket: UnixStream, peer: Peer) -> Self {
-        Self { socket, peer, line: Vec::new(), begun: Timestamp::default() }
+        Self { socket, peer, lines: Lines::default() }
     }
 
     /// Whether its line takes too long.
     pub(super) fn is_late(&self, now: Timestamp) -> bool {
-        self.is_begun() && now.since(self.begun) >= LINE_DEADLINE
+        self.is_begun() && now.since(self.lines.begun) >= LINE_DEADLINE
     }
 
     pub(super) fn is_begun(&self) -> bool {
-        !self.line.is_empty()
+        !self.lines.line.is_empty()
     }
 
     /// Reads once, so that no stream keeps the others waiting; `take` gets each line.
-    pub(super) fn read(&mut self, scratch: &mut [u8], now: Timestamp, mut take: impl FnMut(&[u8])) -> Next {
+    pub(super) fn read(&mut self, scratch: &mut [u8], now: Timestamp, take: impl FnMut(&[u8])) -> Next {
         let read = match self.socket.read(scratch) {
             Ok(0) => {
-                // The last line needs no end.
-                if self.is_begun() {
-                    take(&self.line);
-                }
+                self.lines.end(take);
                 return Next::Ended;
             }
             Ok(read) => read,
@@ -88,7 +83,23 @@ impl Stream {
             }
             Err(_) => return Next::Ended,
         };
-        let mut rest = scratch.get(..read).unwrap_or_default();
+        let fits = self.lines.push(scratch.get(..read).unwrap_or_default(), now, take);
+        if fits { Next::Open } else { Next::Close(Closed::Long) }
+    }
+}
+
+/// Whole lines out of pieces of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// The line that was begun.
+    line: Vec<u8>,
+    begun: Timestamp,
+}
+
+impl Lines {
+    /// A piece, of [`FRAME_MAX`] bytes at most; `take` gets each line that ends in it. `false`: the line that goes on is
+    /// too long.
+    pub(crate) fn push(&mut self, mut rest: &[u8], now: Timestamp, mut take: impl FnMut(&[u8])) -> bool {
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
             let (line, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
@@ -104,6 +115,14 @@ impl Stream {
             self.begun = now;
         }
         self.line.extend_from_slice(rest);
-        if self.line.len() > FRAME_MAX { Next::Close(Closed::Long) } else { Next::Open }
+        self.line.len() <= FRAME_MAX
+    }
+
+    /// The stream has ended: its last line needs no end of line.
+    pub(crate) fn end(&mut self, mut take: impl FnMut(&[u8])) {
+        if !self.line.is_empty() {
+            take(&self.line);
+            self.line.clear();
+        }
     }
 }

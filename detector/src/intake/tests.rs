@@ -217,13 +217,13 @@ fn a_socket_is_one_daemons_and_goes_with_it() {
     assert_eq!(mode & 0o777, 0o660);
     let mode = std::fs::metadata(directory.path().join("new")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7022, 0, "its directory is nobody else's to write to");
-    assert!(matches!(Intake::bind(&settings), Err(Error::Running { .. })));
+    assert!(matches!(Intake::bind(&settings), Err(Error::Socket(SocketError::Running { .. }))));
     drop(first);
     assert!(!settings.sockets[0].exists() && !settings.streams[0].exists());
     // What a dead daemon left is replaced, something else isn't.
     drop(UnixDatagram::bind(&settings.sockets[0]).unwrap());
-    drop(std::os::unix::net::UnixListener::bind(&settings.streams[0]).unwrap());
+    drop(UnixListener::bind(&settings.streams[0]).unwrap());
     drop(Intake::bind(&settings).unwrap());
     std::fs::write(&settings.sockets[0], "").unwrap();
-    assert!(matches!(Intake::bind(&settings), Err(Error::NotASocket { .. })));
+    assert!(matches!(Intake::bind(&settings), Err(Error::Socket(SocketError::NotASocket { .. }))));
 }

@@ -1,48 +1,43 @@
 //! Reports of connections that are a proxy's: of one that is trusted in, the client behind it out. And those nobody
-//! configured: one address and fingerprint that sends the User-Agents of many families.
+//! configured ([`super::suspected`]).
 //!
-//! Memory: the configured prefixes; 48 bytes for each of [`WATCHED`] clients at most.
+//! Memory: the configured prefixes, and the candidates.
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
 
 use foldhash::fast::RandomState;
-use lru::LruCache;
 
 use super::agent;
 use super::subject::Subject;
+use super::suspected::{Candidates, Family};
 use super::trusted::{Source, Trusted, hops};
+use crate::clock::Timestamp;
 use crate::fingerprint::Ja4;
 use crate::report::Report;
 
-/// So many families of programs with one fingerprint on one address are a proxy's clients.
-pub const FAMILIES: usize = 8;
-
-/// Clients of which the families are remembered.
-pub const WATCHED: usize = 16_384;
+/// Clients of which the families are remembered, unless [`Proxies::watching`] says otherwise.
+const CANDIDATES: usize = 16_384;
 
 /// The proxies that an operator trusts, and what may be one.
 #[derive(Debug)]
 pub struct Proxies {
     trusted: Trusted,
-    /// Families seen of a client, as hashes; full: suspected.
-    watched: LruCache<u64, Families, RandomState>,
+    candidates: Candidates,
     random: RandomState,
 }
-
-/// Half of a hash of a program's name.
-pub(super) type Family = NonZeroU32;
-
-type Families = [Option<Family>; FAMILIES];
 
 impl Proxies {
     /// That trusts these.
     #[must_use]
     pub fn new(trusted: Trusted) -> Self {
-        let most = NonZeroUsize::new(WATCHED).unwrap_or(NonZeroUsize::MIN);
-        let random = RandomState::default();
-        Self { trusted, watched: LruCache::with_hasher(most, RandomState::default()), random }
+        Self { trusted, candidates: Candidates::new(CANDIDATES), random: RandomState::default() }
+    }
+
+    /// The same, with so many clients of which the families are remembered.
+    #[must_use]
+    pub fn watching(self, candidates: usize) -> Self {
+        Self { candidates: Candidates::new(candidates), ..self }
     }
 
     /// Whose request it is, if its report names the connection's end. Of a trusted proxy the PROXY protocol's word is
@@ -65,25 +60,25 @@ impl Proxies {
     /// The family of the program that sent a request, if it says.
     pub(super) fn family(&self, report: &Report<'_>) -> Option<Family> {
         let hash = self.random.hash_one(agent::family(report.user_agent.as_deref()?));
-        Some(NonZeroU32::MIN | (hash >> 32) as u32)
+        Some(Family::MIN | (hash >> 32) as u32)
     }
 
     /// A program of this family sent a request from `address`. Whether that may be a proxy's, which nobody told us of.
-    pub(super) fn suspects(&mut self, address: IpAddr, ja4_stable: Ja4, family: Option<Family>) -> bool {
-        let client = self.random.hash_one((address, ja4_stable));
-        let families = self.watched.get_or_insert_mut(client, Families::default);
-        if family.is_some()
-            && let Some(place) = families.iter_mut().find(|known| **known == family || known.is_none())
-        {
-            *place = family;
-        }
-        families.iter().all(Option::is_some)
+    pub(super) fn suspects(
+        &mut self,
+        address: IpAddr,
+        ja4_stable: Ja4,
+        family: Option<Family>,
+        now: Timestamp,
+    ) -> bool {
+        self.candidates.note(self.random.hash_one((address, ja4_stable)), family, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::join::FAMILIES;
 
     fn proxies() -> Proxies {
         Proxies::new(Trusted::new(["10.0.0.0/8".parse().unwrap()]))
@@ -129,7 +124,7 @@ mod tests {
         let mut suspects = |address, agent: Option<String>| {
             let report = Report { user_agent: agent.map(Into::into), ..Report::default() };
             let family = proxies.family(&report);
-            proxies.suspects(address, ja4, family)
+            proxies.suspects(address, ja4, family, Timestamp::default())
         };
         // However many versions of one program: a household, an office.
         assert!(!(0..1000).any(|version| suspects(here, Some(format!("curl/{version}.0")))));
@@ -141,15 +136,5 @@ mod tests {
         assert!(suspects(here, Some("one more/1.0".into())));
         assert!(suspects(here, None));
         assert!(!suspects(IpAddr::from([192, 0, 2, 8]), Some("last/1.0".into())), "only there");
-    }
-
-    #[test]
-    fn a_flood_of_clients_is_bounded() {
-        let mut proxies = proxies();
-        let ja4: Ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1".parse().unwrap();
-        for number in 0..2 * WATCHED as u32 {
-            proxies.suspects(std::net::Ipv4Addr::from(number).into(), ja4, None);
-        }
-        assert_eq!(proxies.watched.len(), WATCHED);
     }
 }

@@ -14,8 +14,9 @@ use super::claim::Claim;
 use super::connections::{Fit, Found};
 use super::lookup::Lookup;
 use super::miss::{Counts, Miss, Outcome};
-use super::proxies::{Family, Proxies};
+use super::proxies::Proxies;
 use super::subject::Subject;
+use super::suspected::Family;
 use super::trusted::Source;
 use super::tuple::End;
 use crate::clock::Timestamp;
@@ -205,7 +206,7 @@ impl<T> Join<T> {
             Fit::Sure(Found { identity, .. }) if identity.void => Some(Outcome::Missed(Miss::Void)),
             Fit::Sure(found) => {
                 let (address, ja4_stable) = (claim.client.address, found.identity.ja4_stable);
-                let proxy_suspected = self.proxies.suspects(address, ja4_stable, family);
+                let proxy_suspected = self.proxies.suspects(address, ja4_stable, family, claim.arrived);
                 Some(Outcome::Joined(Subject::Client { address, ja4_stable, proxy_suspected }, found))
             }
             Fit::Ambiguous => Some(Outcome::Missed(Miss::Ambiguous)),

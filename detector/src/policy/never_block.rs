@@ -17,7 +17,7 @@ pub enum Why {
     Resolver,
     /// `enforce.never_block` names it.
     Configured,
-    /// `signals.trusted_proxies` names it: its packets are those of all its clients.
+    /// `signals.trusted_proxies` names it: its packets are those of all its clients (threats.md T7).
     Proxy,
     /// An operator's SSH session comes from it.
     Ssh,

@@ -189,7 +189,7 @@ pub struct Metrics {
     pub automatic_lost: Counters,
     /// Verdicts on connections that could not be put in force.
     pub judge_failed: Counters,
-    /// What operators asked for and didn't get: `full`, `never_block` or `browsers`.
+    /// What operators asked for and didn't get: `full`, `never_block`, `browsers` or `proxy_suspected`.
     pub refusals: Counters,
     /// Changes of operators' orders by whether they reached the disk: `written` or `failed`.
     pub store_writes: Counters,
@@ -208,13 +208,18 @@ pub struct Metrics {
     pub decisions: Counters,
     /// The same by whether the client's fingerprint was known, or why not.
     pub decision_fingerprints: Counters,
-    /// Connections of web servers that ask: `taken` or `refused`.
+    /// Connections of web servers that ask, by what became of them.
     pub decision_connections: Counters,
+    /// Connections to the metrics page by how they ended.
+    pub page_connections: Counters,
+    /// Connections to the control socket likewise.
+    pub control_connections: Counters,
     /// Hellos, and ends of connections, for requests to be put together with: `queued` or `dropped`.
     pub known_queue: Counters,
     /// Connections forgotten before they ended, for want of room.
     pub known_evicted: Counters,
     known: IntGauge,
+    suspected: IntGauge,
     /// Reports by what they were found to be about.
     pub joined: Counters,
     reports_waiting: IntGauge,
@@ -271,6 +276,10 @@ pub struct Labels {
     pub rulings: Vec<&'static str>,
     /// Of whether a fingerprint was known for that.
     pub knowledge: Vec<&'static str>,
+    /// Of what becomes of a connection of those who ask.
+    pub connections: Vec<&'static str>,
+    /// Of how a connection of a monitor or an operator ends.
+    pub ends: Vec<&'static str>,
 }
 
 impl Metrics {
@@ -446,7 +455,7 @@ impl Metrics {
                 "detector_enforce_refusals_total",
                 "What operators asked for and did not get, by why.",
                 "reason",
-                ["full", "never_block", "browsers"],
+                ["full", "never_block", "browsers", "proxy_suspected"],
             ))?,
             store_writes: keep(Counters::by_label(
                 "detector_enforce_store_writes_total",
@@ -476,9 +485,21 @@ impl Metrics {
             ))?,
             decision_connections: keep(Counters::by_label(
                 "detector_inline_connections_total",
-                "Connections of web servers that ask.",
+                "Connections of web servers that ask, by what became of them.",
                 "outcome",
-                ["taken", "refused"],
+                labels.connections,
+            ))?,
+            page_connections: keep(Counters::by_label(
+                "detector_admin_page_connections_total",
+                "Connections to the metrics page, by how they ended.",
+                "outcome",
+                labels.ends.iter().copied(),
+            ))?,
+            control_connections: keep(Counters::by_label(
+                "detector_admin_control_connections_total",
+                "Connections to the control socket, by how they ended.",
+                "outcome",
+                labels.ends.iter().copied(),
             ))?,
             known_queue: keep(Counters::by_label(
                 "detector_join_hellos_total",
@@ -503,6 +524,11 @@ impl Metrics {
                 "Connections whose hello was forgotten before they ended, for want of room.",
             ))?,
             known: gauge(&registry, "detector_join_connections", "Client ends whose connections' hellos are known.")?,
+            suspected: gauge(
+                &registry,
+                "detector_join_suspected_proxies",
+                "Addresses that may be proxies which nobody configured.",
+            )?,
             signals_snapshots: keep(Counters::by_label(
                 "detector_signals_snapshots_total",
                 "Snapshots of the signals of JA4 values by whether they reached the disk.",
@@ -687,6 +713,11 @@ impl Metrics {
         self.sessions.set(i64::try_from(clients).unwrap_or(i64::MAX));
     }
 
+    /// How many addresses may be proxies that nobody configured.
+    pub fn set_suspected(&self, count: usize) {
+        self.suspected.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// How many client ends are remembered with their hellos.
     pub fn set_known(&self, count: usize) {
         self.known.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -797,6 +828,8 @@ mod tests {
             outcomes: vec!["joined"],
             rulings: vec!["allow"],
             knowledge: vec!["known"],
+            connections: vec!["taken"],
+            ends: vec!["done"],
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

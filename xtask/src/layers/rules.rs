@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 25] = [
+const ROOMS: [(&str, Floor); 26] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -27,6 +27,7 @@ const ROOMS: [(&str, Floor); 25] = [
     ("signature", Floor::Storey(5)),
     ("pipeline", Floor::Storey(6)),
     ("connection", Floor::Storey(7)),
+    ("door", Floor::Storey(8)),   // for local programs: reports, questions, operators
     ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
     ("intake", Floor::Storey(9)),

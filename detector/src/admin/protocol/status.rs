@@ -2,7 +2,7 @@
 //! labels and the few JA4 values seen most.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,15 @@ pub struct Signals {
     pub fields: BTreeMap<String, u64>,
     /// Reports that got lost, as far as can be told.
     pub lost_estimate: u64,
+    /// Reports by what they were found to be about: labels of `detector_join_reports_total`.
+    #[serde(default)]
+    pub joined: BTreeMap<String, u64>,
+    /// Addresses that may be proxies which nobody configured: the first few.
+    #[serde(default)]
+    pub suspected: Vec<IpAddr>,
+    /// How many there are.
+    #[serde(default)]
+    pub suspected_total: usize,
 }
 
 /// Packets on the way from the kernel.

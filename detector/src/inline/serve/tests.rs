@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Said {
     answers: AtomicU64,
-    refused: Arc<AtomicU64>,
+    displaced: Arc<AtomicU64>,
 }
 
 impl Decide for Said {
@@ -28,24 +28,24 @@ impl Decide for Said {
         Answer { ruling, ja4, id: Id { daemon: 0xabc, number } }
     }
 
-    fn connected(&self, taken: bool) {
-        self.refused.fetch_add(u64::from(!taken), Ordering::Relaxed);
+    fn connection(&self, what: Connection) {
+        self.displaced.fetch_add(u64::from(what == Connection::Displaced), Ordering::Relaxed);
     }
 }
 
-/// Runs `check` against an endpoint; it gets the count of connections that were refused.
+/// Runs `check` against an endpoint; it gets the count of connections that made room.
 fn with_endpoint(connections: usize, check: impl FnOnce(SocketAddr, &AtomicU64)) {
     let door = TcpDoor::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = door.address().unwrap();
     let (said, shutdown) = (Said::default(), CancellationToken::new());
-    let (refused, stop) = (Arc::clone(&said.refused), shutdown.clone());
+    let (displaced, stop) = (Arc::clone(&said.displaced), shutdown.clone());
     let sites = Sites::from([("shop.example".to_owned(), StatusCode::UNAUTHORIZED)]);
     let server = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listeners = Listeners { tcp: Some(door), unix: None };
         runtime.block_on(serve(listeners, said, sites, Limits { connections }, stop)).unwrap();
     });
-    check(address, &refused);
+    check(address, &displaced);
     shutdown.cancel();
     server.join().unwrap();
 }
@@ -105,27 +105,37 @@ fn the_headers_of_nginx_largest_request_fit() {
     });
 }
 
+/// Those who only hold on keep nobody out; the one that asked last stays.
 #[test]
-fn a_connection_too_many_is_closed_and_counted_and_one_that_ends_makes_room() {
-    with_endpoint(2, |address, refused| {
+fn the_longest_silent_makes_room() {
+    with_endpoint(2, |address, displaced| {
         let mut held: Vec<TcpStream> = (0..2).map(|_| connect(address)).collect();
-        for stream in &mut held {
-            ask(stream, &[]);
-        }
-        assert_eq!(connect(address).read(&mut [0]).unwrap_or(0), 0, "closed");
-        assert_eq!(refused.load(Ordering::Relaxed), 1);
-        held.pop();
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let mut stream = connect(address);
-            // Without an answer it was closed: the place is not free yet.
-            if stream.write_all(b"GET / HTTP/1.1\r\nhost: d\r\n\r\n").is_ok() && stream.read(&mut [0]).unwrap_or(0) == 1
-            {
-                break;
-            }
-            assert!(Instant::now() < end, "no room again");
-        }
+        ask(&mut held[1], &[]);
         ask(&mut held[0], &[]);
+        let mut third = connect(address);
+        ask(&mut third, &[]);
+        assert_eq!(held[1].read(&mut [0]).unwrap_or(0), 0, "closed");
+        ask(&mut held[0], &[]);
+        assert_eq!(displaced.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// threats.md T31: any process of the host can come by an address.
+#[test]
+fn a_thousand_slow_peers_keep_no_web_server_out() {
+    with_endpoint(64, |address, _| {
+        let mut slow: Vec<TcpStream> = (0..1000).map(|_| connect(address)).collect();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            let begun = Instant::now();
+            ask(&mut connect(address), &[]);
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            for stream in &mut slow {
+                if stream.write_all(b"G").is_err() {
+                    *stream = connect(address);
+                }
+            }
+        }
     });
 }
 
