@@ -260,7 +260,7 @@ def main():
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, default=443)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--timeout", type=float, default=60.0)
+    parser.add_argument("--timeout", type=float, default=150.0)
     parser.add_argument("--kinds", default="", help=f"of {', '.join(KINDS)}; all at the same time")
     parser.add_argument("--run", default="", help="tells the paths of one run from those of another")
     parser.add_argument("--requests", type=int, default=1, help="of each kind")

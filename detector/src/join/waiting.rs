@@ -2,7 +2,8 @@
 //!
 //! A report waits while no hello is there for it, or while one is that it might not be of; and while an earlier one of
 //! its client end waits, so that each is looked at knowing what came before it. At the end of its time it gets what
-//! is possible, or a reason.
+//! is possible, or a reason. Over UDP nobody sees a connection's end: there each report waits until the hello of a next one
+//! on its ports would have been proven.
 //!
 //! Memory: [`Bounds::waiting`] reports, 200 bytes each and what the caller keeps of them.
 
@@ -18,7 +19,7 @@ use super::proxies::Proxies;
 use super::subject::Subject;
 use super::suspected::Family;
 use super::trusted::Source;
-use super::tuple::End;
+use super::tuple::{Carrier, End};
 use crate::clock::Timestamp;
 use crate::flow::Aged;
 use crate::report::Report;
@@ -30,11 +31,13 @@ pub struct Bounds {
     pub waiting: usize,
     /// How long one does.
     pub wait: Duration,
+    /// How long one over UDP does: longer than a hello waits for its proof.
+    pub wait_udp: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { waiting: 16_384, wait: Duration::from_secs(5) }
+        Self { waiting: 16_384, wait: Duration::from_secs(5), wait_udp: Duration::from_millis(1500) }
     }
 }
 
@@ -138,7 +141,7 @@ impl<T> Join<T> {
             Some(Source::Client(_)) | None => {}
         }
         let Some(claim) = Claim::of(report, at) else { return Ok(Outcome::Missed(Miss::NoTuple)) };
-        if self.ends.get(&claim.client).is_some() {
+        if self.ends.get(&claim.client).is_some() || claim.client.carrier == Carrier::Udp {
             return Err(claim);
         }
         self.found(connections.fit(&claim, false), &claim, family).ok_or(claim)
@@ -170,7 +173,8 @@ impl<T> Join<T> {
             Some(numbers) => numbers.push_back(number),
             None => drop(self.ends.insert(claim.client, VecDeque::from([number]))),
         }
-        let until = claim.arrived.plus(self.bounds.wait);
+        let wait = if claim.client.carrier == Carrier::Udp { self.bounds.wait_udp } else { self.bounds.wait };
+        let until = claim.arrived.plus(wait);
         self.waiting.insert(number, Waiting { claim, family, until, kept });
     }
 

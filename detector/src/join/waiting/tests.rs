@@ -157,6 +157,28 @@ fn only_a_trusted_proxy_says_whom_a_request_is_from() {
     assert_eq!((scene.join.counts().joined, scene.join.counts().forwarded), (10_000, 1));
 }
 
+/// QUIC hellos are proven late, and nobody sees a QUIC connection's end.
+#[test]
+fn over_udp_a_report_waits_for_the_hello_that_may_still_come() {
+    let udp = |port| {
+        let tuple = tuple(port);
+        Tuple { client: End { carrier: Carrier::Udp, ..tuple.client }, ..tuple }
+    };
+    let quic = |who, hello| Identity { transport: Transport::Quic, syn: None, ..identity(who, hello, hello) };
+    let told = || Report { protocol: Some("HTTP/3.0".into()), ..report(1) };
+    let mut scene = Scene::new(100);
+    scene.begin(udp(1), quic(1, 0), at(100));
+    assert_eq!(scene.report(&told(), at(50_000), 0), None);
+    // Another client used the port again; its request was told of before its hello was proven.
+    assert_eq!(scene.report(&told(), at(200_000), 1), None);
+    scene.begin(udp(1), quic(2, 190_000), at(210_000));
+    let found: Vec<_> = scene.late.drain(..).map(|(kept, outcome)| (kept, who(&outcome))).collect();
+    assert_eq!(found, [(0, Some(1)), (1, Some(2))]);
+    assert_eq!(scene.report(&told(), at(300_000), 2), None);
+    scene.due(at(1_800_000));
+    assert_eq!(scene.late.pop().map(|(kept, outcome)| (kept, who(&outcome))), Some((2, Some(2))), "none came");
+}
+
 /// A proxy on this host may say which connection a request came over: its client's own, whose hello was seen.
 #[test]
 fn a_trusted_proxy_may_name_its_clients_own_connection() {
