@@ -67,12 +67,16 @@ impl Scene {
         let all = connections.iter().flat_map(|one| one.paths.iter().map(|path| (one.kind.as_str(), path.as_str())));
         let (kinds, paths): (Vec<&str>, Vec<&str>) = all.unzip();
         let mut missed = BTreeMap::<String, usize>::new();
+        let mut example = None;
         for (kind, seen) in kinds.iter().zip(self.reports.of(&paths)?) {
             match &seen.ja4 {
                 Some(ja4) => {
                     ensure!(*ja4 == known[kind] && seen.join == "joined", "{kind} is taken for another: {seen:?}")
                 }
-                None => *missed.entry(seen.join).or_default() += 1,
+                None => {
+                    *missed.entry(seen.join.clone()).or_default() += 1;
+                    example.get_or_insert(seen);
+                }
             }
         }
         let joined = paths.len() - missed.values().sum::<usize>();
@@ -81,7 +85,11 @@ impl Scene {
             paths.len(),
             connections.len()
         ));
-        ensure!(missed.values().sum::<usize>() * 1000 <= paths.len(), "{joined} of {}: {missed:?}", paths.len());
+        ensure!(
+            missed.values().sum::<usize>() * 1000 <= paths.len(),
+            "{joined} of {}: {missed:?} {example:?}",
+            paths.len()
+        );
         self.counted(&missed)
     }
 

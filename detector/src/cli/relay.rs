@@ -1,6 +1,6 @@
 //! `detector relay`: lines on standard input out as datagrams to a signal socket, for web servers that write their log to a
 //! program or a pipe. It reads as fast as they write: what the socket can't take at once is dropped and counted, so that no
-//! server ever waits for the daemon. Bound: one line of 64 KiB.
+//! server ever waits for the daemon. It says of each report that it was relayed. Bound: one line of 64 KiB.
 
 use std::io::{self, BufRead, Read as _, Write};
 use std::os::unix::net::UnixDatagram;
@@ -18,6 +18,9 @@ Examples:
   detector relay < /run/envoy/detector.fifo          Envoy (dist/envoy)
 
 What can't be sent at once is dropped, and told on standard error once a minute.";
+
+/// What is put in place of a line's first byte: the key that says so.
+const RELAYED: &[u8] = b"{\"relayed\":1,";
 
 /// Between two tries to find the daemon.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
@@ -57,7 +60,7 @@ fn relay(mut lines: impl BufRead, path: &Path, mut tell: impl FnMut(&str)) -> Re
     Ok(Exit::Done)
 }
 
-/// The next line, without its end and cut off behind what no report may have; `false` at the input's end.
+/// The next line, with [`RELAYED`], without its end and cut off behind what no report may have; `false` at the input's end.
 fn next(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     if lines.by_ref().take(FRAME_MAX as u64 + 1).read_until(b'\n', line)? == 0 {
@@ -67,6 +70,9 @@ fn next(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
         line.pop();
     } else if line.len() > FRAME_MAX {
         lines.skip_until(b'\n')?;
+    }
+    if line.starts_with(b"{\"") {
+        line.splice(..1, RELAYED.iter().copied());
     }
     Ok(true)
 }
@@ -115,7 +121,7 @@ mod tests {
         assert_eq!(relay(input.as_bytes(), &path, |line| panic!("{line}")), Ok(Exit::Done));
         let mut bytes = vec![0; 2 * FRAME_MAX];
         let mut receive = || socket.recv(&mut bytes).map(|length| bytes[..length].to_vec()).unwrap();
-        assert_eq!(receive(), b"{\"a\":1}");
+        assert_eq!(receive(), b"{\"relayed\":1,\"a\":1}");
         assert_eq!(receive().len(), FRAME_MAX + 1, "the daemon sees that it is too long");
         assert_eq!(receive(), b"end");
     }

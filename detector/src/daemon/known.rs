@@ -249,7 +249,16 @@ mod tests {
         let Tuple { client, server } = tuple(port);
         let now = monotonic();
         let (server, server_port) = (Some(server.ip()), Some(server.port()));
-        Claim { client, server, server_port, arrived: now, request: now, connection: None, number: None }
+        Claim {
+            client,
+            server,
+            server_port,
+            arrived: now,
+            request: now,
+            connection: None,
+            number: None,
+            relayed: false,
+        }
     }
 
     fn with_known(check: impl AsyncFnOnce(&Known, &mut Teller)) {

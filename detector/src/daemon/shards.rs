@@ -118,8 +118,16 @@ mod tests {
 
     fn fit(shards: &Shards, number: u32) -> Fit {
         let client = tuple(number).client;
-        let (server, server_port, connection) = (None, None, None);
-        let claim = Claim { client, server, server_port, arrived: NOW, request: NOW, connection, number: None };
+        let claim = Claim {
+            client,
+            server: None,
+            server_port: None,
+            arrived: NOW,
+            request: NOW,
+            connection: None,
+            number: None,
+            relayed: false,
+        };
         shards.fit(&claim, false)
     }
 

@@ -52,7 +52,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
         if let Err(why) = self.peers.admit(peer, way, now) {
             return self.refused(why, peer, now);
         }
-        let read = match report::read(frame, &mut self.mended) {
+        let mut read = match report::read(frame, &mut self.mended) {
             Ok(read) => read,
             Err(why) => {
                 self.metrics.reports_rejected.add(why.label(), 1);
@@ -68,6 +68,10 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
             if count > 0 {
                 self.metrics.report_fields.add(label, count.into());
             }
+        }
+        if way == Way::Stream {
+            // Whoever may wait has no hurry.
+            read.report.relayed = Some(true);
         }
         self.losses.note(&read.report, now);
         (self.take)(&read.report, peer, now);

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::report::Report;
 
 /// The connection that a report is about, as far as it says. Its times are on the kernel's clock: the server's own
-/// durations, counted back from the report's arrival. They are late by as much as the report was on its way.
+/// durations, counted back from when it sent the report. Of one that is relayed they are late by as much as that took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The client's end.
@@ -16,7 +16,7 @@ pub struct Claim {
     pub server: Option<IpAddr>,
     /// The server's port.
     pub server_port: Option<u16>,
-    /// When the report came.
+    /// When the report was sent.
     pub arrived: Timestamp,
     /// When the request began; its arrival, if the server doesn't say how long it took.
     pub request: Timestamp,
@@ -24,6 +24,8 @@ pub struct Claim {
     pub connection: Option<Timestamp>,
     /// Which request of its connection it is, from 1.
     pub number: Option<u64>,
+    /// Another program than the server sent the report, some time after it was written.
+    pub relayed: bool,
 }
 
 impl Claim {
@@ -38,6 +40,7 @@ impl Claim {
             request: arrived.before(report.duration.unwrap_or_default()),
             connection: report.connection_age.map(|age| arrived.before(age)),
             number: report.connection_requests.filter(|number| *number > 0),
+            relayed: report.relayed == Some(true),
         })
     }
 
@@ -54,6 +57,7 @@ impl Claim {
             request: arrived.before(report.duration.unwrap_or_default()),
             connection: None,
             number: None,
+            relayed: report.relayed == Some(true),
         })
     }
 }

@@ -5,7 +5,10 @@
 //!
 //! - its hello was there when the request began. A server's clock may be [`Limits::early`] behind: nginx and HAProxy
 //!   look at it once for each batch of events. And it was there when the report came, which is exact.
-//! - the request began before the connection ended, reports coming up to [`Limits::late`] after they are written;
+//! - the report was sent before the connection ended, or right after ([`Limits::prompt`]): a server writes its log then. Or
+//!   else the request began well before the end: some connections are ended to one side only, and linger. What other
+//!   programs relay comes up to [`Limits::late`] after it was written: of that it is enough if the request began by then.
+//!   A server that is interrupted between the end and its log may be as late: where no other connection fits, it was;
 //! - where the server says how old the connection is: it took it after its SYN, and not long after its hello.
 //!
 //! And it hasn't told that request yet: no two requests of a connection have one number, so that a second "first
@@ -54,7 +57,9 @@ pub struct Limits {
     pub idle: Duration,
     /// By how much a server's clock may be behind.
     pub early: Duration,
-    /// How late a report may come.
+    /// How long after a connection's end its server may still send a report.
+    pub prompt: Duration,
+    /// How late a report may be that another program relays.
     pub late: Duration,
 }
 
@@ -65,6 +70,7 @@ impl Default for Limits {
             grace: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
             early: Duration::from_millis(50),
+            prompt: Duration::from_millis(2),
             late: Duration::from_millis(100),
         }
     }
@@ -306,6 +312,11 @@ impl Connections {
                 possible.push(index);
             }
         }
+        if let [index] = fitting.as_slice()
+            && client.may_be_late(claim, *index, &possible)
+        {
+            return Fit::Ambiguous;
+        }
         let (index, sure) = match (fitting.as_slice(), possible.as_slice()) {
             ([index], _) => (*index, client.connections.get(*index).is_some_and(|known| known.is_prompt(claim))),
             ([], [index]) => (*index, false),
@@ -357,6 +368,19 @@ impl Client {
         self.connections.iter().filter(move |known| known.server == server)
     }
 
+    /// Whether a report that fits one connection may as well be the last of an earlier one, whose server was interrupted
+    /// when that had ended: it tells the next number there, and would be the first of the one that fits.
+    fn may_be_late(&self, claim: &Claim, fitting: usize, possible: &[usize]) -> bool {
+        let (Some(number), Some(later)) = (claim.number, self.connections.get(fitting)) else { return false };
+        let next = |earlier: &&Connection| {
+            let goes_on =
+                if number == 1 { earlier.told == 0 } else { earlier.has_told(Some(number.saturating_sub(1))) };
+            goes_on && !earlier.has_told(Some(number)) && !earlier.identity.says_the_same(&later.identity)
+        };
+        let mut earlier = possible.iter().filter_map(|index| self.connections.get(*index));
+        !claim.relayed && later.told == 0 && earlier.any(|earlier| next(&earlier))
+    }
+
     /// The last of these connections, if the hellos of all said the same.
     fn alike(&self, indices: &[usize]) -> Option<usize> {
         let mut identities = indices.iter().map(|index| self.connections.get(*index).map(|known| &known.identity));
@@ -374,23 +398,37 @@ impl Connection {
 
     /// Whether it carried the request, if the report came in time.
     fn fits(&self, claim: &Claim, limits: &Limits) -> bool {
-        let latest = limits.early.saturating_add(limits.late);
-        let in_time = self.ended.is_none_or(|ended| claim.request <= ended.plus(limits.late.saturating_add(ROUNDED)));
+        let late = if claim.relayed { limits.late } else { limits.prompt };
+        let latest = limits.early.saturating_add(late);
         let taken = claim.connection.is_none_or(|taken| {
             let after_syn = self.identity.syn.is_none_or(|syn| syn <= taken.plus(limits.early));
             after_syn && taken <= self.identity.hello.plus(latest)
         });
+        let in_time = if claim.relayed {
+            self.ended.is_none_or(|ended| claim.request <= ended.plus(late.saturating_add(ROUNDED)))
+        } else {
+            self.told_in_time(claim, limits.prompt, limits)
+        };
         in_time && taken && !self.has_told(claim.number) && self.had_hello(claim, limits)
     }
 
-    /// Whether the request began while it lasted, if the report is not late at all.
+    /// Whether its server may have sent this of it, `late` after its end at most.
+    fn told_in_time(&self, claim: &Claim, late: Duration, limits: &Limits) -> bool {
+        self.ended.is_none_or(|ended| claim.arrived <= ended.plus(late) || claim.request.plus(limits.early) <= ended)
+    }
+
+    /// Whether no connection that came after it can have carried the request.
     fn is_prompt(&self, claim: &Claim) -> bool {
-        self.ended.is_none_or(|ended| claim.request <= ended.plus(ROUNDED))
+        !claim.relayed || self.ended.is_none_or(|ended| claim.request <= ended.plus(ROUNDED))
     }
 
     /// Whether it may have carried the request, if the report is late or the server was slow.
     fn is_possible(&self, claim: &Claim, limits: &Limits) -> bool {
-        let in_time = self.ended.is_none_or(|ended| claim.request <= ended.plus(limits.grace));
+        let in_time = if claim.relayed {
+            self.ended.is_none_or(|ended| claim.request <= ended.plus(limits.grace))
+        } else {
+            self.told_in_time(claim, limits.late, limits)
+        };
         in_time && self.had_hello(claim, limits)
     }
 

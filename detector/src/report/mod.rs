@@ -132,6 +132,8 @@ pub struct Report<'a> {
     pub session: Option<Cow<'a, str>>,
     /// `X-Forwarded-For`.
     pub forwarded_for: Option<Cow<'a, str>>,
+    /// Whether another program than the server sent this, some time after it was written.
+    pub relayed: Option<bool>,
     /// The client's end of its connection with a proxy before the web server, as the PROXY protocol says.
     pub proxied_client: Option<IpAddr>,
     /// Its port.

@@ -92,6 +92,7 @@ schema! {
     "cookie" => cookie: truth;
     "sid" => session: text;
     "xff" => forwarded_for: text;
+    "relayed" => relayed: truth;
     "pp_ip" => proxied_client: address;
     "pp_port" => proxied_client_port: port;
     "pp_sip" => proxied_server: address;

@@ -227,7 +227,7 @@ prop_compose! {
         (duration, connection_age) in (span(), span()),
         (connection_requests, status, bytes) in any::<(Option<u64>, Option<u16>, Option<u64>)>(),
         texts in proptest::collection::vec(text(), 18),
-        cookie in any::<Option<bool>>(),
+        (cookie, relayed) in any::<(Option<bool>, Option<bool>)>(),
         (proxied_client, proxied_server) in any::<(Option<Ipv6Addr>, Option<Ipv4Addr>)>(),
         (proxied_client_port, proxied_server_port) in (proptest::option::of(1_u16..), proptest::option::of(1_u16..)),
     ) -> Report<'static> {
@@ -240,7 +240,7 @@ prop_compose! {
             accept_language: texts.next(), accept_encoding: texts.next(), client_hints: texts.next(),
             client_hints_mobile: texts.next(), client_hints_platform: texts.next(), fetch_site: texts.next(),
             fetch_mode: texts.next(), fetch_dest: texts.next(), fetch_user: texts.next(), header_names: texts.next(),
-            cookie, session: texts.next(), forwarded_for: texts.next(),
+            cookie, session: texts.next(), forwarded_for: texts.next(), relayed,
             proxied_client: proxied_client.map(|ip| IpAddr::from(ip).to_canonical()), proxied_client_port,
             proxied_server: proxied_server.map(IpAddr::from), proxied_server_port,
         }

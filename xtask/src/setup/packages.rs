@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 26] = [
+const NEEDS: [Need; 27] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -34,6 +34,7 @@ const NEEDS: [Need; 26] = [
     Need { package: "apache2", sign: "apache2", why: "another one" },
     Need { package: "python3-yaml", sign: "import yaml", why: "reads what is for Envoy" },
     Need { package: "curl", sign: "curl", why: "a client" },
+    Need { package: "wget", sign: "wget", why: "a client with GnuTLS" },
     Need { package: "chromium", sign: "chromium", why: "a browser that speaks QUIC" },
     Need { package: "openssl", sign: "openssl", why: "certificates, and a client" },
     Need { package: "python3", sign: "/usr/bin/python3", why: "clients" },

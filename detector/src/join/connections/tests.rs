@@ -29,7 +29,7 @@ fn identity(who: u64, hello: Timestamp) -> Identity {
     }
 }
 
-/// What a report says that is written at `written` of a request that took 5 ms.
+/// What a relayed report says that is written at `written` of a request that took 5 ms.
 fn claim(tuple: Tuple, connected: Timestamp, written: Timestamp, number: u64) -> Claim {
     Claim {
         client: tuple.client,
@@ -39,7 +39,13 @@ fn claim(tuple: Tuple, connected: Timestamp, written: Timestamp, number: u64) ->
         request: written.before(Duration::from_millis(5)),
         connection: Some(connected),
         number: Some(number),
+        relayed: true,
     }
+}
+
+/// Likewise of one that the server sent itself, and that tells nothing of its connection.
+fn direct(tuple: Tuple, sent: Timestamp) -> Claim {
+    Claim { connection: None, number: None, relayed: false, ..claim(tuple, sent, sent, 1) }
 }
 
 fn who(fit: Fit) -> Option<u64> {
@@ -97,6 +103,62 @@ fn a_port_used_again_at_once_is_told_apart_by_the_number_of_the_request() {
     let neither = claim(tuple(1), at(31), at(56), 3);
     assert_eq!(table.fit(&neither, false), Fit::Ambiguous, "nobody knows");
     assert_eq!(who(table.fit(&claim(tuple(1), at(31), at(400), 3), false)), Some(2), "later everybody does");
+}
+
+/// A server writes its log before it ends a connection, and the kernel tells when each was.
+#[test]
+fn a_port_used_again_at_once_is_told_apart_by_when_the_server_spoke() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(16));
+    table.begin(tuple(1), identity(2, at(30)), at(30));
+    for sent in [6, 15, 17] {
+        assert_eq!(who(table.fit(&direct(tuple(1), at(sent)), false)), Some(1), "{sent}");
+    }
+    for sent in [31, 36, 400] {
+        assert_eq!(who(table.fit(&direct(tuple(1), at(sent)), false)), Some(2), "{sent}");
+    }
+}
+
+#[test]
+fn a_connection_that_lingers_is_known_by_when_its_request_began() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(200));
+    table.begin(tuple(1), identity(2, at(220)), at(220));
+    let lingered = Claim { request: at(100), ..direct(tuple(1), at(5000)) };
+    assert_eq!(who(table.fit(&lingered, false)), Some(1));
+}
+
+#[test]
+fn of_a_connection_whose_hello_is_missing_the_one_before_is_not_taken() {
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    table.end(&tuple(1), at(16));
+    for sent in [117, 3000] {
+        assert_eq!(table.fit(&direct(tuple(1), at(sent)), true), Fit::Unfitting, "{sent}");
+    }
+}
+
+/// HAProxy ends a connection, is interrupted, and writes its log 20 ms later.
+#[test]
+fn a_log_that_was_written_late_is_nobody_elses() {
+    let numbered = |sent, number| Claim { number: Some(number), ..direct(tuple(1), at(sent)) };
+    let ended = || {
+        let mut table = small(100);
+        table.begin(tuple(1), identity(1, at(0)), at(0));
+        assert_eq!(who(table.fit(&numbered(6, 1), false)), Some(1));
+        table.end(&tuple(1), at(16));
+        table
+    };
+    let mut alone = ended();
+    assert!(matches!(alone.fit(&numbered(36, 2), false), Fit::Doubtful(_)), "a hello may still come");
+    assert_eq!(who(alone.fit(&numbered(36, 2), true)), Some(1));
+    let mut table = ended();
+    table.begin(tuple(1), identity(2, at(30)), at(30));
+    assert_eq!(table.fit(&numbered(36, 2), false), Fit::Ambiguous);
+    assert_eq!(who(table.fit(&numbered(37, 1), false)), Some(2));
+    assert_eq!(who(table.fit(&numbered(38, 2), false)), Some(2), "that one tells its own by now");
 }
 
 #[test]
