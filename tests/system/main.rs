@@ -5,6 +5,7 @@
 //! meant for one lab.
 
 mod basics;
+mod blame;
 mod block;
 mod browsers;
 mod bulk;
@@ -27,7 +28,6 @@ mod live;
 mod matrix;
 mod never_block;
 mod pins;
-mod proxies;
 mod quic;
 mod reports;
 mod reset;

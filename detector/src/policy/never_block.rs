@@ -17,7 +17,7 @@ pub enum Why {
     Resolver,
     /// `enforce.never_block` names it.
     Configured,
-    /// `signals.trusted_proxies` names it: its packets are those of many people (threats.md T7).
+    /// `signals.trusted_proxies` names it: its packets are those of all its clients.
     Proxy,
     /// An operator's SSH session comes from it.
     Ssh,
