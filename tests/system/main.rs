@@ -5,6 +5,7 @@
 //! meant for one lab.
 
 mod basics;
+mod blame;
 mod block;
 mod browsers;
 mod bulk;
@@ -17,7 +18,6 @@ mod expiry;
 mod fixture;
 mod flood;
 mod forged;
-mod forwarded;
 mod framing;
 mod gateways;
 mod inline;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::protocol::{FRAME_MAX, Load, Request, Response};
-use crate::door::seats::{End, GRACE, Seat, Seats};
+use crate::door::seats::{End, Seat, Seats};
 use crate::door::socket::Socket;
 use crate::telemetry::counters::Counters;
 
@@ -86,7 +86,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(control.socket().try_clone()?)?;
-    let seats = Seats::new(CONNECTIONS_MAX, GRACE);
+    let seats = Seats::new(CONNECTIONS_MAX);
     let loads = Arc::new(Semaphore::new(1));
     let connections = TaskTracker::new();
     let mut failing = false;

@@ -1,6 +1,7 @@
 //! Seats for connections. A connection in, a [`Seat`] out; when all are taken, that of the peer which has been silent
-//! longest goes to the new one, so that those who only hold on keep nobody out (threats.md T31). Nobody loses it within
-//! [`GRACE`], in which an honest peer asks, however fast others come; those wait in the listener's queue meanwhile.
+//! longest goes to the new one, so that those who only hold on keep nobody out (threats.md T31). However fast others come,
+//! each has [`EACH`] times the seats to ask; those wait in the listener's queue meanwhile, and an honest peer has asked
+//! before it leaves that.
 //!
 //! Memory: 100 bytes for each seat.
 
@@ -19,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Timestamp, monotonic};
 
-/// For a peer to ask. Longer, and a full queue of slow ones would pass too slowly: 16 seats let in 3,200 a second.
-pub const GRACE: Duration = Duration::from_millis(5);
+/// Between two who take others' seats: 3,300 a second, so that a thousand slow ones pass in a third of one.
+const EACH: Duration = Duration::from_micros(300);
 
 /// How a connection ended: metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +81,14 @@ impl Taken {
 }
 
 impl Seats {
-    /// With all of them free. `grace`: how long nobody loses one; [`GRACE`] but for tests.
+    /// With all of them free.
     #[must_use]
-    pub fn new(most: usize, grace: Duration) -> Self {
+    pub fn new(most: usize) -> Self {
+        Self::with_grace(most, EACH * u32::try_from(most).unwrap_or(u32::MAX))
+    }
+
+    /// `grace`: how long nobody loses one.
+    fn with_grace(most: usize, grace: Duration) -> Self {
         Self(Arc::new(Shared { most, grace, taken: Mutex::default(), freed: Notify::new() }))
     }
 
@@ -105,13 +111,13 @@ impl Seats {
         Some(Seat { seats: self.clone(), number, displaced })
     }
 
-    /// The same; waits until there is one. For one task at a time.
+    /// The same; waits until there is one.
     pub async fn wait(&self) -> Seat {
         loop {
             match self.take() {
                 Some(seat) => return seat,
                 // One that was freed meanwhile is remembered.
-                None => drop(timeout(self.0.grace, self.0.freed.notified()).await),
+                None => drop(timeout(EACH, self.0.freed.notified()).await),
             }
         }
     }
@@ -180,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_longest_silent_makes_room_and_who_asked_stays() {
-        let seats = Seats::new(3, Duration::ZERO);
+        let seats = Seats::with_grace(3, Duration::ZERO);
         let mut held: Vec<Seat> = (0..3).map(|_| seats.take().unwrap()).collect();
         held[0].keep();
         let displaced = |held: &[Seat]| held.iter().map(|seat| seat.displaced.is_cancelled()).collect::<Vec<_>>();
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn who_has_just_come_stays() {
-        let seats = Seats::new(1, Duration::from_secs(3600));
+        let seats = Seats::with_grace(1, Duration::from_secs(3600));
         let first = seats.take().unwrap();
         assert!(seats.take().is_none());
         drop(first);
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn each_seat_is_given_back_once() {
-        let seats = Seats::new(2, Duration::ZERO);
+        let seats = Seats::with_grace(2, Duration::ZERO);
         for _ in 0..5 {
             let mut held: Vec<Seat> = (0..7).map(|_| seats.take().unwrap()).collect();
             held.iter().for_each(Seat::keep);
@@ -223,7 +229,7 @@ mod tests {
     fn a_seat_is_waited_for_while_all_are_answered() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(1, GRACE);
+            let seats = Seats::new(1);
             let first = seats.wait().await;
             first.keep();
             let waiting = seats.clone();

@@ -26,7 +26,7 @@ pub fn stream(script: &[u8]) {
     {
         let (piece, next) = next.split_at(usize::from(byte & 0x3f).min(next.len()));
         rest = next;
-        let piece = piece.repeat(1 << (byte >> 6) * 3);
+        let piece = piece.repeat(1 << ((byte >> 6) * 3));
         whole.extend_from_slice(&piece);
         fits = lines.push(&piece, Timestamp::default(), |line| told.push(line.to_vec()));
         if !fits {

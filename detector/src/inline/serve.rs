@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Answer, Connection, Decide, Question};
 use crate::{
     door::{
-        seats::{GRACE, Seat, Seats},
+        seats::{Seat, Seats},
         socket::queue_up,
     },
     policy::requests::Ruling,
@@ -134,7 +134,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let unix = listeners.unix.map(UnixListener::from_std).transpose()?;
     let tcp = listeners.tcp.map(|door| TcpListener::from_std(door.0)).transpose()?;
-    let seats = Seats::new(limits.connections, GRACE);
+    let seats = Seats::new(limits.connections);
     let endpoint = Arc::new(Endpoint { decider, sites, seats, shutdown, connections: TaskTracker::new() });
     let on_unix = async {
         if let Some(listener) = &unix {
