@@ -108,8 +108,8 @@ mod tests {
         let came = |sent| now.since(arrival(Some(sent), wall, now, emptied));
         assert_eq!(came(wall - millis(2000)), millis(2000));
         assert_eq!(came(wall - millis(3005)), millis(3005), "the clocks were not read at one moment");
-        assert_eq!(came(wall - millis(3600_000)), Duration::ZERO, "the wall clock was put forward");
-        assert_eq!(came(wall + millis(3600_000)), Duration::ZERO, "it was put back");
+        assert_eq!(came(wall - millis(3_600_000)), Duration::ZERO, "the wall clock was put forward");
+        assert_eq!(came(wall + millis(3_600_000)), Duration::ZERO, "it was put back");
         assert_eq!(arrival(None, wall, now, emptied), now);
     }
 }
