@@ -36,9 +36,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(server: impl FnOnce(&Lab) -> Result<Reporter>) -> Result<Self> {
+    fn start(ports: Option<&str>, server: impl FnOnce(&Lab) -> Result<Reporter>) -> Result<Self> {
         let lab = Lab::new(LabOptions::default())?;
-        lab.sysctl(lab.client(), PORTS)?;
+        if let Some(ports) = ports {
+            lab.sysctl(lab.client(), ports)?;
+        }
         // A port that its client has closed is free at once.
         lab.sysctl(lab.client(), "net.ipv4.tcp_max_tw_buckets=0")?;
         lab.sysctl(lab.server(), &queue()?)?;
@@ -129,7 +131,7 @@ fn size() -> (usize, usize) {
 /// All kinds at once over HTTP/1.1 and HTTP/2, on new connections and old ones, ports used again by chance and on purpose,
 /// a long download and a WebSocket.
 fn joins(server: impl FnOnce(&Lab) -> Result<Reporter>) -> Result<()> {
-    let scene = Scene::start(server)?;
+    let scene = Scene::start(Some(PORTS), server)?;
     let known = scene.known(&[&KINDS[..], &["few"]].concat())?;
     let (requests, seconds) = size();
     let connections = mixed::ask(
@@ -169,23 +171,24 @@ fn each_request_to_haproxy_finds_its_handshake() -> Result<()> {
     joins(Reporter::haproxy)
 }
 
-/// Over QUIC, beside TCP, to a server that tells neither its own address nor a connection's age.
+/// Over QUIC, beside TCP, to a server that tells neither its own address nor a connection's age. Each connection has a port of
+/// its own, but for chance; of one that is used again at once, a request may be nobody's, and is never another's.
 #[test]
 fn each_request_to_caddy_over_http3_finds_its_handshake() -> Result<()> {
     const OVER_QUIC: [&str; 3] = ["http3", "http3few", "curl"];
-    let scene = Scene::start(Reporter::caddy)?;
+    let scene = Scene::start(None, Reporter::caddy)?;
     let known = scene.known(&OVER_QUIC)?;
     ensure!(known["http3"].starts_with('q') && known["curl"].starts_with('t'), "{known:?}");
     let requests = size().0;
     let connections = mixed::ask(&scene.lab, &format!("--kinds {} --requests {requests}", OVER_QUIC.join(",")))?;
     scene.check(&connections, &known)?;
-    // One connection after the other on one UDP port: only how long requests took tells them apart.
-    let again = mixed::ask(&scene.lab, "--reuse http3 http3few 20000 1")?;
+    let again = mixed::ask(&scene.lab, "--reuse http3 http3few 20000 5")?;
     let known_of: Vec<&str> =
         again.iter().flat_map(|one| one.paths.iter().map(|_| known[&*one.kind].as_str())).collect();
     let paths: Vec<&str> = again.iter().flat_map(|one| one.paths.iter().map(String::as_str)).collect();
     for (seen, known) in scene.reports.of(&paths)?.iter().zip(known_of) {
-        ensure!(seen.ja4.as_deref() == Some(known) || seen.join == "ambiguous", "{seen:?}");
+        let missed = seen.ja4.is_none() && ["void", "ambiguous"].contains(&&*seen.join);
+        ensure!(missed || seen.ja4.as_deref() == Some(known), "{seen:?}");
     }
     Ok(())
 }
@@ -195,7 +198,7 @@ fn each_request_to_caddy_over_http3_finds_its_handshake() -> Result<()> {
 #[test]
 fn reports_that_waited_are_joined_as_if_they_had_not() -> Result<()> {
     const STOPPED: f64 = 2.0;
-    let mut scene = Scene::start(|lab| Reporter::nginx(lab, false))?;
+    let mut scene = Scene::start(Some(PORTS), |lab| Reporter::nginx(lab, false))?;
     let known = scene.known(&["curl", "few", "python"])?;
     scene.daemon.signal(Signal::SIGSTOP)?;
     let stopped = monotonic_seconds()?;
@@ -212,7 +215,7 @@ fn reports_that_waited_are_joined_as_if_they_had_not() -> Result<()> {
 #[test]
 fn requests_are_told_of_with_their_ja4() -> Result<()> {
     const CONNECTIONS: u64 = 10;
-    let scene = Scene::start(|lab| Reporter::nginx(lab, false))?;
+    let scene = Scene::start(Some(PORTS), |lab| Reporter::nginx(lab, false))?;
     let kinds: [(&str, &[&str], f64); 3] =
         [("one", &["--http1.1"], 0.0), ("two", &["--http2"], 1.0), ("old", &["--http1.1", "--tls-max", "1.2"], 0.0)];
     let mut ports = Vec::new();
