@@ -36,8 +36,8 @@ const DECISIONS: u32 = 20_000;
 const LOAD: Duration = Duration::from_secs(60);
 const ASKING_AFTER: Duration = Duration::from_secs(20);
 const ASKING: Duration = Duration::from_secs(30);
-/// The queue that doctor wants, four times; and the system's default.
-const QUEUE: u32 = 4096;
+/// A queue of an eighth of a second; and the system's default.
+const QUEUE: u32 = 16_384;
 const DEFAULT_QUEUE: u32 = 10;
 /// Targets.
 const MEMORY_MIB: f64 = 512.0;

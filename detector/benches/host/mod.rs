@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     libc,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
     sys::{
         signal::{Signal, kill},
         socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt},
@@ -110,8 +110,15 @@ pub(crate) fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
 }
 
 /// Makes this thread one of those that stand for other machines: what it has to do is done when it is due, however busy
-/// the daemon keeps this one.
+/// the daemon keeps this one. They all take of one processor, so that the daemon's threads, which may use any, aren't
+/// interrupted wherever they are.
 pub(crate) fn be_elsewhere() {
+    let this = Pid::from_raw(0);
+    let may = sched_getaffinity(this).expect("a processor");
+    let first = (0..CpuSet::count()).find(|processor| may.is_set(*processor).unwrap_or(false));
+    let mut only = CpuSet::new();
+    only.set(first.expect("a processor")).expect("one that it may use");
+    sched_setaffinity(this, &only).expect("a processor that it may use");
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).expect("root");
 }
