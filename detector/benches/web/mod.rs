@@ -48,6 +48,6 @@ pub(crate) fn start(host: &Host) -> Running {
 pub(crate) fn request(path: &str, lasts: Duration) -> Vec<f64> {
     let streams = (0..16).map(|_| TcpStream::connect("127.0.0.1:8080").expect("a connection")).collect();
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\n\r\n").into_bytes();
-    let look = Duration::from_micros(10);
+    let look = Duration::from_micros(100);
     load::<TcpStream>(streams, |_| request.clone(), Load { rate: 1000, lasts, look })
 }
