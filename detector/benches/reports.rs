@@ -36,8 +36,8 @@ const DECISIONS: u32 = 20_000;
 const LOAD: Duration = Duration::from_secs(60);
 const ASKING_AFTER: Duration = Duration::from_secs(20);
 const ASKING: Duration = Duration::from_secs(30);
-/// A queue of an eighth of a second; and the system's default.
-const QUEUE: u32 = 16_384;
+/// A queue of half a second, for what the scheduler does with three busy threads on two processors; and the system's default.
+const QUEUE: u32 = 65_536;
 const DEFAULT_QUEUE: u32 = 10;
 /// Targets.
 const MEMORY_MIB: f64 = 512.0;

@@ -12,7 +12,7 @@ use std::{
 use crate::host::{Client, be_elsewhere};
 
 /// Senders: nginx' workers have a socket each, whose own buffer holds some 150 datagrams.
-const WORKERS: usize = 128;
+const WORKERS: usize = 512;
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_micros(100);
 
