@@ -105,15 +105,17 @@ impl Joiner {
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
-        let join = self.join();
-        let counts = join.counts();
+        let (counts, waiting) = {
+            let join = self.join();
+            (*join.counts(), join.waiting())
+        };
         metrics.joined.set(JOINED, counts.joined);
         metrics.joined.set(FORWARDED, counts.forwarded);
         for why in Miss::ALL {
             metrics.joined.set(why.label(), counts.missed(why));
         }
         let sessions = self.sessions();
-        metrics.set_sessions(join.waiting(), sessions.len());
+        metrics.set_sessions(waiting, sessions.len());
         metrics.sessions_evicted.set("", sessions.evicted());
     }
 

@@ -124,8 +124,8 @@ impl Socket<UnixListener> {
 }
 
 impl Socket<UnixDatagram> {
-    /// The same for datagrams, each with its sender's credentials. SO_RCVBUF plays no part: what waits counts as its
-    /// sender's.
+    /// The same for datagrams, each with its sender's credentials and when it was sent. SO_RCVBUF plays no part: what waits
+    /// counts as its sender's.
     ///
     /// # Errors
     /// Likewise.

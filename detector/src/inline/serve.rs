@@ -46,7 +46,7 @@ pub const HEADERS_MAX: usize = 64 * 1024;
 /// a question could meet a connection that is just being closed, and count as the daemon's failure.
 const IDLE: Duration = Duration::from_secs(180);
 
-/// For a connection when all others are being answered, or have just come: half of what web servers wait.
+/// For a connection when all others are being answered, or have just come: less than the 30 ms that nginx waits.
 const SEAT_WAIT: Duration = Duration::from_millis(20);
 
 /// For what is being answered when the daemon stops.
