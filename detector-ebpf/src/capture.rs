@@ -206,6 +206,11 @@ fn payload(frame: &impl Frame, scratch: *mut Scratch) -> Option<usize> {
     }
 }
 
+/// Hellos that begin in a SYN, of which so many on each CPU in a tick of 67 ms go into the ring of the confirmed: the client
+/// proves its address by its next packet only (TCP Fast Open), when a flood may long have cost its hello the other ring.
+/// A flood of just these gets no more of that ring.
+const OPENINGS: u32 = 64;
+
 /// What a segment is. Kept in memory between its stages ([`State`]): the verifier would otherwise walk the rest of the
 /// program for each of the ways that led there.
 const NOT_OURS: u32 = 0;
@@ -226,6 +231,8 @@ pub struct State {
     late: u32,
     /// 1: the proof may come with the client's next packet.
     pub request: u32,
+    /// 1: though nothing is proven, the event goes into the ring of the confirmed.
+    pub favoured: u32,
     /// 1: the hello is followed after this segment.
     unfinished: u32,
     /// `PARSE_*`: what the payload is to the hello's keys.
@@ -498,6 +505,10 @@ pub fn segment(
         counters.add(Counter::HellosStarted);
         if !proven && (state.request != 0 || syn) {
             handshake::await_proof(key, at);
+        }
+        if !proven && syn {
+            // SAFETY: as above.
+            state.favoured = unsafe { (*scratch).opened.take(OPENINGS) } as u32;
         }
     } else {
         // The packet itself says nothing; it only proves something.

@@ -83,7 +83,10 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
     }
     let Some(settings) = SETTINGS.get(0) else { return Decision::Pass(Counter::PassProtected as u32) };
     // SAFETY: this CPU's map value, of which no other program run has the use meanwhile.
-    unsafe { ((*scratch).state.blocked, (*scratch).state.judged) = (0, 0) };
+    unsafe {
+        let state = &mut (*scratch).state;
+        (state.blocked, state.judged, state.favoured) = (0, 0, 0);
+    }
     let reason = match enforce::decide(ctx, settings, scratch, key, packet) {
         Decision::Pass(reason) => reason,
         // What floods are made of costs no look at the maps of resets.
@@ -114,8 +117,11 @@ fn frame(ctx: &XdpContext, counters: Counters) -> Decision {
             capture::follow(settings, scratch, key, counters);
         }
         // SAFETY: as above.
-        let proof = unsafe { (*black_box(scratch)).event.proof };
-        capture::send(scratch, proof != PROOF_NONE, counters);
+        let confirmed = unsafe {
+            let scratch = &*black_box(scratch);
+            scratch.event.proof != PROOF_NONE || scratch.state.favoured != 0
+        };
+        capture::send(scratch, confirmed, counters);
     }
     // SAFETY: as above.
     let (blocked, reason) = unsafe {

@@ -101,6 +101,8 @@ pub struct Scratch {
     pub found: Found,
     /// Outlives the packet.
     pub resets: Budget,
+    /// Hellos in SYNs that went into the ring of the confirmed.
+    pub opened: Budget,
     /// Likewise.
     pub protected: Protected,
     /// What a new entry of [`WAITING`] begins as: nothing but its base is ever written here.

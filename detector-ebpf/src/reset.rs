@@ -36,11 +36,28 @@ use crate::{
 /// What a CPU has made of its share.
 #[repr(C)]
 pub struct Budget {
-    /// The tick that `made` is of.
+    /// The tick that `taken` is of.
     tick: u64,
-    /// RSTs in it.
-    made: u32,
+    /// What was taken of it.
+    taken: u32,
     reserved: u32,
+}
+
+impl Budget {
+    /// Takes one, of so many in a tick.
+    #[inline(always)]
+    pub fn take(&mut self, most: u32) -> bool {
+        // SAFETY: the helper has no preconditions.
+        let tick = unsafe { bpf_ktime_get_coarse_ns() } >> RESET_TICK_BITS;
+        if self.tick != tick {
+            (self.tick, self.taken) = (tick, 0);
+        }
+        if self.taken >= most {
+            return false;
+        }
+        self.taken += 1;
+        true
+    }
 }
 
 /// Makes a RST of the packet at hand. `false`: it has to be dropped; its bytes mean nothing any more.
@@ -54,7 +71,7 @@ pub fn rewrite(ctx: &XdpContext, counters: Counters) -> bool {
         return false;
     }
     // SAFETY: as above.
-    if !within(settings, unsafe { &mut (*scratch).resets }) {
+    if !unsafe { (*scratch).resets.take(settings.resets) } {
         counters.add(Counter::ResetsLimited);
         return false;
     }
@@ -76,21 +93,6 @@ pub fn wanted(settings: &Settings, packet: &Packet) -> bool {
         && packet.fragment == 0
         && packet.flags & SYN == 0
         && packet.flags & (ACK | RST) != 0
-}
-
-/// Takes one from this CPU's share.
-#[inline(always)]
-fn within(settings: &Settings, budget: &mut Budget) -> bool {
-    // SAFETY: the helper has no preconditions.
-    let tick = unsafe { bpf_ktime_get_coarse_ns() } >> RESET_TICK_BITS;
-    if budget.tick != tick {
-        (budget.tick, budget.made) = (tick, 0);
-    }
-    if budget.made >= settings.resets {
-        return false;
-    }
-    budget.made += 1;
-    true
 }
 
 /// Cuts the frame after a TCP header without options. The frame's pointers are to be taken anew after this.

@@ -134,3 +134,22 @@ fn a_hello_that_takes_too_long_is_lost() {
     let said = run([at(data(flow, 0, head), 0), at(data(flow, 500, tail), 10_001)]);
     assert_eq!((said.hellos.len(), said.causes()), (0, vec![Cause::Timeout]));
 }
+
+/// A reader that stood still reads what came long ago, and between that what comes now.
+#[test]
+fn what_is_still_to_be_read_has_time_until_it_is() {
+    let sample = few()[0];
+    let (head, tail) = sample.stream.split_at(500);
+    let (early, late) = (flow(1, 1), flow(2, 1));
+    for (taken_until, found) in [(Some(Timestamp::default()), 1), (None, 0)] {
+        let (mut pipeline, mut hellos) = (Pipeline::new(Limits::default()), 0);
+        let mut outcomes = |outcome: Outcome| hellos += usize::from(matches!(outcome, Outcome::Hello(_)));
+        pipeline.push(&at(data(early, 0, head), 0), &mut outcomes);
+        pipeline.behind(taken_until);
+        pipeline.push(&at(data(late, 0, head), 60_000), &mut outcomes);
+        pipeline.expire(Timestamp::from_nanos(60_000_000_000), 16, &mut outcomes);
+        pipeline.behind(None);
+        pipeline.push(&at(data(early, 500, tail), 100), &mut outcomes);
+        assert_eq!(hellos, found, "{taken_until:?}");
+    }
+}

@@ -171,12 +171,12 @@ fn haproxy_tells_from_its_chroot() -> Result<()> {
 
 #[test]
 fn caddy_tells_in_its_own_format() -> Result<()> {
-    tells_everything_but(Reporter::caddy, &["sip", "sport", "age", "n", "hdr"], &[])
+    tells_everything_but(Reporter::caddy, &["sip", "sport", "age", "n", "conn", "hdr"], &[])
 }
 
 #[test]
 fn apache_tells_through_the_relay() -> Result<()> {
-    tells_everything_but(Reporter::apache, &["age", "n", "hdr"], &[])
+    tells_everything_but(Reporter::apache, &["age", "n", "conn", "hdr"], &[])
 }
 
 /// Its lines have keys of the schema only; `gateways.rs` has Envoy itself tell.

@@ -118,6 +118,8 @@ pub(super) struct Core<M> {
     pipeline: Pipeline,
     connections: Connections,
     verdicts: Verdicts<M>,
+    /// The time of the last packet of a client whose address is proven.
+    confirmed_until: Timestamp,
 }
 
 /// What is done with a hello; apart from the pipeline, which calls it.
@@ -155,12 +157,12 @@ impl<M: VerdictMaps> Core<M> {
         // Until the first look at the map, which is at once.
         let (mode, enforcing) = (Mode::default(), false);
         let verdicts = Verdicts { enforcer, metrics, lines, teller, seen, browsers, tally, decided, mode, enforcing };
-        Self { pipeline, connections, verdicts }
+        Self { pipeline, connections, verdicts, confirmed_until: Timestamp::default() }
     }
 
     /// One event of a ring.
     pub(super) fn event(&mut self, bytes: &[u8], class: Class) {
-        let Self { pipeline, connections, verdicts } = self;
+        let Self { pipeline, connections, verdicts, confirmed_until } = self;
         verdicts.tally.received[class as usize] += 1;
         if let Some((flow, at)) = event::end(bytes) {
             verdicts.teller.tell(Told::End(Tuple::new(flow, Carrier::Tcp), at));
@@ -168,6 +170,9 @@ impl<M: VerdictMaps> Core<M> {
         }
         let whole = event::packets(bytes, &mut |packet| {
             let now = packet.at();
+            if matches!(class, Class::Confirmed) {
+                *confirmed_until = now;
+            }
             pipeline.take(packet, &mut |outcome| verdicts.outcome(connections, outcome, now));
         });
         if !whole {
@@ -176,10 +181,16 @@ impl<M: VerdictMaps> Core<M> {
         }
     }
 
+    /// Whether more of the clients whose address is proven is still to be read. However late it is: no hello ends for want
+    /// of a segment that is there.
+    pub(super) fn behind(&mut self, behind: bool) {
+        self.pipeline.behind(behind.then_some(self.confirmed_until));
+    }
+
     /// What time alone brings about, or some of it. Whether there may be more.
     pub(super) fn tick(&mut self) -> bool {
         let now = monotonic();
-        let Self { pipeline, connections, verdicts } = self;
+        let Self { pipeline, connections, verdicts, .. } = self;
         let hellos = pipeline.expire(now, SWEEP, &mut |outcome| verdicts.outcome(connections, outcome, now));
         let settled = connections.expire(now, SWEEP, &mut |event| verdicts.connection(event));
         let ended = verdicts.enforcer.expire(now, SWEEP).unwrap_or_else(|error| {

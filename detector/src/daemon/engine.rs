@@ -248,6 +248,7 @@ impl Engine {
         // Clients whose address is proven come first; of the others a few, so that even under a flood of confirmed
         // ones they are seen, and none while there are many.
         let confirmed = rings.confirmed.drain(BUDGET, &mut |event| core.event(event, Class::Confirmed));
+        core.behind(confirmed == BUDGET);
         let room = if confirmed == BUDGET { UNCONFIRMED_BUDGET / 4 } else { UNCONFIRMED_BUDGET };
         let unconfirmed = rings.unconfirmed.drain(room, &mut |event| core.event(event, Class::Unconfirmed));
         Full { confirmed: confirmed == BUDGET, unconfirmed: unconfirmed == room }

@@ -190,6 +190,7 @@ fn kept(report: &Report<'_>) -> Report<'static> {
         duration: report.duration,
         connection_age: report.connection_age,
         connection_requests: report.connection_requests,
+        connection: report.connection,
         server_name: text(&report.server_name),
         path: text(&report.path),
         protocol: text(&report.protocol),

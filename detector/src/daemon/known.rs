@@ -257,6 +257,7 @@ mod tests {
             request: now,
             connection: None,
             number: None,
+            name: None,
             relayed: false,
         }
     }

@@ -119,8 +119,17 @@ mod tests {
     fn fit(shards: &Shards, number: u32) -> Fit {
         let client = tuple(number).client;
         let (server, server_port, connection) = (None, None, None);
-        let claim =
-            Claim { client, server, server_port, arrived: NOW, request: NOW, connection, number: None, relayed: false };
+        let claim = Claim {
+            client,
+            server,
+            server_port,
+            arrived: NOW,
+            request: NOW,
+            connection,
+            number: None,
+            name: None,
+            relayed: false,
+        };
         shards.fit(&claim, false)
     }
 

@@ -24,6 +24,8 @@ pub struct Claim {
     pub connection: Option<Timestamp>,
     /// Which request of its connection it is, from 1.
     pub number: Option<u64>,
+    /// What the server calls the connection: those that follow each other on its ports have different names.
+    pub name: Option<u64>,
     /// Another program than the server sent the report, some time after it was written.
     pub relayed: bool,
 }
@@ -40,6 +42,7 @@ impl Claim {
             request: arrived.before(report.duration.unwrap_or_default()),
             connection: report.connection_age.map(|age| arrived.before(age)),
             number: report.connection_requests.filter(|number| *number > 0),
+            name: report.connection,
             relayed: report.relayed == Some(true),
         })
     }
@@ -57,6 +60,7 @@ impl Claim {
             request: arrived.before(report.duration.unwrap_or_default()),
             connection: None,
             number: None,
+            name: None,
             relayed: report.relayed == Some(true),
         })
     }

@@ -12,7 +12,8 @@
 //! - where the server says how old the connection is: it took it after its SYN, and not long after its hello.
 //!
 //! And it hasn't told that request yet: no two requests of a connection have one number, so that a second "first
-//! request" is of another connection. Where two connections fit, nobody knows, and nothing is said.
+//! request" is of another connection. A server that names its connections needs to be understood once: the name that it
+//! gave one is no other's, whatever the times say. Where two connections fit, nobody knows, and nothing is said.
 //!
 //! Where one fits only if the report is late, or none fits, but there is just one, a connection whose hello is still to
 //! come may explain it better: [`Fit::Doubtful`].
@@ -159,6 +160,8 @@ struct Connection {
     ended: Option<Timestamp>,
     /// The numbers of its requests that reports told of, 1 in the lowest bit.
     told: u64,
+    /// What its server calls it, once a report was sure to be of it.
+    name: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -227,7 +230,7 @@ impl Connections {
         let number = self.begun;
         self.begun = self.begun.wrapping_add(1);
         let connection =
-            Connection { number, server: tuple.server, identity: Arc::new(identity), ended: None, told: 0 };
+            Connection { number, server: tuple.server, identity: Arc::new(identity), ended: None, told: 0, name: None };
         self.insert(tuple.client, connection);
         // Hellos are not confirmed in the order they came.
         let later = self.clients.peek(&tuple.client).and_then(|client| {
@@ -303,6 +306,11 @@ impl Connections {
         let limits = self.limits;
         // A report keeps its connection, as one that goes on is in use.
         let Some(client) = self.clients.get_mut(&claim.client) else { return Fit::Unknown };
+        if let Some(known) = client.connections.iter_mut().find(|known| known.has_name_of(claim)) {
+            known.tell(claim);
+            client.heard = client.heard.max(claim.arrived);
+            return Fit::Sure(Found { connection: known.number, identity: Arc::clone(&known.identity) });
+        }
         let mut fitting = SmallVec::<[usize; PER_END]>::new();
         let mut possible = SmallVec::<[usize; PER_END]>::new();
         for (index, known) in client.connections.iter().enumerate().filter(|(_, known)| known.is_named(claim)) {
@@ -322,7 +330,7 @@ impl Connections {
             ([], [index]) => (*index, false),
             ([], []) => return Fit::Unfitting,
             ([], _) if !settle => return Fit::Unfitting,
-            (several, _) => match client.alike(several) {
+            ([], several) | (several, _) => match client.alike(several) {
                 Some(index) => (index, true),
                 None => return Fit::Ambiguous,
             },
@@ -331,7 +339,7 @@ impl Connections {
         let Some(known) = client.connections.get_mut(index) else { return Fit::Unfitting };
         let found = Found { connection: known.number, identity: Arc::clone(&known.identity) };
         if sure || settle {
-            known.tell(claim.number);
+            known.tell(claim);
             return Fit::Sure(found);
         }
         Fit::Doubtful(found)
@@ -390,8 +398,18 @@ impl Client {
 }
 
 impl Connection {
-    /// Whether it is to the server that the report names.
+    /// Whether it is to the server that the report names, and nothing that the server calls by another name.
     fn is_named(&self, claim: &Claim) -> bool {
+        let named_otherwise = self.name.is_some() && claim.name.is_some() && self.name != claim.name;
+        self.is_to(claim) && !named_otherwise
+    }
+
+    /// Whether its server calls it by the name that the report has.
+    fn has_name_of(&self, claim: &Claim) -> bool {
+        self.name.is_some() && self.name == claim.name && self.is_to(claim)
+    }
+
+    fn is_to(&self, claim: &Claim) -> bool {
         let address = |address: IpAddr| address == self.server.ip();
         claim.server.is_none_or(address) && claim.server_port.is_none_or(|port| port == self.server.port())
     }
@@ -441,8 +459,9 @@ impl Connection {
         number.is_some_and(|number| self.told & bit(number) != 0)
     }
 
-    fn tell(&mut self, number: Option<u64>) {
-        self.told |= number.map_or(0, bit);
+    fn tell(&mut self, claim: &Claim) {
+        self.told |= claim.number.map_or(0, bit);
+        self.name = self.name.or(claim.name);
     }
 }
 

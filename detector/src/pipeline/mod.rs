@@ -65,6 +65,8 @@ pub struct Pipeline {
     handshakes: Handshakes,
     /// Answers to hellos that are yet to come: live, the two come by different ways.
     early: Aged<Answer>,
+    /// Packets that came after this are still to be taken.
+    taken_until: Option<Timestamp>,
     fingerprinter: Fingerprinter,
     scratch: Vec<u8>,
     datagrams: datagram::Datagrams,
@@ -140,6 +142,7 @@ impl Pipeline {
             digester: Digester::default(),
             handshakes: Handshakes::new(recent(limits)),
             early: Aged::new(EARLY_ANSWERS),
+            taken_until: None,
             fingerprinter: Fingerprinter::new(seeds),
             scratch: Vec::new(),
             datagrams: datagram::Datagrams::new(limits),
@@ -242,8 +245,15 @@ impl Pipeline {
         Some((proof, stream))
     }
 
+    /// Packets that came after `time` are still to be taken, and what they would add to has time until then, whatever comes
+    /// before them; `None`: all were taken.
+    pub fn behind(&mut self, time: Option<Timestamp>) {
+        self.taken_until = time;
+    }
+
     /// Ends the hellos that began too long before `now`, `most` of each kind at a time. Whether there may be more.
     pub fn expire(&mut self, now: Timestamp, most: usize, out: &mut impl FnMut(Outcome)) -> bool {
+        let now = self.taken_until.map_or(now, |taken| taken.min(now));
         for _ in 0..most {
             let Some((flow, partial)) = self.partials.expire(now) else { return self.datagrams.expire(now, most, out) };
             let cause = if partial.state.cut { Cause::Truncated } else { Cause::Timeout };

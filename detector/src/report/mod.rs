@@ -86,6 +86,8 @@ pub struct Report<'a> {
     pub connection_age: Option<Duration>,
     /// Which request of its connection this is, from 1.
     pub connection_requests: Option<u64>,
+    /// A number of the connection's own: the server's next one on the same ports has another.
+    pub connection: Option<u64>,
     /// What the client asked for (Host, `:authority`), else the server's own name.
     pub server_name: Option<Cow<'a, str>>,
     /// The method.

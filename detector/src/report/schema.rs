@@ -69,6 +69,7 @@ schema! {
     "dur" => duration: seconds as std::time::Duration::as_secs_f64;
     "age" => connection_age: seconds as std::time::Duration::as_secs_f64;
     "n" => connection_requests: whole;
+    "conn" => connection: whole;
     "host" => server_name: text;
     "method" => method: text;
     "path" => path: text;

@@ -225,7 +225,7 @@ prop_compose! {
         (client_port, server_port) in (proptest::option::of(1_u16..), proptest::option::of(1_u16..)),
         time in proptest::option::of(0..4_000_000_000_000_u64),
         (duration, connection_age) in (span(), span()),
-        (connection_requests, status, bytes) in any::<(Option<u64>, Option<u16>, Option<u64>)>(),
+        (connection_requests, connection, status, bytes) in any::<(Option<u64>, Option<u64>, Option<u16>, Option<u64>)>(),
         texts in proptest::collection::vec(text(), 18),
         (cookie, relayed) in any::<(Option<bool>, Option<bool>)>(),
         (proxied_client, proxied_server) in any::<(Option<Ipv6Addr>, Option<Ipv4Addr>)>(),
@@ -234,7 +234,7 @@ prop_compose! {
         let mut texts = texts.into_iter().flatten();
         Report {
             client: client.map(IpAddr::from), client_port, server: server.map(|ip| IpAddr::from(ip).to_canonical()),
-            server_port, time: time.map(|ms| ms as f64 / 1e3), duration, connection_age, connection_requests,
+            server_port, time: time.map(|ms| ms as f64 / 1e3), duration, connection_age, connection_requests, connection,
             server_name: texts.next(), method: texts.next(), path: texts.next(), protocol: texts.next(), status, bytes,
             cache: texts.next(), user_agent: texts.next(), referer: texts.next(), accept: texts.next(),
             accept_language: texts.next(), accept_encoding: texts.next(), client_hints: texts.next(),

@@ -39,6 +39,7 @@ fn claim(tuple: Tuple, connected: Timestamp, written: Timestamp, number: u64) ->
         request: written.before(Duration::from_millis(5)),
         connection: Some(connected),
         number: Some(number),
+        name: None,
         relayed: true,
     }
 }
@@ -159,6 +160,29 @@ fn a_log_that_was_written_late_is_nobody_elses() {
     assert_eq!(table.fit(&numbered(36, 2), false), Fit::Ambiguous);
     assert_eq!(who(table.fit(&numbered(37, 1), false)), Some(2));
     assert_eq!(who(table.fit(&numbered(38, 2), false)), Some(2), "that one tells its own by now");
+}
+
+/// HAProxy on busy processors: a thread of it is interrupted between the end of a request and its log, or takes a connection
+/// long after it looked at the clock. What can't be told apart by times and numbers, can be by names.
+#[test]
+fn a_connection_that_has_a_name_is_known_by_it() {
+    let named = |sent, number, name| Claim { number: Some(number), name: Some(name), ..direct(tuple(1), at(sent)) };
+    let mut table = small(100);
+    table.begin(tuple(1), identity(1, at(0)), at(0));
+    assert_eq!(who(table.fit(&named(6, 1, 7), false)), Some(1));
+    table.end(&tuple(1), at(15));
+    table.begin(tuple(1), identity(2, at(16)), at(16));
+    assert_eq!(who(table.fit(&named(17, 2, 7), false)), Some(1), "its last, told late");
+    assert_eq!(who(table.fit(&named(17, 3, 8), false)), Some(2), "of another name is the other");
+    assert_eq!(who(table.fit(&named(90, 3, 7), false)), Some(1), "however late");
+    table.end(&tuple(1), at(99));
+    assert_eq!(who(table.fit(&named(150, 4, 8), false)), Some(2));
+    let third = table.fit(&named(100, 1, 9), true);
+    assert_eq!(third, Fit::Unfitting, "its hello was never seen, and it is neither of the two");
+    let elsewhere = Claim { server: Some(IpAddr::from([192, 0, 2, 2])), ..named(17, 4, 8) };
+    assert_eq!(table.fit(&elsewhere, true), Fit::Unfitting, "another server's names are its own");
+    let unnamed = Claim { name: None, ..named(17, 5, 0) };
+    assert_eq!(table.fit(&unnamed, true), Fit::Ambiguous);
 }
 
 #[test]

@@ -250,6 +250,8 @@ struct Plan {
     relayed: bool,
     /// Its server tells which request of a connection it is, and how old that is.
     numbered: bool,
+    /// Its server has a name for each connection.
+    named: bool,
     /// How long it is interrupted between a connection's end and its last report.
     interrupted: u64,
 }
@@ -278,6 +280,7 @@ fn plans(interrupted: u64) -> impl Strategy<Value = Vec<Plan>> {
         // Each port is for a server of another kind; what is relayed without numbers can't be told apart.
         relayed: port % 3 == 0,
         numbered: port % 3 != 1,
+        named: port > 3,
         interrupted: server.1,
     });
     prop::collection::vec(plan, 1..40)
@@ -321,6 +324,7 @@ fn schedule(plans: &[Plan]) -> Vec<(u64, Told)> {
                     .numbered
                     .then(|| Duration::from_millis((now - syn + plan.behind - plan.handshake / 2) / 1000)),
                 connection_requests: plan.numbered.then_some(index as u64 + 1),
+                connection: plan.named.then_some(hello),
                 relayed: Some(plan.relayed),
                 ..report(plan.port)
             };
