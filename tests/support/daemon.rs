@@ -136,11 +136,17 @@ impl Daemon {
         format!("the daemon's log:\n{}", self.log.all().join("\n"))
     }
 
-    /// Its metrics now, as text.
+    /// What it has counted, for a failure's message: one line for each series that isn't 0.
     ///
     /// # Errors
     /// When it doesn't answer.
-    pub fn metrics_text(&self, lab: &Lab) -> Result<String> {
+    pub fn counted(&self, lab: &Lab) -> Result<String> {
+        let text = self.metrics_text(lab)?;
+        let counted = text.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0"));
+        Ok(counted.filter(|line| !line.contains("_bucket{")).collect::<Vec<_>>().join("\n"))
+    }
+
+    fn metrics_text(&self, lab: &Lab) -> Result<String> {
         let url = format!("http://{METRICS_ADDRESS}/metrics");
         output(lab.server().command("curl").args(["-sS", "--fail", "--noproxy", "*", "--max-time", "5", &url]))
             .with_context(|| self.log())

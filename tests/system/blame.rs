@@ -65,7 +65,7 @@ fn ten_thousand_forged_headers_move_no_blame() -> Result<()> {
     show(&format!("{FORGED} forged X-Forwarded-For: each report is of the client's own address"));
     let metrics = daemon.metrics(&lab)?;
     ensure!(outcome(&lab, &daemon, "forwarded")? == 0.0, "a stranger's header was believed");
-    ensure!(metrics.sum("detector_session_clients", &[]) == 1.0, "{}", daemon.metrics_text(&lab)?);
+    ensure!(metrics.sum("detector_session_clients", &[]) == 1.0, "{}", daemon.counted(&lab)?);
     ensure!(
         metrics.sum("detector_enforce_verdicts", &[]) == 0.0
             && control_ok(&lab, &["list", "--format", "json"])?.is_empty()
@@ -105,12 +105,8 @@ fn of_a_trusted_proxy_no_packet_is_dropped() -> Result<()> {
     })?;
     let metrics = daemon.metrics(&lab)?;
     let packets = |labels: &[(&str, &str)]| metrics.sum("detector_kernel_packets_total", labels);
-    ensure!(packets(&[("verdict", "drop")]) == 0.0, "{}", daemon.metrics_text(&lab)?);
-    ensure!(
-        packets(&[("reason", "never_block")]) > 0.0,
-        "no verdict would have hit it: {}",
-        daemon.metrics_text(&lab)?
-    );
+    ensure!(packets(&[("verdict", "drop")]) == 0.0, "{}", daemon.counted(&lab)?);
+    ensure!(packets(&[("reason", "never_block")]) > 0.0, "no verdict would have hit it: {}", daemon.counted(&lab)?);
     // The other client has the block around it.
     let mut other = lab.client().command("curl");
     other.args(["-sk", "--noproxy", "*", "--max-time", "1", "--interface", &OTHER_CLIENT_V4.to_string()]);

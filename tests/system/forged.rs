@@ -86,7 +86,7 @@ fn play(name: &str, scene: Scene) -> Result<()> {
         let seen: BTreeSet<u64> = events.iter().filter(|line| line["action"] == "pass").filter_map(port).collect();
         ports.iter().all(|port| seen.contains(&u64::from(*port))).then(|| events.to_vec())
     });
-    let lines = lines.with_context(|| daemon.metrics_text(&lab).unwrap_or_default())?;
+    let lines = lines.with_context(|| daemon.counted(&lab).unwrap_or_default())?;
     let forged_lines =
         lines.iter().filter(|line| line["src_ip"].as_str().is_some_and(|ip| ip.starts_with(FORGED_NETWORK)));
     assert_eq!(forged_lines.count(), 0, "a forged hello made a line");
@@ -116,7 +116,7 @@ fn play(name: &str, scene: Scene) -> Result<()> {
         .collect();
     show(&format!(
         "{name}: {forged} forged hellos in {:.1} s: 0 verdicts, 0 lines; 0 of {BLOCKED} blocked clients answered, {blocks} \
-         told; {others} others confirmed ({})",
+         told; {others} others confirmed ({}), {lost} events of the unconfirmed lost",
         sent.seconds,
         proofs.join(", ")
     ));

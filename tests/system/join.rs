@@ -109,7 +109,7 @@ impl Scene {
             Ok((metrics.sum("detector_join_waiting_reports", &[]) == 0.0).then_some(metrics))
         })?;
         let came = metrics.sum("detector_intake_reports_total", &[]);
-        ensure!(metrics.sum("detector_join_reports_total", &[]) == came, "{}", self.daemon.metrics_text(&self.lab)?);
+        ensure!(metrics.sum("detector_join_reports_total", &[]) == came, "{}", self.daemon.counted(&self.lab)?);
         for (outcome, count) in missed {
             let counted = metrics.sum("detector_join_reports_total", &[("outcome", outcome)]);
             ensure!(counted >= *count as f64, "{count} {outcome}, {counted} of them counted");

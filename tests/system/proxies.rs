@@ -119,7 +119,7 @@ impl Scene {
     /// Nobody but an operator has condemned anyone, and no packet was dropped.
     fn nothing_happened(&self) -> Result<()> {
         let metrics = self.daemon.metrics(&self.lab)?;
-        ensure!(metrics.sum("detector_enforce_verdicts", &[]) == 0.0, "{}", self.daemon.metrics_text(&self.lab)?);
+        ensure!(metrics.sum("detector_enforce_verdicts", &[]) == 0.0, "{}", self.daemon.counted(&self.lab)?);
         ensure!(metrics.sum("detector_kernel_packets_total", &[("verdict", "drop")]) == 0.0);
         Ok(())
     }

@@ -100,6 +100,8 @@ fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 fn cargo(verb: &[&str], only: &[&str], full: bool) -> Result<()> {
     let mut command = shell::cargo(verb);
     command.args(ALL).args(only);
+    // What failed is said by its message, at the end of the output: frames of libtest and tokio would bury it.
+    command.env("RUST_BACKTRACE", "0");
     if full {
         command.env("DETECTOR_TEST_FULL", "1");
     }
