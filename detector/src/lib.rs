@@ -29,6 +29,7 @@ pub mod report;
 pub mod intake;
 pub mod join;
 
+pub mod breaker;
 pub mod network;
 pub mod session;
 pub mod signals;
