@@ -29,8 +29,12 @@ pub mod report;
 pub mod intake;
 pub mod join;
 
+pub mod breaker;
+pub mod network;
 pub mod session;
 pub mod signals;
+
+pub mod score;
 
 pub mod policy;
 
