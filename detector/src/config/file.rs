@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::feeds::{FeedsFile, ReputationFile};
 use super::value::{
     Addresses, ChallengeStatus, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes,
     ServerName, Size, SocketPath, Span, XdpMode,
@@ -23,6 +24,8 @@ pub(super) struct File {
     pub(super) challenge: Challenge,
     pub(super) signals: Signals,
     pub(super) inline: Inline,
+    pub(super) feeds: FeedsFile,
+    pub(super) reputation: ReputationFile,
     pub(super) admin: Admin,
     pub(super) limits: Limits,
 }

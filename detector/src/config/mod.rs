@@ -2,6 +2,7 @@
 //! reads both), that over the file, that over the default. Read once at the start; a change needs a restart. Bound: a
 //! file of 1 MiB.
 
+mod feeds;
 mod file;
 pub mod value;
 
@@ -18,6 +19,7 @@ use rustls::pki_types::DnsName;
 
 use crate::fingerprint::Ja4;
 
+pub use feeds::{Checksum, FeedList, FeedSource, Feeds, Reputation};
 pub use value::{Addresses, MetricsAddress, Mode, Port, XdpMode};
 
 /// Read if it exists and `--config` names no other.
@@ -62,6 +64,10 @@ pub struct Config {
     pub signals: Signals,
     /// What web servers ask.
     pub inline: Inline,
+    /// Lists of addresses.
+    pub feeds: Feeds,
+    /// What else is known of them.
+    pub reputation: Reputation,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -308,6 +314,8 @@ impl Default for Config {
                 listen: None,
                 challenge_status: BTreeMap::new(),
             },
+            feeds: Feeds::default(),
+            reputation: Reputation::default(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -429,6 +437,8 @@ impl Config {
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
             signals: Signals::resolve(file.signals),
             inline: Inline::resolve(name, file.inline, base.inline)?,
+            feeds: Feeds::resolve(name, file.feeds)?,
+            reputation: Reputation::resolve(file.reputation),
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),

@@ -16,7 +16,7 @@ fn the_shipped_file_is_exactly_the_defaults() {
 #[test]
 fn the_shipped_file_has_every_key_and_a_comment_before_each() {
     let shipped: toml::Table = SHIPPED.parse().unwrap();
-    for section in ["capture", "enforce", "deny", "challenge", "signals", "inline", "admin", "limits"] {
+    for section in ["capture", "enforce", "deny", "challenge", "signals", "inline", "feeds", "reputation", "admin", "limits"] {
         let message = error(&format!("[{section}]\n\"\" = 1"));
         let known: Vec<&str> = message.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
         assert!(!known.is_empty(), "{message}");

@@ -94,18 +94,14 @@ pub struct Book {
     lists: Vec<(String, Class)>,
     ipv4: PrefixMap<Ipv4Net, u64>,
     ipv6: PrefixMap<Ipv6Net, u64>,
-    /// Nothing is held against these.
-    spared_ipv4: PrefixMap<Ipv4Net, ()>,
-    spared_ipv6: PrefixMap<Ipv6Net, ()>,
     databases: Databases,
     crawlers: Crawlers,
 }
 
 impl Book {
-    /// With the ranges of crawlers that are shipped, but for those that `lists` names anew. `spared`: what is never blocked.
+    /// With the ranges of crawlers that are shipped, but for those that `lists` names anew.
     pub fn new<L: IntoIterator<Item = IpNet>>(
         lists: impl IntoIterator<Item = (String, Class, L)>,
-        spared: &[IpNet],
         databases: Databases,
     ) -> Self {
         let mut book = Self { databases, ..Self::default() };
@@ -115,12 +111,6 @@ impl Book {
         for ranges in Crawlers::ranges() {
             if !book.lists.iter().any(|(name, _)| *name == ranges.name) {
                 book.add(ranges.name.clone(), Class::Crawler, ranges.prefixes.iter().copied());
-            }
-        }
-        for prefix in spared {
-            match prefix {
-                IpNet::V4(prefix) => drop(book.spared_ipv4.insert(*prefix, ())),
-                IpNet::V6(prefix) => drop(book.spared_ipv6.insert(*prefix, ())),
             }
         }
         book
@@ -160,25 +150,29 @@ impl Book {
         self.len() == 0
     }
 
-    /// What is known of an address, and of what its User-Agent claims. `confirmed`: what DNS said of a claim.
+    /// What is known of an address, and of what its User-Agent claims. `spared`: the operator allows it, or nothing may be
+    /// blocked there; then no list says anything against it (threats.md T38). `confirmed`: what DNS said of a claim.
     pub fn standing(
         &self,
         address: IpAddr,
         user_agent: Option<&str>,
+        spared: bool,
         confirmed: impl FnOnce(Check) -> Option<Answer>,
     ) -> Standing {
-        let mut lists = self.lists_of(address);
+        let lists = self.lists_of(address);
         let asn = self.asn(address);
         let claimed = user_agent.and_then(|user_agent| self.crawlers.claimed(user_agent));
         let crawler = claimed.map_or(Crawler::None, |id| self.crawler(id, address, lists, confirmed));
-        if self.is_spared(address) {
-            lists = 0;
+        let country = self.country(address);
+        if spared {
+            let classes = Classes::default().with(Class::Trusted);
+            return Standing { classes, lists: 0, asn, country, crawler };
         }
         let mut classes: Classes = self.names(lists).map(|(_, class)| class).collect();
         if asn.is_some_and(|asn| self.databases.hosting.binary_search(&asn).is_ok()) {
             classes = classes.with(Class::Hosting);
         }
-        Standing { classes, lists, asn, country: self.country(address), crawler }
+        Standing { classes, lists, asn, country, crawler }
     }
 
     fn lists_of(&self, address: IpAddr) -> u64 {
@@ -186,13 +180,6 @@ impl Book {
         match address {
             IpAddr::V4(address) => self.ipv4.cover_values(&Ipv4Net::from(address)).fold(0, any),
             IpAddr::V6(address) => self.ipv6.cover_values(&Ipv6Net::from(address)).fold(0, any),
-        }
-    }
-
-    fn is_spared(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.spared_ipv4.get_lpm(&Ipv4Net::from(address)).is_some(),
-            IpAddr::V6(address) => self.spared_ipv6.get_lpm(&Ipv6Net::from(address)).is_some(),
         }
     }
 
@@ -234,16 +221,15 @@ mod tests {
 
     const GOOGLE: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
 
-    fn book(lists: &[(&str, Class, &[&str])], spared: &[&str]) -> Book {
+    fn book(lists: &[(&str, Class, &[&str])]) -> Book {
         let lists = lists.iter().map(|(name, class, prefixes)| {
             ((*name).to_owned(), *class, prefixes.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>())
         });
-        let spared: Vec<IpNet> = spared.iter().map(|text| text.parse().unwrap()).collect();
-        Book::new(lists, &spared, Databases::default())
+        Book::new(lists, Databases::default())
     }
 
     fn standing(book: &Book, address: &str) -> Vec<String> {
-        let standing = book.standing(address.parse().unwrap(), None, |_| unreachable!("it claims nothing"));
+        let standing = book.standing(address.parse().unwrap(), None, false, |_| unreachable!("it claims nothing"));
         book.names(standing.lists).map(|(name, class)| format!("{name} {}", class.label())).collect()
     }
 
@@ -254,7 +240,7 @@ mod tests {
             ("narrow", Class::Abuse, &["198.51.100.7/32", "2001:db8:1::/48"]),
             ("both", Class::Tor, &["198.51.100.7/32"]),
         ];
-        let book = book(lists, &[]);
+        let book = book(lists);
         assert_eq!(standing(&book, "198.51.100.7"), ["wide hosting", "narrow abuse", "both tor"]);
         assert_eq!(standing(&book, "198.51.100.8"), ["wide hosting"]);
         assert_eq!(standing(&book, "2001:db8:1::5"), ["wide hosting", "narrow abuse"]);
@@ -264,24 +250,26 @@ mod tests {
     /// threats.md T38: whatever a publisher says.
     #[test]
     fn nothing_is_held_against_what_is_never_blocked() {
-        let book = book(&[("bad", Class::Abuse, &["198.51.100.0/24"])], &["198.51.100.16/28"]);
-        assert_eq!(standing(&book, "198.51.100.17"), Vec::<String>::new());
-        assert_eq!(standing(&book, "198.51.100.32"), ["bad abuse"]);
+        let book = book(&[("bad", Class::Abuse, &["198.51.100.0/24"])]);
+        let standing = |spared| book.standing("198.51.100.17".parse().unwrap(), None, spared, |_| None);
+        assert!(standing(false).classes.has(Class::Abuse));
+        assert_eq!(standing(true).classes, Classes::default().with(Class::Trusted));
+        assert_eq!(standing(true).lists, 0);
     }
 
     /// threats.md T6.
     #[test]
     fn only_an_address_makes_a_claim_true() {
-        let book = book(&[], &[]);
+        let book = book(&[]);
         let claim = |address: &str, says: Option<Answer>| {
-            let standing = book.standing(address.parse().unwrap(), Some(GOOGLE), |_| says);
+            let standing = book.standing(address.parse().unwrap(), Some(GOOGLE), false, |_| says);
             (standing.crawler, standing.crawler.verified().map(CrawlerId::name))
         };
         let id = Crawlers::default().claimed(GOOGLE).unwrap();
         for ranges in Crawlers::ranges().iter().filter(|ranges| Some(ranges.name.as_str()) == id.ranges()) {
             for prefix in &ranges.prefixes {
                 for address in [prefix.network(), prefix.broadcast()] {
-                    let standing = book.standing(address, Some(GOOGLE), |_| None);
+                    let standing = book.standing(address, Some(GOOGLE), false, |_| None);
                     assert_eq!(standing.crawler, Crawler::InRanges(id), "{address}");
                 }
             }
@@ -293,7 +281,7 @@ mod tests {
         // Another operator's ranges prove nothing, nor does an address without a claim.
         let open_ai = Crawlers::ranges().iter().find(|ranges| ranges.name == "openai-gptbot").unwrap();
         assert_eq!(claim(&open_ai.prefixes[0].addr().to_string(), None).1, None);
-        assert_eq!(book.standing(open_ai.prefixes[0].addr(), Some("curl/8"), |_| None).crawler, Crawler::None);
+        assert_eq!(book.standing(open_ai.prefixes[0].addr(), Some("curl/8"), false, |_| None).crawler, Crawler::None);
     }
 
     #[test]
@@ -301,9 +289,9 @@ mod tests {
         let google = Crawlers::default().claimed(GOOGLE).unwrap();
         let name = google.ranges().unwrap();
         let old = Crawlers::ranges().iter().find(|ranges| ranges.name == name).unwrap().prefixes[0].addr();
-        let book = book(&[(name, Class::Crawler, &["192.0.2.0/24"])], &[]);
-        assert_eq!(book.standing(old, Some(GOOGLE), |_| None).crawler.verified(), None);
+        let book = book(&[(name, Class::Crawler, &["192.0.2.0/24"])]);
+        assert_eq!(book.standing(old, Some(GOOGLE), false, |_| None).crawler.verified(), None);
         let new = "192.0.2.9".parse().unwrap();
-        assert_eq!(book.standing(new, Some(GOOGLE), |_| None).crawler, Crawler::InRanges(google));
+        assert_eq!(book.standing(new, Some(GOOGLE), false, |_| None).crawler, Crawler::InRanges(google));
     }
 }
