@@ -4,6 +4,8 @@
 
 mod feeds;
 mod file;
+mod number;
+mod score;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -46,7 +48,7 @@ pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The effective configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What is looked at.
     pub capture: Capture,
@@ -68,6 +70,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// What else is known of them.
     pub reputation: Reputation,
+    /// What clients are judged by.
+    pub engine: Engine,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -144,6 +148,19 @@ pub struct Inline {
     pub listen: Option<SocketAddr>,
     /// By name in lower case: the status of an answer that has that site challenge its client, 200, 401 or 403.
     pub challenge_status: BTreeMap<String, u16>,
+}
+
+/// What clients are judged by, and what is done about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Engine {
+    /// Signals, layers and thresholds.
+    pub score: crate::score::Settings,
+    /// Paths that are watched.
+    pub paths: crate::session::Paths,
+    /// What is done.
+    pub policy: crate::policy::decide::Policy,
+    /// When nothing is, for people's sake.
+    pub breaker: crate::breaker::Settings,
 }
 
 /// Control socket and metrics.
@@ -234,6 +251,10 @@ pub struct Limits {
     pub waiting_reports: u32,
     /// Clients of which the last hour is remembered.
     pub sessions: u32,
+    /// Addresses, networks and sessions whose requests are counted.
+    pub network_addresses: u32,
+    /// Fingerprints and autonomous systems whose requests are.
+    pub network_fingerprints: u32,
     /// Clients whose User-Agents are counted, to find proxies that nobody configured.
     pub proxy_candidates: u32,
 }
@@ -316,6 +337,7 @@ impl Default for Config {
             },
             feeds: Feeds::default(),
             reputation: Reputation::default(),
+            engine: Engine::default(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -382,6 +404,8 @@ impl Default for Limits {
             known_queue: 16_384,
             waiting_reports: 16_384,
             sessions: 100_000,
+            network_addresses: 65_536,
+            network_fingerprints: 4096,
             proxy_candidates: 16_384,
         }
     }
@@ -439,6 +463,16 @@ impl Config {
             inline: Inline::resolve(name, file.inline, base.inline)?,
             feeds: Feeds::resolve(name, file.feeds)?,
             reputation: Reputation::resolve(file.reputation),
+            engine: Engine::resolve(
+                name,
+                score::Sections {
+                    score: file.score,
+                    behaviour: file.behaviour,
+                    network: file.network,
+                    policy: file.policy,
+                    breaker: file.breaker,
+                },
+            )?,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -584,6 +618,8 @@ impl Limits {
             known_queue: pick!(known_queue),
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
+            network_addresses: pick!(network_addresses),
+            network_fingerprints: pick!(network_fingerprints),
             proxy_candidates: pick!(proxy_candidates),
         }
     }
