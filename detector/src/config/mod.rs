@@ -255,6 +255,12 @@ pub struct Limits {
     pub network_addresses: u32,
     /// Fingerprints and autonomous systems whose requests are.
     pub network_fingerprints: u32,
+    /// Verdicts of the scoring engine on their way to the packet path.
+    pub verdict_queue: u32,
+    /// Clients about whom something is decided that they would notice.
+    pub held_decisions: u32,
+    /// Assessments remembered for `detector explain`, and as many of those that decided something.
+    pub assessments: u32,
     /// Clients whose User-Agents are counted, to find proxies that nobody configured.
     pub proxy_candidates: u32,
 }
@@ -404,6 +410,9 @@ impl Default for Limits {
             known_queue: 16_384,
             waiting_reports: 16_384,
             sessions: 100_000,
+            assessments: 4096,
+            held_decisions: 16_384,
+            verdict_queue: 16_384,
             network_addresses: 65_536,
             network_fingerprints: 4096,
             proxy_candidates: 16_384,
@@ -618,6 +627,9 @@ impl Limits {
             known_queue: pick!(known_queue),
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
+            assessments: pick!(assessments),
+            held_decisions: pick!(held_decisions),
+            verdict_queue: pick!(verdict_queue),
             network_addresses: pick!(network_addresses),
             network_fingerprints: pick!(network_fingerprints),
             proxy_candidates: pick!(proxy_candidates),

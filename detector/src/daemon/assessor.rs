@@ -23,12 +23,12 @@ use crate::clock::{Timestamp, monotonic};
 use crate::fingerprint::Ja4;
 use crate::inline::Id;
 use crate::join::{Identity, Reach, Subject};
-use crate::network::View;
+use crate::network::{Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy, Unit};
 use crate::report::Report;
-use crate::reputation::Standing;
+use crate::reputation::{Country, Standing};
 use crate::score::{Assessment, Engine, Facts, Settles};
-use crate::session::Summary;
+use crate::session::{Request, Summary};
 use crate::telemetry::Metrics;
 
 /// A session this old whose pages came with what belongs to them is a person's, as far as the breaker goes (threats.md T46).
@@ -52,8 +52,10 @@ pub(super) struct Asked<'a> {
     pub(super) subject: &'a Subject,
     pub(super) identity: Option<&'a Identity>,
     pub(super) session: Option<&'a Summary>,
+    /// The key of the session is the site's own.
     pub(super) by_id: bool,
-    pub(super) network: Option<&'a View>,
+    /// What is counted of it, if it is told by a report: questions are about requests of which a report comes.
+    pub(super) request: Option<&'a Request>,
     pub(super) now: Timestamp,
 }
 
@@ -105,6 +107,7 @@ pub(super) struct Assessor {
     /// Whether the mode is enforce.
     enforcing: Arc<AtomicBool>,
     breaker: Mutex<Breaker>,
+    network: Mutex<Network>,
     memory: Mutex<Memory>,
     random: RandomState,
     daemon: u64,
@@ -117,6 +120,7 @@ pub(super) struct Parts {
     pub(super) engine: Engine,
     pub(super) policy: Policy,
     pub(super) breaker: Breaker,
+    pub(super) network: Network,
     pub(super) reputation: Reputation,
     pub(super) requests: Arc<Requests>,
     pub(super) wishes: Wishes,
@@ -129,7 +133,8 @@ pub(super) struct Parts {
 
 impl Assessor {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { engine, policy, breaker, reputation, requests, wishes, enforcing, bounds, daemon, metrics } = parts;
+        let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
+        let Parts { bounds, daemon, metrics, .. } = parts;
         let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
         let memory = Memory {
             held: LruCache::with_hasher(held, RandomState::default()),
@@ -145,6 +150,7 @@ impl Assessor {
             wishes,
             enforcing,
             breaker: Mutex::new(breaker),
+            network: Mutex::new(network),
             memory: Mutex::new(memory),
             random: RandomState::default(),
             daemon,
@@ -162,24 +168,58 @@ impl Assessor {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn network(&self) -> MutexGuard<'_, Network> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observation(&self, asked: &Asked<'_>, standing: &Standing) -> Option<Observation> {
+        let request = asked.request?;
+        let fingerprint = asked.identity.map(|identity| self.random.hash_one(identity.ja4_stable));
+        Some(Observation {
+            at: request.at,
+            address: asked.subject.address(),
+            fingerprint,
+            kind: self.random.hash_one((fingerprint, asked.report.user_agent.as_deref())),
+            session: asked.report.session.as_deref().map(|id| self.random.hash_one(id)),
+            asn: standing.asn,
+            country: standing.country.map(Country::letters),
+            page: !request.asset,
+        })
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Assesses a request, and has done what is decided about its client.
     pub(super) fn assess(&self, asked: &Asked<'_>, id: Id) -> Arc<Record> {
-        let Asked { report, subject, identity, session, by_id, network, now } = *asked;
+        let Asked { report, subject, identity, session, by_id, now, .. } = *asked;
         let address = subject.address();
         let spared = self.requests.spares(address, now);
         let standing = self.reputation.standing(address, report.user_agent.as_deref(), spared, now);
-        let facts =
-            Facts { now, report, subject, identity, session, by_id, network, standing: Some(&standing) };
+        let observation = self.observation(asked, &standing);
+        let network = observation.map(|seen| self.network().note(&seen));
+        let facts = Facts {
+            now,
+            report,
+            subject,
+            identity,
+            session,
+            by_id,
+            network: network.as_ref(),
+            standing: Some(&standing),
+        };
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
         self.metrics.score.assessments.add(assessment.confidence.label(), 1);
         let judged = Judged { id, asked, standing, assessment: Arc::new(assessment), decision };
         let record = self.carry_out(judged);
         self.metrics.score.decisions.add(record.decision.action.label(), 1);
+        if record.decision.action >= Action::Challenge
+            && let Some(seen) = observation
+        {
+            self.network().stopped(&seen);
+        }
         record
     }
 
