@@ -29,8 +29,14 @@ pub mod report;
 pub mod intake;
 pub mod join;
 
+pub mod breaker;
+pub mod network;
+pub mod reputation;
 pub mod session;
 pub mod signals;
+
+pub mod feeds;
+pub mod score;
 
 pub mod policy;
 

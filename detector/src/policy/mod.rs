@@ -1,7 +1,8 @@
-//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets; memory where a
+//! Room 13: what is judged and for how long. Values in, values out: no clock, no sockets; memory where a
 //! file says so, and how much.
 
 pub mod browsers;
+pub mod decide;
 pub mod exclusive;
 pub mod families;
 pub mod never_block;
