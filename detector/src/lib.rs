@@ -29,8 +29,11 @@ pub mod report;
 pub mod intake;
 pub mod join;
 
+pub mod network;
 pub mod session;
 pub mod signals;
+
+pub mod score;
 
 pub mod policy;
 

@@ -1,4 +1,4 @@
-//! Room 11: decisions in, entries of the kernel's verdict maps out. Keeps a copy of what the kernel holds, so that an
+//! Room 14: decisions in, entries of the kernel's verdict maps out. Keeps a copy of what the kernel holds, so that an
 //! entry's end is known, a full table is an answer and not a surprise, and `detector list` needs no walk over maps.
 //!
 //! The kernel ends every verdict by itself at its time; this room only clears away what has ended. Memory: as many

@@ -1,4 +1,4 @@
-//! Room 13: the decision endpoint. A web server asks over HTTP, on a unix socket or a loopback address, what to do with
+//! Room 15: the decision endpoint. A web server asks over HTTP, on a unix socket or a loopback address, what to do with
 //! a request before it answers it; how, is `docs/inline.md`. In: headers that say whose request it is. Out: a status and
 //! headers. What is decided is a [`Decide`]'s affair.
 //!

@@ -1,4 +1,4 @@
-//! Room 9: what a connection's hello said, and the requests that its web server tells of, put together by their 4-tuple
+//! Room 10: what a connection's hello said, and the requests that its web server tells of, put together by their 4-tuple
 //! and by time.
 
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! Room 10: what is judged and for how long. Values in, values out: no clock, no sockets; memory where a
+//! Room 13: what is judged and for how long. Values in, values out: no clock, no sockets; memory where a
 //! file says so, and how much.
 
 pub mod browsers;

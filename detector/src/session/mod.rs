@@ -1,4 +1,4 @@
-//! Room 10: the requests of each client in, what it did within the last hour out, kept up with each request. A client is
+//! Room 11: the requests of each client in, what it did within the last hour out, kept up with each request. A client is
 //! who has one session id of the site's; without one it is an address (of IPv6 a /64) with a hello and a User-Agent, and
 //! may be many people. So what is one person's alone, rate and timing and the order of paths, is told of each connection.
 //!

@@ -1,4 +1,4 @@
-//! Room 10: requests with the JA4 value of their connection in, ten signals of each value over the last hour out, and
+//! Room 11: requests with the JA4 value of their connection in, ten signals of each value over the last hour out, and
 //! its means over a day and a week. The window has 60 minutes of the clock, the one that goes on included.
 //!
 //! Requests and their shares are exact, numbers of different addresses, User-Agents and paths are sketches of bounded

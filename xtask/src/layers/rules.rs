@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 26] = [
+const ROOMS: [(&str, Floor); 32] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -30,21 +30,27 @@ const ROOMS: [(&str, Floor); 26] = [
     ("door", Floor::Storey(8)),   // for local programs: reports, questions, operators
     ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
+    ("agent", Floor::Storey(9)),  // the program that a report's headers name
     ("intake", Floor::Storey(9)),
-    ("join", Floor::Storey(9)), // the two together
-    ("session", Floor::Storey(10)),
-    ("signals", Floor::Storey(10)),
-    ("policy", Floor::Storey(11)),
-    ("enforce", Floor::Storey(12)),
-    ("admin", Floor::Storey(13)),
-    ("inline", Floor::Storey(13)),
-    ("daemon", Floor::Storey(14)),
-    ("cli", Floor::Storey(15)),
+    ("family", Floor::Storey(10)), // what is known of clients by their hellos
+    ("join", Floor::Storey(10)),   // hellos and reports together
+    ("breaker", Floor::Storey(11)),
+    ("network", Floor::Storey(11)),
+    ("reputation", Floor::Storey(11)),
+    ("session", Floor::Storey(11)),
+    ("signals", Floor::Storey(11)),
+    ("score", Floor::Storey(12)),
+    ("policy", Floor::Storey(13)),
+    ("enforce", Floor::Storey(14)),
+    ("admin", Floor::Storey(15)),
+    ("inline", Floor::Storey(15)),
+    ("daemon", Floor::Storey(16)),
+    ("cli", Floor::Storey(17)),
     ("fuzzing", Floor::Door),
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 18] = [
     "flow",
     "tls",
     "quic",
@@ -54,15 +60,21 @@ const PURE: [&str; 13] = [
     "connection",
     "line",
     "report",
+    "agent",
+    "family",
     "join",
+    "breaker",
+    "network",
     "session",
     "signals",
+    "score",
     "policy",
 ];
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.
-const ALSO_ALLOWED: [(&str, &str); 2] = [("config", "fingerprint"), ("config", "policy")];
+const ALSO_ALLOWED: [(&str, &str); 4] =
+    [("config", "fingerprint"), ("config", "breaker"), ("config", "score"), ("config", "policy")];
 const NOT_FOR_PURE_ROOMS: [&str; 2] = ["config", "telemetry"];
 
 /// What a pure room must not mention, as a word or below `std`.

@@ -1,0 +1,132 @@
+//! What a signal found. Memory: 16 pieces without an allocation, 32 at most.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::settings::Settings;
+use super::signal::Signal;
+use crate::fingerprint::Ja4;
+
+/// Pieces of evidence of one assessment; what comes beyond adds nothing.
+const MOST: usize = 32;
+
+/// Something seen, or what it should have been: text only when somebody asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A word of ours.
+    Word(&'static str),
+    /// A number.
+    Count(u64),
+    /// 0 to 1.
+    Share(f32),
+    /// A number with a fraction.
+    Number(f32),
+    /// So many a minute.
+    PerMinute(f32),
+    /// A product, by a word of ours, and its version.
+    Version(&'static str, u16),
+    /// A fingerprint.
+    Ja4(Ja4),
+    /// An autonomous system.
+    Asn(u32),
+    /// A country, ISO 3166-1.
+    Country([u8; 2]),
+    /// At least so many.
+    AtLeast(f32),
+    /// At most so many.
+    AtMost(f32),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => out.write_str("none"),
+            Self::Word(word) => out.write_str(word),
+            Self::Count(count) => write!(out, "{count}"),
+            Self::Share(share) => write!(out, "{:.0} %", share * 100.0),
+            Self::Number(number) => write!(out, "{number:.2}"),
+            Self::PerMinute(rate) => write!(out, "{rate:.0}/min"),
+            Self::Version(product, version) => write!(out, "{product} {version}"),
+            Self::Ja4(ja4) => write!(out, "{ja4}"),
+            Self::Asn(number) => write!(out, "AS{number}"),
+            Self::Country(letters) => {
+                letters.iter().try_for_each(|letter| write!(out, "{}", char::from(*letter).escape_default()))
+            }
+            Self::AtLeast(least) => write!(out, "{least} or more"),
+            Self::AtMost(most) => write!(out, "{most} or less"),
+        }
+    }
+}
+
+/// What a signal found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Which.
+    pub signal: Signal,
+    /// Log-odds that it adds: over 0 it speaks for a program, below for a person.
+    pub weight: f32,
+    /// What was seen.
+    pub observed: Value,
+    /// What a person's browser shows.
+    pub expected: Value,
+}
+
+/// The evidence of one assessment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EvidenceList(SmallVec<[Evidence; 16]>);
+
+impl EvidenceList {
+    /// A signal found something; nothing if the settings have it off.
+    pub fn add(&mut self, settings: &Settings, signal: Signal, observed: Value, expected: Value) {
+        self.add_share(settings, signal, 1.0, observed, expected);
+    }
+
+    /// The same with a part of its weight, 0 to 1: what was found is weaker than it could be.
+    pub fn add_share(&mut self, settings: &Settings, signal: Signal, share: f32, observed: Value, expected: Value) {
+        if let Some(weight) = settings.weight(signal)
+            && self.0.len() < MOST
+        {
+            self.0.push(Evidence { signal, weight: weight * share.clamp(0.0, 1.0), observed, expected });
+        }
+    }
+
+    /// All of it, layer by layer.
+    pub fn iter(&self) -> impl Iterator<Item = &Evidence> {
+        self.0.iter()
+    }
+
+    /// The heaviest first.
+    #[must_use]
+    pub fn by_weight(&self) -> SmallVec<[Evidence; 16]> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+        sorted
+    }
+
+    /// Whether a signal found something.
+    #[must_use]
+    pub fn has(&self, signal: Signal) -> bool {
+        self.0.iter().any(|evidence| evidence.signal == signal)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was added after the first so many.
+    pub(super) fn since(&self, first: usize) -> &[Evidence] {
+        self.0.get(first..).unwrap_or_default()
+    }
+}
