@@ -26,6 +26,7 @@ pub mod line;
 pub mod door;
 pub mod report;
 
+pub mod agent;
 pub mod intake;
 pub mod join;
 

@@ -25,7 +25,8 @@ fn length(value: &Value) -> Option<u16> {
 fn check(at: &str, fields: &Value, traits: &Traits) {
     let has = |one: Trait| traits.has.has(one);
     let (groups, signatures) = (codes(&fields["groups"]), codes(&fields["sigalgs"]));
-    let shares: Vec<u16> = codes(&fields["key_shares"].as_array().expect("shares").iter().map(|s| s[0].clone()).collect());
+    let shares: Vec<u16> =
+        codes(&fields["key_shares"].as_array().expect("shares").iter().map(|s| s[0].clone()).collect());
     let lists = [
         (Trait::GreaseCiphers, &codes(&fields["ciphers"])),
         (Trait::GreaseExtensions, &codes(&fields["extensions"])),
