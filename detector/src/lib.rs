@@ -30,6 +30,7 @@ pub mod agent;
 pub mod intake;
 pub mod join;
 
+pub mod breaker;
 pub mod network;
 pub mod session;
 pub mod signals;

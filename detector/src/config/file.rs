@@ -23,6 +23,11 @@ pub(super) struct File {
     pub(super) challenge: Challenge,
     pub(super) signals: Signals,
     pub(super) inline: Inline,
+    pub(super) score: super::score::Score,
+    pub(super) behaviour: super::score::Behaviour,
+    pub(super) network: super::score::Network,
+    pub(super) policy: super::score::Decisions,
+    pub(super) breaker: super::score::Breaker,
     pub(super) admin: Admin,
     pub(super) limits: Limits,
 }
@@ -155,6 +160,8 @@ pub(super) struct Limits {
     pub(super) known_queue: Option<Count<1, ENTRIES>>,
     pub(super) waiting_reports: Option<Count<1, ENTRIES>>,
     pub(super) sessions: Option<Count<1, ENTRIES>>,
+    pub(super) network_addresses: Option<Count<1, ENTRIES>>,
+    pub(super) network_fingerprints: Option<Count<1, ENTRIES>>,
     pub(super) proxy_candidates: Option<Count<1, ENTRIES>>,
 }
 

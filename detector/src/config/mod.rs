@@ -3,6 +3,8 @@
 //! file of 1 MiB.
 
 mod file;
+mod number;
+mod score;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The effective configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What is looked at.
     pub capture: Capture,
@@ -62,6 +64,8 @@ pub struct Config {
     pub signals: Signals,
     /// What web servers ask.
     pub inline: Inline,
+    /// What clients are judged by.
+    pub engine: Engine,
     /// Control socket and metrics.
     pub admin: Admin,
     /// The bounds of every table and queue.
@@ -138,6 +142,19 @@ pub struct Inline {
     pub listen: Option<SocketAddr>,
     /// By name in lower case: the status of an answer that has that site challenge its client, 200, 401 or 403.
     pub challenge_status: BTreeMap<String, u16>,
+}
+
+/// What clients are judged by, and what is done about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Engine {
+    /// Signals, layers and thresholds.
+    pub score: crate::score::Settings,
+    /// Paths that are watched.
+    pub paths: crate::session::Paths,
+    /// What is done.
+    pub policy: crate::policy::decide::Policy,
+    /// When nothing is, for people's sake.
+    pub breaker: crate::breaker::Settings,
 }
 
 /// Control socket and metrics.
@@ -228,6 +245,10 @@ pub struct Limits {
     pub waiting_reports: u32,
     /// Clients of which the last hour is remembered.
     pub sessions: u32,
+    /// Addresses, networks and sessions whose requests are counted.
+    pub network_addresses: u32,
+    /// Fingerprints and autonomous systems whose requests are.
+    pub network_fingerprints: u32,
     /// Clients whose User-Agents are counted, to find proxies that nobody configured.
     pub proxy_candidates: u32,
 }
@@ -308,6 +329,7 @@ impl Default for Config {
                 listen: None,
                 challenge_status: BTreeMap::new(),
             },
+            engine: Engine::default(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
@@ -374,6 +396,8 @@ impl Default for Limits {
             known_queue: 16_384,
             waiting_reports: 16_384,
             sessions: 100_000,
+            network_addresses: 65_536,
+            network_fingerprints: 4096,
             proxy_candidates: 16_384,
         }
     }
@@ -429,6 +453,16 @@ impl Config {
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
             signals: Signals::resolve(file.signals),
             inline: Inline::resolve(name, file.inline, base.inline)?,
+            engine: Engine::resolve(
+                name,
+                score::Sections {
+                    score: file.score,
+                    behaviour: file.behaviour,
+                    network: file.network,
+                    policy: file.policy,
+                    breaker: file.breaker,
+                },
+            )?,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
@@ -574,6 +608,8 @@ impl Limits {
             known_queue: pick!(known_queue),
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
+            network_addresses: pick!(network_addresses),
+            network_fingerprints: pick!(network_fingerprints),
             proxy_candidates: pick!(proxy_candidates),
         }
     }

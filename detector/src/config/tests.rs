@@ -16,7 +16,22 @@ fn the_shipped_file_is_exactly_the_defaults() {
 #[test]
 fn the_shipped_file_has_every_key_and_a_comment_before_each() {
     let shipped: toml::Table = SHIPPED.parse().unwrap();
-    for section in ["capture", "enforce", "deny", "challenge", "signals", "inline", "admin", "limits"] {
+    let sections = [
+        "capture",
+        "enforce",
+        "deny",
+        "challenge",
+        "signals",
+        "inline",
+        "score",
+        "behaviour",
+        "network",
+        "policy",
+        "breaker",
+        "admin",
+        "limits",
+    ];
+    for section in sections {
         let message = error(&format!("[{section}]\n\"\" = 1"));
         let known: Vec<&str> = message.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
         assert!(!known.is_empty(), "{message}");
@@ -55,6 +70,33 @@ fn the_endpoint_is_for_this_host_unless_said_otherwise() {
     assert_eq!(beyond.unwrap(), Some("0.0.0.0:9466".parse().unwrap()));
     let relative = Config::parse("f.toml", "[inline]\nsocket = \"decision.sock\"").unwrap_err().to_string();
     assert!(relative.contains("or `off`"), "{relative}");
+}
+
+#[test]
+fn the_engine_is_typed_by_its_own_words() {
+    let text = "[score]\nlayers = { coherence = \"shadow\" }\ncaps = { behaviour = 2 }\n\
+                weights = { ua-tls-mismatch = 1.5, trap-path = \"off\" }\n[behaviour]\ntrap_paths = [\"/trap\"]\n\
+                [policy]\nlikely_bot = \"rate-limit\"\nrate = \"10/m\"\n[breaker]\nprobes = 5\n";
+    let engine = Config::parse("f.toml", text).unwrap().engine;
+    let Engine { score, paths, policy, breaker } = engine;
+    assert_eq!(score.mode(crate::score::Layer::Coherence), crate::score::Mode::Shadow);
+    assert_eq!(score.weight(crate::score::Signal::UaTlsMismatch), Some(1.5));
+    assert_eq!(score.weight(crate::score::Signal::TrapPath), None);
+    assert!(paths.is_trap("/trap/x"));
+    assert_eq!((policy.likely_bot.label(), policy.rate.to_string()), ("rate-limit", "10/m:1".to_owned()));
+    assert_eq!(breaker.probes, 5);
+    for (text, expected) in [
+        ("[score]\nweights = { ua-tls = 1 }", "`ua-tls` is no signal"),
+        ("[score]\nweights = { trap-path = 99 }", "`99` is not in range; type a number from -20 to 20"),
+        ("[score]\nsuspicious = 1.5", "`1.5` is not in range; type a number from 0 to 1"),
+        ("[score]\nsuspicious = 0.9", "don't rise from 0 to 1"),
+        ("[score]\nlayers = { model = \"maybe\" }", "`maybe` is no mode of a layer"),
+        ("[policy]\nsuspicious = \"drop\"", "`drop` is no action"),
+        ("[behaviour]\ntrap_paths = [\"trap\"]", "`trap` is no pattern of paths"),
+    ] {
+        let told = error(text);
+        assert!(told.contains(expected) && told.lines().count() <= 3, "{told}");
+    }
 }
 
 #[test]

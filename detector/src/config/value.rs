@@ -120,6 +120,10 @@ pub struct Ja4Text(pub(super) Ja4);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix(pub(super) IpNet);
 
+/// A word of another room's, by its `FromStr`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Typed<T>(pub T);
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
@@ -309,6 +313,20 @@ words! {
     Prefix: "an address or a prefix in quotes", numbers false;
     InterfaceName: "the name of an interface in quotes", numbers false;
     RingBytes: "a size, like \"16MiB\"", numbers true;
+}
+
+impl<T: FromStr<Err = String>> FromStr for Typed<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Typed<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Word { what: "a word in quotes", numbers: false, read: PhantomData })
+    }
 }
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Size<MIN, MAX> {

@@ -1,4 +1,7 @@
-//! Room 11: requests with where they come from in, how the networks and the fingerprint of each stand out.
+//! Room 11: requests with where they come from in, how the networks and the fingerprint of each stand out. In constant
+//! time, whatever comes.
+//!
+//! Memory: the entries of [`Limits`], 100 to 300 bytes each. Of each table the one that was silent longest makes room.
 
 #![cfg_attr(
     not(test),
@@ -11,6 +14,174 @@
     )
 )]
 
+mod decayed;
+mod kinds;
+mod pace;
+mod roaming;
 mod view;
 
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use foldhash::fast::RandomState;
+use ipnet::IpNet;
+use lru::LruCache;
+
+use crate::clock::Timestamp;
+use decayed::Decayed;
+use kinds::Kinds;
+use pace::Pace;
+use roaming::Roaming;
 pub use view::{Rates, View};
+
+/// The bounds of the tables, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Addresses, and as many networks and sessions.
+    pub addresses: usize,
+    /// Fingerprints, and as many autonomous systems.
+    pub fingerprints: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { addresses: 65_536, fingerprints: 4096 }
+    }
+}
+
+/// A request, and where it comes from. Hashes are of whoever tells, and must spread evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// When it began.
+    pub at: Timestamp,
+    /// The client's address.
+    pub address: IpAddr,
+    /// A hash of its fingerprint; `None` behind a proxy.
+    pub fingerprint: Option<u64>,
+    /// A hash of the fingerprint and of the User-Agent: what kind of client it is.
+    pub kind: u64,
+    /// A hash of the site's own session id, if it has one.
+    pub session: Option<u64>,
+    /// The autonomous system, if that is known.
+    pub asn: Option<u32>,
+    /// The country, ISO 3166-1, if that is known.
+    pub country: Option<[u8; 2]>,
+    /// It is for a page, not for what belongs to one.
+    pub page: bool,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    requests: Decayed,
+    kinds: Kinds,
+}
+
+#[derive(Debug, Default)]
+struct Fingerprint {
+    requests: Decayed,
+    networks: Kinds,
+    pages: Pace,
+}
+
+/// What is known of networks, fingerprints and sessions.
+#[derive(Debug)]
+pub struct Network {
+    addresses: LruCache<IpNet, Address, RandomState>,
+    prefixes: LruCache<IpNet, Decayed, RandomState>,
+    systems: LruCache<u32, Decayed, RandomState>,
+    fingerprints: LruCache<u64, Fingerprint, RandomState>,
+    sessions: LruCache<u64, Roaming, RandomState>,
+    random: RandomState,
+}
+
+impl Network {
+    /// Without any.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            addresses: table(limits.addresses),
+            prefixes: table(limits.addresses),
+            systems: table(limits.fingerprints),
+            fingerprints: table(limits.fingerprints),
+            sessions: table(limits.addresses),
+            random: RandomState::default(),
+        }
+    }
+
+    /// A request came. How its networks and its fingerprint stand with it.
+    pub fn note(&mut self, seen: &Observation) -> View {
+        use std::hash::BuildHasher as _;
+        let Observation { at, .. } = *seen;
+        let (unit, prefix) = (unit(seen.address), prefix(seen.address));
+        let network = self.random.hash_one(seen.asn.map_or(Ok(prefix), Err));
+        let address = self.addresses.get_or_insert_mut(unit, Address::default);
+        address.requests.add(at);
+        address.kinds.add(self.random.hash_one(seen.kind), at);
+        let mut view = View {
+            address: address.requests.rates(at),
+            clients: address.kinds.count(),
+            session_networks: 1,
+            session_countries: 1,
+            ..View::default()
+        };
+        let requests = self.prefixes.get_or_insert_mut(prefix, Decayed::default);
+        requests.add(at);
+        view.prefix = requests.rates(at);
+        view.asn = seen.asn.map(|number| {
+            let requests = self.systems.get_or_insert_mut(number, Decayed::default);
+            requests.add(at);
+            requests.rates(at)
+        });
+        if let Some(hash) = seen.fingerprint {
+            let fingerprint = self.fingerprints.get_or_insert_mut(hash, Fingerprint::default);
+            fingerprint.requests.add(at);
+            fingerprint.networks.add(self.random.hash_one(prefix), at);
+            if seen.page {
+                fingerprint.pages.note(at);
+            }
+            view.fingerprint = fingerprint.requests.rates(at);
+            view.networks = fingerprint.networks.count();
+            view.pace = fingerprint.pages.regularity();
+        }
+        if let Some(session) = seen.session {
+            let roaming = self.sessions.get_or_insert_mut(session, Roaming::default);
+            (view.session_networks, view.session_countries) = roaming.note(network, seen.country, at);
+        }
+        view
+    }
+
+    /// A request like this was stopped, or is to be.
+    pub fn stopped(&mut self, seen: &Observation) {
+        let at = seen.at;
+        let address = self.addresses.peek_mut(&unit(seen.address)).map(|address| &mut address.requests);
+        let prefix = self.prefixes.peek_mut(&prefix(seen.address));
+        let system = seen.asn.and_then(|number| self.systems.peek_mut(&number));
+        let fingerprint = seen.fingerprint.and_then(|hash| self.fingerprints.peek_mut(&hash));
+        let fingerprint = fingerprint.map(|fingerprint| &mut fingerprint.requests);
+        [address, prefix, system, fingerprint].into_iter().flatten().for_each(|requests| requests.stop(at));
+    }
+}
+
+/// The prefix within which a client can choose any address.
+fn unit(address: IpAddr) -> IpNet {
+    within(address, 32, 64)
+}
+
+/// The smallest prefix that is one network's own.
+fn prefix(address: IpAddr) -> IpNet {
+    within(address, 24, 48)
+}
+
+fn within(address: IpAddr, v4: u8, v6: u8) -> IpNet {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { v4 } else { v6 };
+    IpNet::new(address, bits).map_or_else(|_| address.into(), |net| net.trunc())
+}
+
+fn table<K: Hash + Eq, V>(most: usize) -> LruCache<K, V, RandomState> {
+    LruCache::with_hasher(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN), RandomState::default())
+}
+
+#[cfg(test)]
+mod tests;

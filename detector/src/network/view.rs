@@ -1,6 +1,6 @@
 //! How a request's networks and fingerprint stand, when it came.
 
-/// Requests of the last ten minutes.
+/// Requests of the last minutes, the latest weighing most.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     /// Requests a minute.
@@ -22,6 +22,9 @@ pub struct View {
     pub fingerprint: Rates,
     /// Networks where that fingerprint was seen within the hour: an estimate.
     pub networks: u32,
+    /// How its pages follow each other wherever they come from: the pauses' standard deviation as a share of their mean, if
+    /// there were enough. People give 1, a clock gives 0.
+    pub pace: Option<f32>,
     /// Kinds of clients seen at its address within the hour: an estimate.
     pub clients: u32,
     /// Networks that its session came from within ten minutes; 1 without a session id.

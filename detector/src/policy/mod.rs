@@ -2,6 +2,7 @@
 //! file says so, and how much.
 
 pub mod browsers;
+pub mod decide;
 pub mod exclusive;
 pub mod families;
 pub mod never_block;

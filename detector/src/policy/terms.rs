@@ -26,6 +26,12 @@ enum Unit {
 }
 
 impl RateLimit {
+    /// So many in a minute, one at least, and one at once.
+    #[must_use]
+    pub const fn per_minute(count: u32) -> Self {
+        Self { count: if count == 0 { 1 } else { count }, unit: Unit::Minute, burst: 1 }
+    }
+
     /// From one connection to the next.
     #[must_use]
     pub fn interval(self) -> Duration {

@@ -64,33 +64,28 @@ impl Engine {
     /// How sure it is that a program sent a request.
     #[must_use]
     pub fn assess(&self, facts: &Facts<'_>) -> Assessment {
-        let settings = &self.settings;
         let mut evidence = EvidenceList::default();
-        let mut total = settings.prior;
+        for layer in Layer::ALL.into_iter().filter(|layer| self.settings.mode(*layer) != Mode::Off) {
+            ask(layer, facts, &self.settings, &mut evidence);
+        }
+        self.weigh(facts, evidence)
+    }
+
+    /// The same of evidence that is there.
+    #[must_use]
+    pub fn weigh(&self, facts: &Facts<'_>, evidence: EvidenceList) -> Assessment {
+        let settings = &self.settings;
         let layers = Layer::ALL.map(|layer| {
-            let mode = settings.mode(layer);
-            let before = evidence.len();
-            if mode != Mode::Off {
-                ask(layer, facts, settings, &mut evidence);
-            }
-            let found = evidence.since(before);
+            let mut own = evidence.iter().filter(|evidence| evidence.signal.layer() == layer).peekable();
             let cap = settings.cap(layer);
-            let sum: f32 = found.iter().map(|evidence| evidence.weight).sum();
-            let sum = (!found.is_empty()).then(|| sum.clamp(-cap, cap));
-            if mode == Mode::On {
-                total += sum.unwrap_or_default();
-            }
-            LayerScore { layer, mode, sum }
+            let has_any = own.peek().is_some();
+            let sum: f32 = own.map(|evidence| evidence.weight).sum();
+            LayerScore { layer, mode: settings.mode(layer), sum: has_any.then(|| sum.clamp(-cap, cap)) }
         });
-        let score = logistic(total);
-        let mut assessment = Assessment {
-            score,
-            confidence: settings.thresholds.confidence(score),
-            axes: Axes::default(),
-            settled: None,
-            layers,
-            evidence,
-        };
+        let counting = layers.iter().filter(|layer| layer.mode == Mode::On).filter_map(|layer| layer.sum);
+        let score = logistic(settings.prior + counting.sum::<f32>());
+        let confidence = settings.thresholds.confidence(score);
+        let mut assessment = Assessment { score, confidence, axes: Axes::default(), settled: None, layers, evidence };
         assessment.axes = axes(&assessment, settings.axis);
         temper(&mut assessment, facts);
         assessment

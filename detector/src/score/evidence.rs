@@ -124,9 +124,4 @@ impl EvidenceList {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// What was added after the first so many.
-    pub(super) fn since(&self, first: usize) -> &[Evidence] {
-        self.0.get(first..).unwrap_or_default()
-    }
 }

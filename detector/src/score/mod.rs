@@ -29,6 +29,8 @@ mod reputation;
 mod settings;
 mod signal;
 
+pub use self::behaviour::Settings as Behaviour;
+pub use self::network::Settings as Network;
 pub use assess::{Assessment, Engine};
 pub use axis::{Axes, Axis};
 pub use confidence::{Confidence, Thresholds};

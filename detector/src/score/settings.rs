@@ -74,6 +74,13 @@ impl Settings {
         }
     }
 
+    /// Gives a layer another bound.
+    pub fn set_cap(&mut self, layer: Layer, cap: f32) {
+        if let Some(place) = self.caps.get_mut(layer as usize) {
+            *place = cap;
+        }
+    }
+
     /// The most that a layer adds or takes away.
     pub(super) fn cap(&self, layer: Layer) -> f32 {
         self.caps.get(layer as usize).copied().unwrap_or_default()

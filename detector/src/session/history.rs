@@ -26,8 +26,13 @@ const WORDS: usize = BITS / 64;
 struct Counts {
     requests: u32,
     assets: u32,
+    calls: u32,
     /// Pages that didn't say where they were found.
     unreferred: u32,
+    /// Requests of any kind that did.
+    referred: u32,
+    traps: u32,
+    disobeyed: u32,
     connections: u32,
     /// By class of their status, 2xx to 5xx.
     statuses: [u32; 4],
@@ -38,6 +43,8 @@ struct Counts {
 pub(super) struct History {
     began: Timestamp,
     first_page_depth: Option<u8>,
+    first_page_referred: bool,
+    robots_read: bool,
     /// Of stretch `s` at `s % STRETCHES`.
     counts: [Counts; STRETCHES as usize],
     newest: u64,
@@ -58,8 +65,16 @@ pub struct Summary {
     pub requests: u32,
     /// Those for what belongs to a page.
     pub assets: u32,
+    /// Those of pages' scripts, and for feeds.
+    pub calls: u32,
     /// Pages without a referer.
     pub unreferred: u32,
+    /// Requests of any kind with one.
+    pub referred: u32,
+    /// Requests for what no page links to.
+    pub traps: u32,
+    /// Requests for what robots.txt forbids, after it was read.
+    pub disobeyed: u32,
     /// Connections that were seen first within the hour.
     pub connections: u32,
     /// Answers 2xx, 3xx, 4xx, 5xx.
@@ -68,6 +83,8 @@ pub struct Summary {
     pub paths: u32,
     /// Path segments of the first page it asked for.
     pub first_page_depth: Option<u8>,
+    /// That page had a referer.
+    pub first_page_referred: bool,
     /// How all its requests followed each other: of one person only if the key is a session id.
     pub whole: Steps,
     /// The worst of its connections, in the last half hour to hour, each figure for itself.
@@ -78,7 +95,7 @@ impl Summary {
     /// Requests for pages.
     #[must_use]
     pub const fn pages(&self) -> u32 {
-        self.requests.saturating_sub(self.assets)
+        self.requests.saturating_sub(self.assets).saturating_sub(self.calls)
     }
 
     /// Requests a minute, over the hour or since the first, a minute at least.
@@ -112,6 +129,8 @@ impl History {
         Self {
             began: at,
             first_page_depth: None,
+            first_page_referred: false,
+            robots_read: false,
             counts: Default::default(),
             newest: stretch(at),
             paths: Default::default(),
@@ -125,9 +144,12 @@ impl History {
         self.advance(request.at);
         let is_new = self.track(request);
         self.whole.note(request);
-        if !request.asset {
-            self.first_page_depth.get_or_insert(request.depth);
+        let page = request.is_page();
+        if page && self.first_page_depth.is_none() {
+            (self.first_page_depth, self.first_page_referred) = (Some(request.depth), request.referer);
         }
+        let disobeyed = self.robots_read && request.forbidden;
+        self.robots_read |= request.robots;
         let bit = (request.path as usize) & BITS.saturating_sub(1);
         let [current, _] = &mut self.paths;
         if let Some(word) = current.get_mut(bit / 64) {
@@ -135,11 +157,16 @@ impl History {
         }
         let Some(counts) = self.counts.get_mut((self.newest % STRETCHES) as usize) else { return };
         let status = usize::from(request.class).checked_sub(2).and_then(|class| counts.statuses.get_mut(class));
-        let unreferred = !request.asset && !request.referer;
+        let unreferred = page && !request.referer;
+        let call = request.call && !request.asset;
         let each = [
             (Some(&mut counts.requests), true),
             (Some(&mut counts.assets), request.asset),
+            (Some(&mut counts.calls), call),
             (Some(&mut counts.unreferred), unreferred),
+            (Some(&mut counts.referred), request.referer),
+            (Some(&mut counts.traps), request.trap),
+            (Some(&mut counts.disobeyed), disobeyed),
             (Some(&mut counts.connections), is_new),
             (status, true),
         ];
@@ -158,7 +185,11 @@ impl History {
             age: now.since(self.began),
             requests: sum(|counts| counts.requests),
             assets: sum(|counts| counts.assets),
+            calls: sum(|counts| counts.calls),
             unreferred: sum(|counts| counts.unreferred),
+            referred: sum(|counts| counts.referred),
+            traps: sum(|counts| counts.traps),
+            disobeyed: sum(|counts| counts.disobeyed),
             connections: sum(|counts| counts.connections),
             statuses: [0, 1, 2, 3].map(|class: usize| {
                 let of = |counts: &Counts| counts.statuses.get(class).copied().unwrap_or_default();
@@ -166,6 +197,7 @@ impl History {
             }),
             paths: self.paths(),
             first_page_depth: self.first_page_depth,
+            first_page_referred: self.first_page_referred,
             whole: self.whole.steps(),
             worst_connection: worst,
         }

@@ -17,11 +17,13 @@
 )]
 
 mod history;
+mod paths;
 mod request;
 mod table;
 mod track;
 
 pub use history::Summary;
+pub use paths::{Paths, Pattern};
 pub use request::Request;
 pub use table::{BYTES, Key, Limits, Sessions};
 pub use track::Steps;

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hash as _, Hasher as _};
 
+use super::paths::Paths;
 use crate::clock::Timestamp;
 use crate::report::Report;
 
@@ -14,6 +15,14 @@ pub struct Request {
     pub connection: u64,
     /// It is for what belongs to a page: an image, a style, a script, a font.
     pub asset: bool,
+    /// A page's script asks for it, or a reader of feeds: nobody looks at it as a page.
+    pub call: bool,
+    /// It is robots.txt.
+    pub robots: bool,
+    /// robots.txt forbids it to programs.
+    pub forbidden: bool,
+    /// No page links to it.
+    pub trap: bool,
     /// It says which page it was found on.
     pub referer: bool,
     /// The answer's status: 2 for 200 and so on; 0 if it isn't known.
@@ -56,13 +65,22 @@ const ASSETS: [&str; 24] = [
     "webmanifest",
 ];
 
+/// Ends of paths that readers of feeds ask for.
+const FEEDS: [&str; 3] = ["rss", "atom", "xml"];
+
 /// Digits of the largest number that is looked at: what has more is an id, not a count.
 const DIGITS: usize = 18;
 
 impl Request {
+    /// Whether somebody may look at it as a page.
+    #[must_use]
+    pub const fn is_page(&self) -> bool {
+        !self.asset && !self.call
+    }
+
     /// That a report tells of.
     #[must_use]
-    pub fn of(report: &Report<'_>, at: Timestamp, connection: u64, hasher: &impl BuildHasher) -> Self {
+    pub fn of(report: &Report<'_>, at: Timestamp, connection: u64, paths: &Paths, hasher: &impl BuildHasher) -> Self {
         let target = report.path.as_deref().unwrap_or_default();
         let path = target.split(['?', '#']).next().unwrap_or(target);
         let segments = path.split('/').filter(|segment| !segment.is_empty()).count();
@@ -71,6 +89,10 @@ impl Request {
             at,
             connection,
             asset: is_asset(report, path),
+            call: is_call(report, path),
+            robots: path == "/robots.txt",
+            forbidden: paths.is_forbidden(target),
+            trap: paths.is_trap(target),
             referer: report.referer.is_some(),
             class: report
                 .status
@@ -90,12 +112,20 @@ fn is_asset(report: &Report<'_>, path: &str) -> bool {
     match report.fetch_dest.as_deref() {
         Some("image" | "style" | "script" | "font" | "audio" | "video" | "track" | "manifest") => true,
         Some("document" | "iframe" | "frame") => false,
-        _ => {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let end = name.rsplit_once('.').map_or("", |(_, end)| end);
-            ASSETS.iter().any(|asset| asset.eq_ignore_ascii_case(end))
-        }
+        _ => ASSETS.iter().any(|asset| asset.eq_ignore_ascii_case(end(path))),
     }
+}
+
+/// What scripts and readers of feeds ask for, by the same two.
+fn is_call(report: &Report<'_>, path: &str) -> bool {
+    let feed = || FEEDS.iter().any(|feed| feed.eq_ignore_ascii_case(end(path)));
+    report.fetch_dest.as_deref().map_or_else(feed, |dest| dest == "empty")
+}
+
+/// What stands behind the last dot of a path's name.
+fn end(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.rsplit_once('.').map_or("", |(_, end)| end)
 }
 
 /// The numbers of a text, and their sum: if one of them counts, the sum does.
@@ -122,7 +152,7 @@ mod tests {
 
     fn request(path: &'static str, dest: Option<&'static str>) -> Request {
         let report = Report { path: Some(path.into()), fetch_dest: dest.map(Into::into), ..Report::default() };
-        Request::of(&report, Timestamp::default(), 0, &FixedState::default())
+        Request::of(&report, Timestamp::default(), 0, &Paths::default(), &FixedState::default())
     }
 
     #[test]

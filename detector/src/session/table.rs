@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 
 use super::history::{History, Summary};
+use super::paths::Paths;
 use super::request::Request;
 use crate::clock::Timestamp;
 use crate::join::Subject;
@@ -60,6 +61,7 @@ pub struct Sessions {
     limits: Limits,
     /// The one heard of last comes first, but for [`PLACED`].
     sessions: LruCache<Key, Session, RandomState>,
+    paths: Paths,
     random: RandomState,
     evicted: u64,
     expired: u64,
@@ -71,7 +73,14 @@ impl Sessions {
     pub fn new(limits: Limits) -> Self {
         let most = NonZeroUsize::new(limits.sessions).unwrap_or(NonZeroUsize::MIN);
         let sessions = LruCache::with_hasher(most, RandomState::default());
-        Self { limits, sessions, random: RandomState::default(), evicted: 0, expired: 0 }
+        let paths = Paths::default();
+        Self { limits, sessions, paths, random: RandomState::default(), evicted: 0, expired: 0 }
+    }
+
+    /// Watches these paths.
+    #[must_use]
+    pub fn watching(self, paths: Paths) -> Self {
+        Self { paths, ..self }
     }
 
     /// Sessions kept.
@@ -116,7 +125,7 @@ impl Sessions {
     /// The request that a report tells of, which began at `at` on this connection.
     #[must_use]
     pub fn request(&self, report: &Report<'_>, at: Timestamp, connection: u64) -> Request {
-        Request::of(report, at, connection, &self.random)
+        Request::of(report, at, connection, &self.paths, &self.random)
     }
 
     /// A request was told of at `now`.

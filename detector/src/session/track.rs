@@ -11,6 +11,8 @@ pub struct Steps {
     pub requests: u32,
     /// Requests of the busiest minute.
     pub peak_per_minute: u32,
+    /// Pages of the minute with most of them.
+    pub peak_pages: u32,
     /// Pauses between pages that were measured.
     pub intervals: u32,
     /// Their mean, seconds.
@@ -30,6 +32,8 @@ pub(super) struct Track {
     minute_began: Timestamp,
     minute: u32,
     peak: u32,
+    minute_pages: u32,
+    peak_pages: u32,
     last_page: Option<Timestamp>,
     intervals: u32,
     mean: f32,
@@ -51,12 +55,14 @@ impl Track {
     pub(super) fn note(&mut self, request: &Request) {
         self.requests = self.requests.saturating_add(1);
         if self.requests == 1 || request.at.since(self.minute_began).as_secs() >= MINUTE {
-            (self.minute_began, self.minute) = (request.at, 0);
+            (self.minute_began, self.minute, self.minute_pages) = (request.at, 0, 0);
         }
         self.minute = self.minute.saturating_add(1);
         self.peak = self.peak.max(self.minute);
         self.last = self.last.max(request.at);
-        if !request.asset {
+        if request.is_page() {
+            self.minute_pages = self.minute_pages.saturating_add(1);
+            self.peak_pages = self.peak_pages.max(self.minute_pages);
             self.page(request);
         }
     }
@@ -67,6 +73,7 @@ impl Track {
         Steps {
             requests: self.requests,
             peak_per_minute: self.peak,
+            peak_pages: self.peak_pages,
             intervals: self.intervals,
             interval_mean_s: self.mean,
             interval_variation: if measured { variance.sqrt() / self.mean } else { 0.0 },
@@ -118,6 +125,7 @@ impl Steps {
         Self {
             requests: self.requests.max(other.requests),
             peak_per_minute: self.peak_per_minute.max(other.peak_per_minute),
+            peak_pages: self.peak_pages.max(other.peak_pages),
             sequence: self.sequence.max(other.sequence),
             ..if regular.intervals > 0 { regular } else { irregular }
         }
