@@ -27,6 +27,7 @@ pub mod door;
 pub mod report;
 
 pub mod agent;
+pub mod family;
 pub mod intake;
 pub mod join;
 

@@ -7,6 +7,7 @@ pub mod challenge;
 pub mod change;
 pub mod client;
 pub mod doctor;
+pub mod families;
 mod figures;
 pub mod fingerprint;
 pub mod list;
@@ -86,6 +87,8 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show how a JA4 value stands among all, by what web servers told
     Signals(signals::SignalsArgs),
+    /// Make the catalogue of client families
+    Families(families::FamiliesArgs),
 }
 
 /// How results are printed.
@@ -212,6 +215,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Relay(args) => relay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
         Command::Signals(args) => signals::run(args, &mut out),
+        Command::Families(args) => families::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())
