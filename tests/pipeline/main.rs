@@ -21,5 +21,6 @@ mod quic;
 mod signals;
 mod signature;
 mod text;
+mod traits;
 mod udp;
 mod vectors;

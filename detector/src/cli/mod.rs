@@ -9,6 +9,7 @@ pub mod client;
 pub mod doctor;
 pub mod explain;
 pub mod feeds;
+pub mod families;
 mod figures;
 pub mod fingerprint;
 pub mod list;
@@ -92,6 +93,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Fetch and show lists of addresses
     Feeds(feeds::FeedsArgs),
+    /// Make the catalogue of client families
+    Families(families::FamiliesArgs),
 }
 
 /// How results are printed.
@@ -220,6 +223,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Signals(args) => signals::run(args, &mut out),
         Command::Explain(args) => explain::run(args, &mut out),
         Command::Feeds(args) => feeds::run(args, &mut out),
+        Command::Families(args) => families::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

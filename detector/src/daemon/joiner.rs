@@ -175,6 +175,10 @@ impl Joiner {
         let mut sessions = self.sessions();
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
+        let request = match outcome {
+            Outcome::Joined(_, found) => request.with_hello(&found.identity.traits),
+            Outcome::Forwarded(_) | Outcome::Missed(_) => request,
+        };
         sessions.note(key, &request, arrived);
         let Some(assessor) = &self.assessor else { return };
         let summary = sessions.summary(key, arrived);
