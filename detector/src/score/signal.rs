@@ -108,8 +108,8 @@ signals! {
     PrefixRate = "prefix-rate", Network, Network, 0.8, "its network asks far more than networks do";
     PrefixBlocked = "prefix-blocked", Network, Network, 1.2, "much of what its network asks is already stopped";
     FingerprintSpread = "fingerprint-spread", Network, Network, 1.5, "one fingerprint over many networks, at a machine's pace in each";
-    NetworkChanged = "network-changed", Network, Network, 1.2, "one session from several networks within minutes";
-    CountryChanged = "country-changed", Network, Network, 1.5, "one session from several countries within minutes";
+    NetworkChanged =
+        "network-changed", Network, Network, 1.5, "one session from several networks or countries within minutes";
     Crowd = "crowd", Network, Network, -1.5, "many kinds of clients are behind this address";
 }
 
