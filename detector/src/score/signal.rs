@@ -97,9 +97,9 @@ signals! {
     RequestRate = "request-rate", Behaviour, Behaviour, 1.8, "more pages a minute than a person reads";
     RegularTiming = "regular-timing", Behaviour, Behaviour, 2.2, "pages follow each other like a clock";
     SequentialPaths = "sequential-paths", Behaviour, Behaviour, 2.2, "counts through the site's numbers";
-    MissingReferers = "missing-referers", Behaviour, Behaviour, 1.2, "pages aren't found on pages";
+    MissingReferers = "missing-referers", Behaviour, Behaviour, 1.0, "pages aren't found on pages";
     DeepFirstPage = "deep-first-page", Behaviour, Behaviour, 0.6, "begins deep in the site, from nowhere";
-    NoAssets = "no-assets", Behaviour, Behaviour, 1.5, "takes pages without what belongs to them";
+    NoAssets = "no-assets", Behaviour, Behaviour, 2.0, "takes pages without what belongs to them";
     ErrorRatio = "error-ratio", Behaviour, Behaviour, 1.5, "most of what it asks for isn't there";
     ConnectionPerRequest = "connection-per-request", Behaviour, Behaviour, 1.2, "a new connection for each request";
     PathSpread = "path-spread", Behaviour, Behaviour, 1.0, "hardly a page is asked for twice, of very many";
@@ -108,8 +108,8 @@ signals! {
     PrefixRate = "prefix-rate", Network, Network, 0.8, "its network asks far more than networks do";
     PrefixBlocked = "prefix-blocked", Network, Network, 1.2, "much of what its network asks is already stopped";
     FingerprintSpread = "fingerprint-spread", Network, Network, 1.5, "one fingerprint over many networks, at a machine's pace in each";
-    NetworkChanged = "network-changed", Network, Network, 1.2, "one session from several networks within minutes";
-    CountryChanged = "country-changed", Network, Network, 1.5, "one session from several countries within minutes";
+    NetworkChanged =
+        "network-changed", Network, Network, 1.5, "one session from several networks or countries within minutes";
     Crowd = "crowd", Network, Network, -1.5, "many kinds of clients are behind this address";
 }
 
@@ -136,7 +136,7 @@ impl FromStr for Signal {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let signal = Self::ALL.into_iter().find(|signal| signal.name() == text);
-        signal.ok_or_else(|| format!("`{text}` is no signal; `detector replay --help` tells where they are listed"))
+        signal.ok_or_else(|| format!("`{text}` is no signal; docs/signals.md lists them"))
     }
 }
 
@@ -145,6 +145,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_documentation_lists_each_as_it_is() {
+        let docs = include_str!("../../../docs/signals.md");
+        for signal in Signal::ALL {
+            let (layer, axis, weight) = (signal.layer().label(), signal.axis().label(), signal.weight());
+            let row = format!("| `{}` | {layer} | {axis} | {weight:.1} | {} |", signal.name(), signal.meaning());
+            assert!(docs.contains(&row), "docs/signals.md lacks: {row}");
+        }
+        assert_eq!(docs.lines().filter(|line| line.starts_with("| `")).count(), Signal::ALL.len());
+    }
 
     #[test]
     fn every_signal_has_a_name_of_its_own_and_is_found_by_it() {
