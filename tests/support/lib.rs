@@ -29,4 +29,6 @@ pub mod programs;
 pub mod replay;
 pub mod reporters;
 pub mod server;
+pub mod site;
 pub mod sums;
+pub mod visits;

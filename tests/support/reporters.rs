@@ -82,6 +82,18 @@ impl Reporter {
     /// # Errors
     /// When it is missing, or doesn't answer in time; the error holds its log.
     pub fn nginx(lab: &Lab, njs: bool) -> Result<Self> {
+        Self::nginx_with(lab, njs, HELLO)
+    }
+
+    /// nginx, with njs, and the files of a directory as its site.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn nginx_serving(lab: &Lab, site: &Path) -> Result<Self> {
+        Self::nginx_with(lab, true, &format!("location / {{ root {}; index index.html; }}", site.display()))
+    }
+
+    fn nginx_with(lab: &Lab, njs: bool, pages: &str) -> Result<Self> {
         let directory = directory(lab, "nginx")?;
         fs::create_dir(directory.join("conf.d"))?;
         let mut lines = replaced("nginx/detector.conf", SOCKET, &socket(lab))?;
@@ -96,7 +108,8 @@ impl Reporter {
             load = "load_module /usr/lib/nginx/modules/ngx_http_js_module.so;";
         }
         fs::write(directory.join("conf.d/detector.conf"), lines)?;
-        fs::write(directory.join("nginx.conf"), NGINX.replace("LOAD_MODULE", load))?;
+        let text = NGINX.replace("LOAD_MODULE", load).replace("PAGES", pages);
+        fs::write(directory.join("nginx.conf"), text)?;
         let mut command = lab.web().command("nginx");
         command.arg("-p").arg(&directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "error.log"]);
         Self::start(lab, "nginx", command, &directory)
@@ -199,6 +212,9 @@ fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// What the web servers answer to every path.
+const HELLO: &str = "location / { return 200 'hello\\n'; }";
+
 const NGINX: &str = "\
 LOAD_MODULE
 user www-data;
@@ -216,7 +232,7 @@ http {
         listen 443 ssl http2;
         ssl_certificate certificate.pem;
         ssl_certificate_key key.pem;
-        location / { return 200 'hello\\n'; }
+        PAGES
         location ~ ^/(slow|socket)/ {
             proxy_pass http://127.0.0.1:8090;
             proxy_http_version 1.1;
