@@ -130,6 +130,8 @@ impl Assessor {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
         let Parts { bounds, daemon, metrics, .. } = parts;
+        // What is pinned may be as a breaker left it that nobody remembers.
+        wishes.want(Wanted::Share(WHOLE_SHARE));
         let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
         let memory = Memory {
             held: LruCache::with_hasher(held, RandomState::default()),
@@ -336,6 +338,10 @@ impl Assessor {
         let mut breaker = self.breaker();
         breaker.tick(now, &mut |change| changes.push(change));
         let permit = breaker.permits_any();
+        if permit != Permit::Enforce {
+            // Again and again: an operator's word on the mode takes in all addresses.
+            self.wishes.want(Wanted::Share(share_of(permit)));
+        }
         self.metrics.score.set_troubled(breaker.troubled().count());
         drop(breaker);
         for change in changes {
@@ -353,12 +359,7 @@ impl Assessor {
             info!(scope = ?change.scope, state = change.state.label(), "a circuit breaker changed");
         }
         if change.scope == Scope::All {
-            let share = match permit {
-                Permit::Enforce => WHOLE_SHARE,
-                Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
-                Permit::Observe => 0,
-            };
-            self.wishes.want(Wanted::Share(share));
+            self.wishes.want(Wanted::Share(share_of(permit)));
         } else if change.state == State::Open {
             self.lift(change.scope);
         }
@@ -375,17 +376,22 @@ impl Assessor {
         concerned.filter_map(|(_, held)| held.target).for_each(|target| self.wishes.want(Wanted::Lift(target)));
     }
 
-    /// What was assessed last of whom an operator asks for: what decided something before what didn't. And how many
-    /// assessments of them are remembered.
-    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Arc<Record>, usize)> {
+    /// What was assessed last of whom an operator asks for: what still holds before what doesn't. And how many assessments
+    /// of them are remembered.
+    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Record, usize)> {
         let memory = self.memory();
         let now = monotonic();
-        let holds = |record: &&Arc<Record>| record.until.is_some_and(|until| now < until);
-        let decisive = memory.decisive.iter().rev().filter(|record| of(record));
-        let all = memory.all.iter().rev().filter(|record| of(record));
-        let count = all.clone().count();
-        let found = decisive.clone().find(holds).or_else(|| all.clone().next()).or_else(|| decisive.clone().next());
-        found.map(|record| (Arc::clone(record), count.max(1)))
+        // What was lifted is over, whatever its end.
+        let end = |record: &Record| {
+            let held = memory.held.peek(&record.decision.unit).filter(|held| now < held.until);
+            held.filter(|_| record.decision.action.is_felt()).map(|held| held.until)
+        };
+        let all = || memory.all.iter().rev().filter(|record| of(record));
+        let decisive = || memory.decisive.iter().rev().filter(|record| of(record));
+        let holds = |record: &&Arc<Record>| end(record).is_some();
+        let found = all().find(holds).or_else(|| decisive().find(holds)).or_else(|| all().next());
+        let found = found.or_else(|| decisive().next())?;
+        Some((Record { until: end(found), ..Record::clone(found) }, all().count().max(1)))
     }
 
     /// The names of lists.
@@ -432,6 +438,15 @@ fn push(ring: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) {
     ring.push_back(Arc::clone(record));
 }
 
+/// The share of addresses that a breaker for all lets verdicts hold for.
+fn share_of(permit: Permit) -> u32 {
+    match permit {
+        Permit::Enforce => WHOLE_SHARE,
+        Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
+        Permit::Observe => 0,
+    }
+}
+
 /// Whom the kernel is to stop: a client of its own, by address and fingerprint.
 fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
     let stops = matches!(decision.action, Action::Block | Action::RateLimit);
@@ -439,3 +454,6 @@ fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
     let identity = asked.identity.filter(|identity| !identity.void)?;
     Some(Target { unit, key: identity.keys.stable, ja4 })
 }
+
+#[cfg(test)]
+mod tests;
