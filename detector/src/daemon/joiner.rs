@@ -160,7 +160,7 @@ impl Joiner {
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
         let request = match outcome {
-            Outcome::Joined(_, found) => request.with_hello(&found.identity.traits),
+            Outcome::Joined(_, found) => request.with_hello(&found.identity),
             Outcome::Forwarded(_) | Outcome::Missed(_) => request,
         };
         sessions.note(key, &request, arrived);
