@@ -26,6 +26,7 @@ pub mod mixed;
 pub mod pins;
 pub mod process;
 pub mod programs;
+pub mod replay;
 pub mod reporters;
 pub mod server;
 pub mod sums;

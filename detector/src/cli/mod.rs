@@ -14,6 +14,7 @@ pub mod list;
 pub mod mode;
 pub mod printable;
 pub mod relay;
+pub mod replay;
 pub mod reports;
 pub mod run;
 mod sheet;
@@ -81,6 +82,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show the last requests that web servers told of
     Reports(reports::ReportsArgs),
+    /// Try a policy on a capture and an access log; nothing is blocked
+    Replay(replay::ReplayArgs),
     /// Send lines to the signal socket, for web servers that can't
     Relay(relay::RelayArgs),
     /// Say what is in the way of web servers' reports
@@ -212,6 +215,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
         Command::Reports(args) => reports::run(args, &mut out),
+        Command::Replay(args) => replay::run(args, &mut out),
         Command::Relay(args) => relay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
         Command::Signals(args) => signals::run(args, &mut out),

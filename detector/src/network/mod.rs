@@ -20,7 +20,7 @@ mod pace;
 mod roaming;
 mod view;
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
@@ -29,6 +29,7 @@ use ipnet::IpNet;
 use lru::LruCache;
 
 use crate::clock::Timestamp;
+use crate::join::Subject;
 use decayed::Decayed;
 use kinds::Kinds;
 use pace::Pace;
@@ -71,6 +72,20 @@ pub struct Observation {
     pub page: bool,
 }
 
+impl Observation {
+    /// A client's request, whose session, system and country aren't known. `hasher` is the same for all.
+    #[must_use]
+    pub fn of(subject: &Subject, agent: Option<&str>, page: bool, at: Timestamp, hasher: &impl BuildHasher) -> Self {
+        let (address, fingerprint, kind) = match subject {
+            Subject::Client { address, ja4_stable, .. } => {
+                (*address, Some(hasher.hash_one(ja4_stable)), hasher.hash_one((ja4_stable, agent)))
+            }
+            Subject::Forwarded { address, agent, headers } => (*address, None, hasher.hash_one((agent, headers))),
+        };
+        Self { at, address, fingerprint, kind, session: None, asn: None, country: None, page }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Address {
     requests: Decayed,
@@ -111,7 +126,6 @@ impl Network {
 
     /// A request came. How its networks and its fingerprint stand with it.
     pub fn note(&mut self, seen: &Observation) -> View {
-        use std::hash::BuildHasher as _;
         let Observation { at, .. } = *seen;
         let (unit, prefix) = (unit(seen.address), prefix(seen.address));
         let network = self.random.hash_one(seen.asn.map_or(Ok(prefix), Err));

@@ -70,7 +70,7 @@ fn a_clock_behind_many_addresses_is_told_from_people() {
     }
     assert!(robot.pace.unwrap() < 0.05, "{robot:?}");
     assert!(person.pace.unwrap() > 0.5, "{person:?}");
-    assert!((90..110).contains(&robot.networks), "{robot:?}");
+    assert!((75..130).contains(&robot.networks), "{robot:?}");
 }
 
 #[test]

@@ -200,7 +200,6 @@ fn prefix(address: IpAddr) -> IpNet {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::join;
     use crate::report::Report;
     use crate::score::{EvidenceList, Facts, Settings, Thresholds, Value};
 
@@ -254,6 +253,6 @@ mod tests {
         assert_eq!(prefix.to_string(), "2001:db8::/64");
         let behind = Subject::Forwarded { address: "::ffff:192.0.2.7".parse().unwrap(), agent: 1, headers: 2 };
         assert_eq!(Unit::of(&behind), Unit::Forwarded("192.0.2.7/32".parse().unwrap(), 1, 2));
-        assert_eq!(behind.reach(), join::Reach::Inline);
+        assert_eq!(behind.reach(), Reach::Inline);
     }
 }

@@ -21,6 +21,7 @@ mod axis;
 mod behaviour;
 mod coherence;
 mod confidence;
+mod credit;
 mod evidence;
 mod facts;
 mod layer;
@@ -34,8 +35,12 @@ pub use self::network::Settings as Network;
 pub use assess::{Assessment, Engine};
 pub use axis::{Axes, Axis};
 pub use confidence::{Confidence, Thresholds};
+pub use credit::has_credit;
 pub use evidence::{Evidence, EvidenceList, Value};
 pub use facts::Facts;
 pub use layer::{Layer, LayerScore, Mode};
 pub use settings::Settings;
 pub use signal::{Settles, Signal};
+
+#[cfg(test)]
+mod tests;

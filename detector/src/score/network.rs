@@ -57,12 +57,9 @@ pub(super) fn assess(facts: &Facts<'_>, settings: &super::Settings, evidence: &m
         let expected = Value::AtLeast(bounds.spread_variation);
         evidence.add(settings, Signal::FingerprintSpread, Value::Number(pace), expected);
     }
-    for (signal, places, most) in [
-        (Signal::NetworkChanged, view.session_networks, bounds.session_networks),
-        (Signal::CountryChanged, view.session_countries, bounds.session_countries),
-    ] {
-        if places >= most {
-            evidence.add(settings, signal, Value::Count(places.into()), Value::Count(1));
-        }
+    let (networks, countries) = (view.session_networks, view.session_countries);
+    if networks >= bounds.session_networks || countries >= bounds.session_countries {
+        let places = networks.max(countries);
+        evidence.add(settings, Signal::NetworkChanged, Value::Count(places.into()), Value::Count(1));
     }
 }

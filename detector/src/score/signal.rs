@@ -108,8 +108,8 @@ signals! {
     PrefixRate = "prefix-rate", Network, Network, 0.8, "its network asks far more than networks do";
     PrefixBlocked = "prefix-blocked", Network, Network, 1.2, "much of what its network asks is already stopped";
     FingerprintSpread = "fingerprint-spread", Network, Network, 1.5, "one fingerprint over many networks, at a machine's pace in each";
-    NetworkChanged = "network-changed", Network, Network, 1.2, "one session from several networks within minutes";
-    CountryChanged = "country-changed", Network, Network, 1.5, "one session from several countries within minutes";
+    NetworkChanged =
+        "network-changed", Network, Network, 1.5, "one session from several networks or countries within minutes";
     Crowd = "crowd", Network, Network, -1.5, "many kinds of clients are behind this address";
 }
 
@@ -136,7 +136,7 @@ impl FromStr for Signal {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let signal = Self::ALL.into_iter().find(|signal| signal.name() == text);
-        signal.ok_or_else(|| format!("`{text}` is no signal; `detector replay --help` tells where they are listed"))
+        signal.ok_or_else(|| format!("`{text}` is no signal; docs/signals.md lists them"))
     }
 }
 
@@ -145,6 +145,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_documentation_lists_each_as_it_is() {
+        let docs = include_str!("../../../docs/signals.md");
+        for signal in Signal::ALL {
+            let (layer, axis, weight) = (signal.layer().label(), signal.axis().label(), signal.weight());
+            let row = format!("| `{}` | {layer} | {axis} | {weight:.1} | {} |", signal.name(), signal.meaning());
+            assert!(docs.contains(&row), "docs/signals.md lacks: {row}");
+        }
+        assert_eq!(docs.lines().filter(|line| line.starts_with("| `")).count(), Signal::ALL.len());
+    }
 
     #[test]
     fn every_signal_has_a_name_of_its_own_and_is_found_by_it() {

@@ -47,6 +47,14 @@ pub struct Key {
     pub by_id: bool,
 }
 
+impl Key {
+    /// A hash that means something to the table of the key only.
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 #[derive(Debug)]
 struct Session {
     history: History,

@@ -1,0 +1,116 @@
+//! `detector replay --policy NEW.toml CAPTURE LOG`: the whole engine over a capture and an access log, by the policy that is
+//! in force and by a new one. Nothing is armed, no daemon is asked. Memory: the log, its reports and the hellos.
+
+mod joined;
+mod print;
+mod world;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{Exit, Failure};
+use crate::config::{Config, Overrides};
+use crate::join::{Proxies, Trusted};
+use joined::{Hellos, Log};
+use world::World;
+
+/// Try a policy on a capture and an access log; nothing is blocked
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  detector replay --policy new.toml today.pcap access.log
+  detector replay --policy new.toml --format csv today.pcap access.log > hit.csv
+  detector replay --requests --format json today.pcap access.log | jq .new.signals
+
+LOG has one report a line, as web servers send them (docs/reports.md), each with its time `t`
+on the capture's clock. Signals and what they mean: docs/signals.md.
+
+Exit codes: 0 requests were judged, 1 a file can't be read, 2 no request has a hello,
+64 wrong usage or configuration")]
+pub struct ReplayArgs {
+    /// The capture of the connections (pcap or pcapng)
+    pub capture: PathBuf,
+
+    /// The requests that came over them
+    pub log: PathBuf,
+
+    /// The new policy: a configuration file [default: the old one]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// The old policy [default: /etc/detector/detector.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+
+    /// Each request with its evidence, instead of who would be hit
+    #[arg(long)]
+    pub requests: bool,
+
+    /// How to print [default: table on a terminal, else json]
+    #[arg(long, value_enum)]
+    pub format: Option<Output>,
+}
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs: one JSON object a line
+    Json,
+    /// For spreadsheets
+    Csv,
+}
+
+/// Replays and prints.
+///
+/// # Errors
+/// When a file can't be read, or says something wrong.
+pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let old = load(args.config.clone())?;
+    let new = match &args.policy {
+        Some(path) => load(Some(path.clone()))?,
+        None => old.clone(),
+    };
+    let file = File::open(&args.capture).map_err(|error| unreadable(&args.capture, &error))?;
+    let hellos = Hellos::read(file).map_err(|error| unreadable(&args.capture, &error))?;
+    let text = fs::read(&args.log).map_err(|error| unreadable(&args.log, &error))?;
+    let mut mended = joined::lines(&text);
+    let log = Log::read(&text, &mut mended);
+    let proxies = Proxies::new(Trusted::new(old.signals.trusted_proxies.iter().copied()));
+    let (requests, missed) = joined::join(hellos, &log.reports, proxies);
+    let mut worlds = [World::new(&old), World::new(&new)];
+    let judged = requests.iter().map(|request| (request, worlds.each_mut().map(|world| world.judge(request))));
+    let format = args.format.unwrap_or_else(Output::of_stdout);
+    if args.requests {
+        print::requests(judged, format, out)?;
+    } else {
+        print::families(judged, format, out)?;
+    }
+    out.flush()?;
+    super::complain(&format!(
+        "requests judged: {}; without a hello: {missed}; lines that are no report with a time: {}",
+        requests.len(),
+        log.unusable
+    ));
+    Ok(if requests.is_empty() { Exit::Negative } else { Exit::Done })
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config, Failure> {
+    let overrides = Overrides { file, ..Overrides::default() };
+    Config::load(&overrides).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn unreadable(path: &Path, error: &impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, format!("can't read `{}`: {error}", path.display()))
+}
+
+impl Output {
+    fn of_stdout() -> Self {
+        match super::Format::of_stdout() {
+            super::Format::Table => Self::Table,
+            super::Format::Json => Self::Json,
+        }
+    }
+}

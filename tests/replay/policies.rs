@@ -1,0 +1,63 @@
+//! An old policy beside a new one: who would be hit.
+
+use anyhow::{Context as _, Result, ensure};
+use detector_tests::process::output;
+use detector_tests::replay::Scene;
+use serde_json::Value;
+
+use crate::clients::{CLIENT, person, scraper};
+
+/// A person and a scraper of nine pages, at two addresses.
+fn scene() -> Result<Scene> {
+    let mut scene = Scene::default();
+    scraper(&mut scene, 9)?;
+    person(&mut scene, [192, 0, 2, 9].into(), 0.0, 5)?;
+    Ok(scene)
+}
+
+const NEW: &str = "[policy]\nsuspicious = \"challenge\"\n";
+
+#[test]
+fn a_new_policy_hits_the_scraper_and_not_the_person() -> Result<()> {
+    let lines = scene()?.replay("", NEW)?;
+    let last = |person: bool| lines.iter().rfind(|line| (line.ip != CLIENT) == person).context("nobody");
+    let scraper = last(false)?;
+    assert_eq!((scraper.old.confidence.as_str(), scraper.old.action.as_str()), ("suspicious", "observe"));
+    assert_eq!((scraper.new.confidence.as_str(), scraper.new.action.as_str()), ("suspicious", "challenge"));
+    assert_eq!(scraper.new.axes, ["behaviour"]);
+    let person = last(true)?;
+    assert!(person.new.confidence.ends_with("_human"), "{person:?}");
+    assert_eq!(person.new.action, "allow");
+    Ok(())
+}
+
+#[test]
+fn who_would_be_hit_is_told_by_family() -> Result<()> {
+    let (directory, scene) = (tempfile::tempdir()?, scene()?);
+    let printed = output(scene.command(directory.path(), "", NEW)?.args(["--format", "json"]))?;
+    let rows: Vec<Value> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let row = |clients: u64| rows.iter().find(|row| row["newly_hit"] == clients).context("no such row");
+    assert_eq!(row(1)?["new_challenge"], 1);
+    assert_eq!(rows.iter().filter_map(|row| row["clients"].as_u64()).sum::<u64>(), 2, "{rows:?}");
+    assert_eq!(rows.iter().filter_map(|row| row["old_challenge"].as_u64()).sum::<u64>(), 0);
+    let table = output(scene.command(directory.path(), "", NEW)?.args(["--format", "table"]))?;
+    assert!(table.lines().next().is_some_and(|head| head.contains("newly hit")), "{table}");
+    let csv = output(scene.command(directory.path(), "", NEW)?.args(["--format", "csv"]))?;
+    assert!(csv.starts_with("family,clients,requests,"), "{csv}");
+    Ok(())
+}
+
+#[test]
+fn what_has_no_hello_is_counted_and_nothing_else() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut command = scene()?.command(directory.path(), "", "")?;
+    std::fs::write(
+        directory.path().join("access.log"),
+        "no report\n{\"v\":1,\"ip\":\"192.0.2.7\",\"port\":9,\"t\":1767225601}\n",
+    )?;
+    let ended = command.output()?;
+    let said = String::from_utf8(ended.stderr)?;
+    ensure!(ended.status.code() == Some(2), "{said}");
+    assert!(said.contains("requests judged: 0; without a hello: 1; lines that are no report with a time: 1"), "{said}");
+    Ok(())
+}
