@@ -33,9 +33,11 @@ pub mod join;
 
 pub mod breaker;
 pub mod network;
+pub mod reputation;
 pub mod session;
 pub mod signals;
 
+pub mod feeds;
 pub mod score;
 
 pub mod policy;

@@ -7,7 +7,9 @@ pub mod challenge;
 pub mod change;
 pub mod client;
 pub mod doctor;
+pub mod explain;
 pub mod families;
+pub mod feeds;
 mod figures;
 pub mod fingerprint;
 pub mod list;
@@ -92,6 +94,10 @@ pub enum Command {
     Signals(signals::SignalsArgs),
     /// Make the catalogue of client families
     Families(families::FamiliesArgs),
+    /// Say why a client is treated as it is
+    Explain(explain::ExplainArgs),
+    /// Fetch and show lists of addresses
+    Feeds(feeds::FeedsArgs),
 }
 
 /// How results are printed.
@@ -220,6 +226,8 @@ pub fn execute(command: Command) -> Exit {
         Command::Doctor(args) => doctor::run(args, &mut out),
         Command::Signals(args) => signals::run(args, &mut out),
         Command::Families(args) => families::run(args, &mut out),
+        Command::Explain(args) => explain::run(args, &mut out),
+        Command::Feeds(args) => feeds::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

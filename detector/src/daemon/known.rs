@@ -21,8 +21,9 @@ use tokio::{sync::Notify, time::timeout};
 use super::{joiner::Joiner, shards::Shards};
 use crate::{
     clock::{Timestamp, monotonic},
-    join::{Claim, End, Fit, Identity, Limits, Tuple},
+    join::{Claim, End, Fit, Identity, Limits, Subject, Tuple},
     report::Report,
+    session::Summary,
     telemetry::Metrics,
 };
 
@@ -152,6 +153,11 @@ impl Known {
     /// A report came, kept under this number.
     pub(super) fn report(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>) {
         self.0.joiner.report(&self.0.connections, report, arrived, kept);
+    }
+
+    /// What a client did within the last hour, and whether the key of that is the site's own.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+        self.0.joiner.summary(subject, report, now)
     }
 
     /// Brings the metrics up to date.
