@@ -26,6 +26,8 @@ pub mod line;
 pub mod door;
 pub mod report;
 
+pub mod agent;
+pub mod family;
 pub mod intake;
 pub mod join;
 

@@ -58,7 +58,8 @@ impl Scene {
 
     /// The explanation once it says that.
     fn explained(&self, of: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
-        until(what, PATIENCE, || Ok(self.explain(of)?.filter(&holds))).with_context(|| format!("{:?}", self.explain(of)))
+        until(what, PATIENCE, || Ok(self.explain(of)?.filter(&holds)))
+            .with_context(|| format!("{:?}", self.explain(of)))
     }
 
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
@@ -73,7 +74,11 @@ fn what_two_axes_condemn_is_dropped_and_an_operator_can_lift_it() -> Result<()> 
     let client = CLIENT_V4.to_string();
     ensure!(scene.ask(CLIENT_V4, FORGED, "/trap", &[])?, "nothing is known of it yet");
     let known = scene.explained(&client, "the verdict", |known| known["action"] == "block")?;
-    assert_eq!((known["confidence"].as_str(), known["reach"].as_str()), (Some("definitely_bot"), Some("packets")), "{known}");
+    assert_eq!(
+        (known["confidence"].as_str(), known["reach"].as_str()),
+        (Some("definitely_bot"), Some("packets")),
+        "{known}"
+    );
     ensure!(known.get("only_counts").is_none(), "it is in force: {known}");
     until("the kernel to refuse it", PATIENCE, || Ok((!scene.ask(CLIENT_V4, FORGED, "/", &[])?).then_some(())))?;
     // Another address; and at its own address another program.
@@ -147,11 +152,19 @@ fn what_is_never_blocked_is_welcome_whatever_lists_say() -> Result<()> {
         ensure!(scene.ask(CLIENT_V4, FORGED, "/trap", &[])?, "it is never blocked");
     }
     let spared = scene.explained(&CLIENT_V4.to_string(), "an assessment", |_| true)?;
-    assert_eq!((spared["action"].as_str(), spared["settled_by"].as_str()), (Some("allow"), Some("allow-listed")), "{spared}");
+    assert_eq!(
+        (spared["action"].as_str(), spared["settled_by"].as_str()),
+        (Some("allow"), Some("allow-listed")),
+        "{spared}"
+    );
     ensure!(scene.ask(OTHER_CLIENT_V4, READER, "/", &[])?, "nothing is known of it yet");
     let other = OTHER_CLIENT_V4.to_string();
     let known = scene.explained(&other, "the verdict of a list", |known| known["action"] == "block")?;
-    assert_eq!((known["settled_by"].as_str(), known["lists"][0].as_str()), (Some("deny-listed"), Some("own")), "{known}");
+    assert_eq!(
+        (known["settled_by"].as_str(), known["lists"][0].as_str()),
+        (Some("deny-listed"), Some("own")),
+        "{known}"
+    );
     until("the kernel to refuse it", PATIENCE, || Ok((!scene.ask(OTHER_CLIENT_V4, READER, "/", &[])?).then_some(())))?;
     ensure!(scene.ask(CLIENT_V4, FORGED, "/", &[])?, "it is never blocked");
     Ok(())
@@ -198,9 +211,12 @@ fn a_crawler_is_who_dns_says_it_is() -> Result<()> {
         })?;
         ensure!(scene.ask(address, GOOGLE, "/", &[])?);
     }
-    let welcome = scene.explained(&CLIENT_V4.to_string(), "the welcome", |known| known["settled_by"] == "verified-bot")?;
+    let welcome =
+        scene.explained(&CLIENT_V4.to_string(), "the welcome", |known| known["settled_by"] == "verified-bot")?;
     assert_eq!((welcome["action"].as_str(), welcome["score"].as_f64()), (Some("allow"), Some(0.0)), "{welcome}");
-    let has = |known: &Value, signal: &str| known["signals"].as_array().is_some_and(|all| all.iter().any(|one| one["signal"] == signal));
+    let has = |known: &Value, signal: &str| {
+        known["signals"].as_array().is_some_and(|all| all.iter().any(|one| one["signal"] == signal))
+    };
     scene.explained(&OTHER_CLIENT_V4.to_string(), "the lie", |known| has(known, "false-bot"))?;
     fs::remove_file(&resolv_conf)?;
 

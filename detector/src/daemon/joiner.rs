@@ -11,7 +11,11 @@ use std::{
 
 use super::{
     assessor::{Asked, Assessor},
-    reports::Recent, shards::Shards, signals::Watch, suspects::Suspects};
+    reports::Recent,
+    shards::Shards,
+    signals::Watch,
+    suspects::Suspects,
+};
 use crate::{
     clock::Timestamp,
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
@@ -175,6 +179,10 @@ impl Joiner {
         let mut sessions = self.sessions();
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
+        let request = match outcome {
+            Outcome::Joined(_, found) => request.with_hello(&found.identity),
+            Outcome::Forwarded(_) | Outcome::Missed(_) => request,
+        };
         sessions.note(key, &request, arrived);
         let Some(assessor) = &self.assessor else { return };
         let summary = sessions.summary(key, arrived);

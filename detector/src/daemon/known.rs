@@ -244,10 +244,19 @@ mod tests {
 
     fn hello(port: u16) -> Told {
         let ja4 = JA4.parse().unwrap();
-        let (keys, now) = (Default::default(), monotonic());
-        let transport = Transport::Tcp;
-        let identity =
-            Identity { ja4, ja4_stable: ja4, keys, transport, syn: Some(now), hello: now, stream: 1, void: false };
+        let now = monotonic();
+        let identity = Identity {
+            ja4,
+            ja4_stable: ja4,
+            keys: Default::default(),
+            traits: Default::default(),
+            syn_class: None,
+            transport: Transport::Tcp,
+            syn: Some(now),
+            hello: now,
+            stream: 1,
+            void: false,
+        };
         Told::Hello(tuple(port), identity)
     }
 

@@ -50,13 +50,7 @@ impl Reputation {
     }
 
     /// What is known of an address, and of what its User-Agent claims.
-    pub(super) fn standing(
-        &self,
-        address: IpAddr,
-        user_agent: Option<&str>,
-        spared: bool,
-        now: Timestamp,
-    ) -> Standing {
+    pub(super) fn standing(&self, address: IpAddr, user_agent: Option<&str>, spared: bool, now: Timestamp) -> Standing {
         let confirmed = |check| if self.0.by_name { self.confirm().ask(check, now) } else { None };
         self.book().standing(address, user_agent, spared, confirmed)
     }

@@ -52,7 +52,9 @@ impl World {
         let began = at.before(report.duration.unwrap_or_default());
         let key = self.sessions.key(&subject, report);
         let connection = joined.found.as_ref().map_or(0, |found| found.connection);
+        let identity = joined.found.as_ref().map(|found| &*found.identity);
         let request = self.sessions.request(report, began, connection);
+        let request = identity.map_or(request, |identity| request.with_hello(identity));
         self.sessions.note(key, &request, at);
         let session = self.sessions.summary(key, at);
         let agent = report.user_agent.as_deref();
@@ -62,7 +64,7 @@ impl World {
         (seen.asn, seen.country) = (standing.asn, standing.country.map(|country| country.letters()));
         let view = self.network.note(&seen);
         let facts = Facts {
-            identity: joined.found.as_ref().map(|found| &*found.identity),
+            identity,
             session: session.as_ref(),
             by_id: key.by_id,
             network: Some(&view),
