@@ -38,6 +38,8 @@ pub const REASON_COMMAND: u8 = 1;
 pub const REASON_DENY_JA4: u8 = 2;
 /// A program's request, such as fail2ban's.
 pub const REASON_EXTERNAL: u8 = 3;
+/// The scoring engine's.
+pub const REASON_SCORE: u8 = 4;
 
 /// A challenged JA4 value: its clients are alone at the address.
 pub const REASON_CHALLENGED_JA4: u8 = 8;

@@ -26,14 +26,18 @@ pub mod line;
 pub mod door;
 pub mod report;
 
+pub mod agent;
+pub mod family;
 pub mod intake;
 pub mod join;
 
 pub mod breaker;
 pub mod network;
+pub mod reputation;
 pub mod session;
 pub mod signals;
 
+pub mod feeds;
 pub mod score;
 
 pub mod policy;

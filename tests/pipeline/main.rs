@@ -4,9 +4,11 @@
 mod answers;
 mod budgets;
 mod captures;
+mod coherence;
 mod connections;
 mod cuts;
 mod dtls;
+mod families;
 mod fixture;
 mod flows;
 mod forged;
@@ -21,5 +23,6 @@ mod quic;
 mod signals;
 mod signature;
 mod text;
+mod traits;
 mod udp;
 mod vectors;

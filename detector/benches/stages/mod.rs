@@ -143,6 +143,8 @@ fn begin(connections: &mut Connections, client: u64) {
         ja4,
         ja4_stable: ja4,
         keys: Keys { key: client, stable: client },
+        traits: Default::default(),
+        syn_class: None,
         transport: Transport::Tcp,
         syn: Some(at(client)),
         hello: at(client + 1000),

@@ -1,6 +1,7 @@
 //! The words of the control socket: one JSON object a line, one request, one response. Bound: a line, either way, is
 //! at most [`FRAME_MAX`] bytes; lists come in pages of [`PAGE`] entries.
 
+mod explain;
 mod load;
 mod reports;
 mod status;
@@ -18,6 +19,7 @@ use crate::policy::terms::{Layer, Measure, Terms};
 use crate::policy::ttl::Ttl;
 use crate::signals::Figures;
 
+pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal};
 pub use load::{Item, List, Load, Loaded};
 pub use reports::{Seen, TEXT_MAX};
 pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};
@@ -126,6 +128,11 @@ pub enum Request {
         /// Which.
         ja4: Ja4,
     },
+    /// Why a client is treated as it is.
+    Explain {
+        /// Which.
+        of: ExplainOf,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -195,6 +202,7 @@ impl Request {
             Request::Status => "status",
             Request::Reports { .. } => "reports",
             Request::Signals { .. } => "signals",
+            Request::Explain { .. } => "explain",
             Request::Mode { .. } => "mode",
         }
     }
@@ -216,6 +224,7 @@ impl Request {
             | Request::Status
             | Request::Reports { .. }
             | Request::Signals { .. }
+            | Request::Explain { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -281,6 +290,8 @@ pub enum Response {
     },
     /// How a JA4 value stands.
     Signals(Box<Figures>),
+    /// Why a client is treated as it is.
+    Explained(Box<Explained>),
     /// The mode, as it is now.
     Mode(InForce),
     /// The listener has its place, and keeps it until its connection ends.
@@ -314,6 +325,7 @@ impl Response {
             | Response::Status(_)
             | Response::Reports { .. }
             | Response::Signals(_)
+            | Response::Explained(_)
             | Response::Mode(_)
             | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::feeds::{FeedsFile, ReputationFile};
 use super::value::{
     Addresses, ChallengeStatus, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes,
     ServerName, Size, SocketPath, Span, XdpMode,
@@ -23,6 +24,8 @@ pub(super) struct File {
     pub(super) challenge: Challenge,
     pub(super) signals: Signals,
     pub(super) inline: Inline,
+    pub(super) feeds: FeedsFile,
+    pub(super) reputation: ReputationFile,
     pub(super) score: super::score::Score,
     pub(super) behaviour: super::score::Behaviour,
     pub(super) network: super::score::Network,
@@ -160,6 +163,9 @@ pub(super) struct Limits {
     pub(super) known_queue: Option<Count<1, ENTRIES>>,
     pub(super) waiting_reports: Option<Count<1, ENTRIES>>,
     pub(super) sessions: Option<Count<1, ENTRIES>>,
+    pub(super) assessments: Option<Count<1, { 1 << 20 }>>,
+    pub(super) held_decisions: Option<Count<1, ENTRIES>>,
+    pub(super) verdict_queue: Option<Count<1, ENTRIES>>,
     pub(super) network_addresses: Option<Count<1, ENTRIES>>,
     pub(super) network_fingerprints: Option<Count<1, ENTRIES>>,
     pub(super) proxy_candidates: Option<Count<1, ENTRIES>>,

@@ -2,6 +2,7 @@
 //! reads both), that over the file, that over the default. Read once at the start; a change needs a restart. Bound: a
 //! file of 1 MiB.
 
+mod feeds;
 mod file;
 mod number;
 mod score;
@@ -20,6 +21,7 @@ use rustls::pki_types::DnsName;
 
 use crate::fingerprint::Ja4;
 
+pub use feeds::{Checksum, FeedList, FeedSource, Feeds, Reputation};
 pub use value::{Addresses, MetricsAddress, Mode, Port, XdpMode};
 
 /// Read if it exists and `--config` names no other.
@@ -64,6 +66,10 @@ pub struct Config {
     pub signals: Signals,
     /// What web servers ask.
     pub inline: Inline,
+    /// Lists of addresses.
+    pub feeds: Feeds,
+    /// What else is known of them.
+    pub reputation: Reputation,
     /// What clients are judged by.
     pub engine: Engine,
     /// Control socket and metrics.
@@ -249,6 +255,12 @@ pub struct Limits {
     pub network_addresses: u32,
     /// Fingerprints and autonomous systems whose requests are.
     pub network_fingerprints: u32,
+    /// Verdicts of the scoring engine on their way to the packet path.
+    pub verdict_queue: u32,
+    /// Clients about whom something is decided that they would notice.
+    pub held_decisions: u32,
+    /// Assessments remembered for `detector explain`, and as many of those that decided something.
+    pub assessments: u32,
     /// Clients whose User-Agents are counted, to find proxies that nobody configured.
     pub proxy_candidates: u32,
 }
@@ -329,6 +341,8 @@ impl Default for Config {
                 listen: None,
                 challenge_status: BTreeMap::new(),
             },
+            feeds: Feeds::default(),
+            reputation: Reputation::default(),
             engine: Engine::default(),
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
@@ -396,6 +410,9 @@ impl Default for Limits {
             known_queue: 16_384,
             waiting_reports: 16_384,
             sessions: 100_000,
+            assessments: 4096,
+            held_decisions: 16_384,
+            verdict_queue: 16_384,
             network_addresses: 65_536,
             network_fingerprints: 4096,
             proxy_candidates: 16_384,
@@ -453,6 +470,8 @@ impl Config {
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
             signals: Signals::resolve(file.signals),
             inline: Inline::resolve(name, file.inline, base.inline)?,
+            feeds: Feeds::resolve(name, file.feeds)?,
+            reputation: Reputation::resolve(file.reputation),
             engine: Engine::resolve(
                 name,
                 score::Sections {
@@ -608,6 +627,9 @@ impl Limits {
             known_queue: pick!(known_queue),
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
+            assessments: pick!(assessments),
+            held_decisions: pick!(held_decisions),
+            verdict_queue: pick!(verdict_queue),
             network_addresses: pick!(network_addresses),
             network_fingerprints: pick!(network_fingerprints),
             proxy_candidates: pick!(proxy_candidates),

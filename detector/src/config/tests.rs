@@ -23,6 +23,8 @@ fn the_shipped_file_has_every_key_and_a_comment_before_each() {
         "challenge",
         "signals",
         "inline",
+        "feeds",
+        "reputation",
         "score",
         "behaviour",
         "network",

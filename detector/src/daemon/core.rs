@@ -8,6 +8,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, TrySendError},
     },
     time::Duration,
@@ -24,7 +25,10 @@ use tracing::{error, info};
 
 mod terms;
 
-use super::known::{Teller, Told};
+use super::{
+    known::{Teller, Told},
+    wanted::Wanted,
+};
 use crate::{
     admin::protocol::{
         self, Action, Change, Changed, Entry, Fingerprint as SeenFingerprint, InForce, Origin as ProtocolOrigin, PAGE,
@@ -135,6 +139,8 @@ struct Verdicts<M> {
     decided: Vec<(Flow, Decision)>,
     mode: Mode,
     enforcing: bool,
+    /// The same for other threads.
+    shared_enforcing: Arc<AtomicBool>,
 }
 
 impl<M: VerdictMaps> Core<M> {
@@ -143,8 +149,7 @@ impl<M: VerdictMaps> Core<M> {
         connections: Connections,
         enforcer: Enforcer<M>,
         metrics: Arc<Metrics>,
-        lines: SyncSender<Line>,
-        teller: Teller,
+        (lines, teller, shared_enforcing): (SyncSender<Line>, Teller, Arc<AtomicBool>),
         memory: &Memory,
     ) -> Self {
         let seen = LruCache::new(memory.fingerprints);
@@ -154,7 +159,19 @@ impl<M: VerdictMaps> Core<M> {
         let decided = Vec::new();
         // Until the first look at the map, which is at once.
         let (mode, enforcing) = (Mode::default(), false);
-        let verdicts = Verdicts { enforcer, metrics, lines, teller, seen, browsers, tally, decided, mode, enforcing };
+        let verdicts = Verdicts {
+            enforcer,
+            metrics,
+            lines,
+            teller,
+            seen,
+            browsers,
+            tally,
+            decided,
+            mode,
+            enforcing,
+            shared_enforcing,
+        };
         Self { pipeline, connections, verdicts }
     }
 
@@ -319,6 +336,16 @@ impl<M: VerdictMaps> Core<M> {
         self.verdicts.enforcer.never_block(prefixes)
     }
 
+    /// Does what scoring wants.
+    pub(super) fn want(&mut self, wanted: Wanted) {
+        let (verdicts, now) = (&mut self.verdicts, monotonic());
+        if let Err(error) = verdicts.want(wanted, now)
+            && let Some(left_out) = FAILURES.admit(now)
+        {
+            error!(%error, left_out, "can't put an automatic verdict in force, or end one; its client passes, or its end comes by itself");
+        }
+    }
+
     /// The hellos of browsers lately.
     pub(super) fn recent(&mut self) -> Recent {
         self.verdicts.browsers.recent(monotonic())
@@ -351,10 +378,32 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn enforces(&mut self, enforcing: bool) {
         if enforcing != self.enforcing {
             self.enforcing = enforcing;
+            self.shared_enforcing.store(enforcing, Ordering::Relaxed);
             let mode = if enforcing { ConfigMode::Enforce } else { ConfigMode::Observe };
             self.metrics.set_mode(mode);
             info!(mode = mode.label(), "the mode");
         }
+    }
+
+    fn want(&mut self, wanted: Wanted, now: Timestamp) -> Result<(), Error> {
+        match wanted {
+            Wanted::Verdict { target, rate, ttl } => {
+                // What doesn't come in force is counted.
+                self.enforcer.automatic(target.slot(), Wanted::automatic(&target, rate, ttl), now)?;
+            }
+            Wanted::Lift(target) => {
+                let slot = target.slot();
+                if self.enforcer.told(&slot).is_some_and(|(_, _, origin)| origin == Origin::Automatic) {
+                    self.enforcer.remove(&slot)?;
+                }
+            }
+            Wanted::Share(share) => {
+                let mode = Mode { share, ..self.enforcer.maps().mode()? };
+                self.enforcer.maps().set_mode(mode)?;
+                self.mode = mode;
+            }
+        }
+        Ok(())
     }
 
     /// Changes the mode, if there is anything to change, and tells it.
@@ -816,7 +865,8 @@ mod tests {
         let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
         let (_, teller) =
             Known::start(join::Limits::default(), 8, Joiner::idle(&metrics), Arc::clone(&metrics)).unwrap();
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, teller, &memory);
+        let mut core =
+            Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, Arc::default()), &memory);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

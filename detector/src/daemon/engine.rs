@@ -10,7 +10,10 @@ use std::{
 use ipnet::IpNet;
 use tracing::{debug, error, info, warn};
 
-use super::core::{Class, Core};
+use super::{
+    core::{Class, Core},
+    wanted::Orderly,
+};
 use crate::{
     admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
@@ -41,6 +44,8 @@ const TICK: Duration = Duration::from_millis(200);
 const EXPIRY: Duration = Duration::from_millis(5);
 /// Requests of a load that are dealt with before packets get their turn: some 1 ms of work.
 const SLICE: usize = 128;
+/// Wishes of the scoring engine that are dealt with before packets get their turn.
+const WISHES: usize = 64;
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -147,12 +152,13 @@ pub(super) struct Engine {
     pub(super) addresses: Option<AddressWatch>,
     /// Absent if it is turned off, or the kernel has none.
     pub(super) sockets: Option<SockDiag>,
+    /// What scoring wants.
+    pub(super) orderly: Orderly,
 }
 
 impl Engine {
-    /// Starts the thread.
-    pub(super) fn start(self) -> Result<(Handle, thread::JoinHandle<()>), Error> {
-        let waker = Waker::new()?;
+    /// Starts the thread, which `waker` wakes.
+    pub(super) fn start(self, waker: Waker) -> Result<(Handle, thread::JoinHandle<()>), Error> {
         let (commands, received) = channel();
         let handle = Handle { commands, waker: waker.clone() };
         let thread = thread::Builder::new()
@@ -222,6 +228,11 @@ impl Engine {
                         return;
                     }
                 }
+            }
+            let Self { orderly, core, .. } = &mut self;
+            for wanted in orderly.take(WISHES) {
+                core.want(wanted);
+                more = true;
             }
             more |= self.tick(&mut ticked);
             longest = longest.max(monotonic().since(away));

@@ -9,13 +9,19 @@ use std::{
     time::Duration,
 };
 
-use super::{reports::Recent, shards::Shards, signals::Watch, suspects::Suspects};
+use super::{
+    assessor::{Asked, Assessor},
+    reports::Recent,
+    shards::Shards,
+    signals::Watch,
+    suspects::Suspects,
+};
 use crate::{
     clock::Timestamp,
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
-    session::{self, Sessions},
+    session::{Sessions, Summary},
     signals::Request,
     telemetry::Metrics,
 };
@@ -43,6 +49,8 @@ pub(super) struct Joiner {
     signals: Arc<Watch>,
     recent: Recent,
     suspects: Suspects,
+    /// Absent in tests of other things.
+    assessor: Option<Arc<Assessor>>,
 }
 
 /// Reports that had waited, and what they are about.
@@ -52,13 +60,14 @@ impl Joiner {
     pub(super) fn new(
         bounds: Bounds,
         proxies: Proxies,
-        sessions: session::Limits,
+        sessions: Sessions,
         signals: Arc<Watch>,
         recent: Recent,
         suspects: Suspects,
+        assessor: Option<Arc<Assessor>>,
     ) -> Self {
-        let (join, sessions) = (Join::new(bounds, proxies), Sessions::new(sessions));
-        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent, suspects }
+        let join = Join::new(bounds, proxies);
+        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent, suspects, assessor }
     }
 
     /// One to which nobody reports.
@@ -66,8 +75,9 @@ impl Joiner {
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
         let proxies = Proxies::new(crate::join::Trusted::new([]));
-        let (sessions, recent, suspects) = (session::Limits::default(), Recent::new(1), Suspects::new(1));
-        Self::new(Bounds::default(), proxies, sessions, Arc::new(signals), recent, suspects)
+        let sessions = crate::session::Limits::default();
+        let (sessions, recent, suspects) = (Sessions::new(sessions), Recent::new(1), Suspects::new(1));
+        Self::new(Bounds::default(), proxies, sessions, Arc::new(signals), recent, suspects, None)
     }
 
     /// A report came. `number`: of [`Recent`], if it is kept there.
@@ -101,6 +111,16 @@ impl Joiner {
         self.join().due(&mut connections, now, &mut |waiting, outcome| late.push((waiting, outcome)));
         self.note_late(late);
         self.sessions().expire(now);
+        if let Some(assessor) = &self.assessor {
+            assessor.tick(now);
+        }
+    }
+
+    /// What a client did within the last hour, and whether the key of that is the site's own.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+        let mut sessions = self.sessions();
+        let key = sessions.key(subject, report);
+        (sessions.summary(key, now), key.by_id)
     }
 
     /// Brings the metrics up to date.
@@ -159,7 +179,25 @@ impl Joiner {
         let mut sessions = self.sessions();
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
+        let request = match outcome {
+            Outcome::Joined(_, found) => request.with_hello(&found.identity),
+            Outcome::Forwarded(_) | Outcome::Missed(_) => request,
+        };
         sessions.note(key, &request, arrived);
+        let Some(assessor) = &self.assessor else { return };
+        let summary = sessions.summary(key, arrived);
+        drop(sessions);
+        let identity = if let Outcome::Joined(_, found) = outcome { Some(&*found.identity) } else { None };
+        let asked = Asked {
+            report,
+            subject,
+            identity,
+            session: summary.as_ref(),
+            by_id: key.by_id,
+            request: Some(&request),
+            now: arrived,
+        };
+        assessor.assess(&asked, assessor.id());
     }
 }
 
@@ -176,7 +214,7 @@ pub(super) fn outcomes() -> Vec<&'static str> {
     [JOINED, FORWARDED].into_iter().chain(Miss::ALL.map(Miss::label)).collect()
 }
 
-/// As much of a report as its client's session and signals take.
+/// As much of a report as is made use of when its hello has come.
 fn kept(report: &Report<'_>) -> Report<'static> {
     let text = |text: &Option<Cow<'_, str>>| {
         text.as_deref()
@@ -197,7 +235,19 @@ fn kept(report: &Report<'_>) -> Report<'static> {
         cache: text(&report.cache),
         user_agent: text(&report.user_agent),
         referer: report.referer.as_ref().map(|_| Cow::Borrowed("")),
+        method: text(&report.method),
+        accept: text(&report.accept),
+        accept_language: text(&report.accept_language),
+        accept_encoding: text(&report.accept_encoding),
+        client_hints: text(&report.client_hints),
+        client_hints_mobile: text(&report.client_hints_mobile),
+        client_hints_platform: text(&report.client_hints_platform),
+        fetch_site: text(&report.fetch_site),
+        fetch_mode: text(&report.fetch_mode),
         fetch_dest: text(&report.fetch_dest),
+        fetch_user: text(&report.fetch_user),
+        header_names: text(&report.header_names),
+        cookie: report.cookie,
         session: text(&report.session),
         ..Report::default()
     }

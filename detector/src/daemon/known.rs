@@ -21,8 +21,9 @@ use tokio::{sync::Notify, time::timeout};
 use super::{joiner::Joiner, shards::Shards};
 use crate::{
     clock::{Timestamp, monotonic},
-    join::{Claim, End, Fit, Identity, Limits, Tuple},
+    join::{Claim, End, Fit, Identity, Limits, Subject, Tuple},
     report::Report,
+    session::Summary,
     telemetry::Metrics,
 };
 
@@ -154,6 +155,11 @@ impl Known {
         self.0.joiner.report(&self.0.connections, report, arrived, kept);
     }
 
+    /// What a client did within the last hour, and whether the key of that is the site's own.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+        self.0.joiner.summary(subject, report, now)
+    }
+
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
         let (known, evicted) = self.0.connections.count();
@@ -238,10 +244,19 @@ mod tests {
 
     fn hello(port: u16) -> Told {
         let ja4 = JA4.parse().unwrap();
-        let (keys, now) = (Default::default(), monotonic());
-        let transport = Transport::Tcp;
-        let identity =
-            Identity { ja4, ja4_stable: ja4, keys, transport, syn: Some(now), hello: now, stream: 1, void: false };
+        let now = monotonic();
+        let identity = Identity {
+            ja4,
+            ja4_stable: ja4,
+            keys: Default::default(),
+            traits: Default::default(),
+            syn_class: None,
+            transport: Transport::Tcp,
+            syn: Some(now),
+            hello: now,
+            stream: 1,
+            void: false,
+        };
         Told::Hello(tuple(port), identity)
     }
 

@@ -4,9 +4,12 @@
 //! looked at. Unless it was pinned, by [`attach`]: then it stays, with the verdicts in force, and the next daemon takes
 //! it over.
 
+mod assessor;
 mod challenge;
 mod core;
+mod crawlers;
 mod engine;
+mod explain;
 mod inline;
 mod joiner;
 mod keeper;
@@ -14,11 +17,13 @@ mod known;
 mod orders;
 mod output;
 mod reports;
+mod reputation;
 mod requests;
 mod shards;
 pub mod signals;
 mod ssh;
 mod suspects;
+mod wanted;
 
 use std::{
     collections::BTreeMap,
@@ -44,8 +49,10 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
+    assessor::{Assessor, Bounds, Parts},
     challenge::{Challengers, Held},
     core::{Core, Memory},
+    crawlers::Detective,
     engine::{Engine, Handle},
     inline::{Decider, KNOWLEDGE},
     joiner::Joiner,
@@ -53,6 +60,7 @@ use self::{
     known::Known,
     orders::Orders,
     reports::Recent,
+    reputation::Reputation,
     requests::Requests,
     signals::{Saver, Watch},
     suspects::Suspects,
@@ -65,6 +73,7 @@ use crate::{
             Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
         },
     },
+    breaker::{self, Breaker},
     capture::Proof,
     clock::{Timestamp, monotonic},
     config::{Addresses, Config, Limits, Mode, XdpMode},
@@ -81,13 +90,17 @@ use crate::{
     join::{self, Proxies, Trusted},
     kernel::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
-        Steering, VerdictMaps as _, interface, own_addresses,
+        Steering, VerdictMaps as _, Waker, interface, own_addresses,
     },
+    network::{self, Network},
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
+    policy::decide::Action,
     policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     report::Rejected,
-    session,
-    telemetry::{Metrics, counters::Counters, metrics::Labels},
+    reputation::{Answer, Refused as ListRefused},
+    score::{self, Confidence},
+    session::{self, Sessions},
+    telemetry::{Metrics, counters::Counters, metrics::Labels, score::ScoreLabels},
 };
 
 /// How long open connections of the control socket and the metrics page have to finish.
@@ -137,6 +150,7 @@ struct Daemon {
     egress: bool,
     signals: Arc<Watch>,
     known: Known,
+    assessor: Arc<Assessor>,
     challengers: Challengers,
     /// The places of listeners whose sockets came from the service manager.
     _inherited: Vec<Held>,
@@ -237,6 +251,7 @@ impl Handler for Daemon {
             Request::Status => self.status(),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
+            Request::Explain { of } => explain::answer(&self.assessor, &of),
             Request::List { skip } => self.requests.list(self.engine.request(request), skip),
             Request::Mode { .. } => self.engine.request(request),
             change => {
@@ -316,6 +331,15 @@ fn labels() -> Labels {
         knowledge: KNOWLEDGE.to_vec(),
         connections: endpoint::Connection::ALL.iter().map(|what| what.label()).collect(),
         ends: End::ALL.iter().map(|end| end.label()).collect(),
+        score: ScoreLabels {
+            confidences: Confidence::ALL.iter().map(|confidence| confidence.label()).collect(),
+            actions: Action::ALL.iter().map(|action| action.label()).collect(),
+            lists: ["read", "unreadable"].into_iter().chain(ListRefused::LABELS).collect(),
+            crawlers: Answer::ALL.iter().map(|answer| answer.label()).collect(),
+            states: [breaker::State::Closed, breaker::State::HalfOpen, breaker::State::Open]
+                .map(breaker::State::label)
+                .to_vec(),
+        },
     }
 }
 
@@ -551,25 +575,46 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let recent = Recent::new(config.signals.recent);
     let candidates = limits.proxy_candidates as usize;
     let suspects = Suspects::new(candidates);
+    let requests = Arc::new(Requests::new(limits.request_verdicts as usize));
+    let (reputation, librarian) = Reputation::start(config, Arc::clone(&metrics))?;
+    let waker = Waker::new()?;
+    let (wishes, orderly) = wanted::queue(limits.verdict_queue as usize, waker.clone(), Arc::clone(&metrics));
+    let enforcing = Arc::default();
+    let assessor = Assessor::new(Parts {
+        engine: score::Engine::new(config.engine.score.clone()),
+        policy: config.engine.policy,
+        breaker: Breaker::new(config.engine.breaker),
+        network: Network::new(network::Limits::default()),
+        reputation: reputation.clone(),
+        requests: Arc::clone(&requests),
+        wishes,
+        enforcing: Arc::clone(&enforcing),
+        bounds: Bounds { held: limits.held_decisions as usize, remembered: limits.assessments as usize },
+        daemon: random_seeds().rest,
+        metrics: Arc::clone(&metrics),
+    });
+    let assessor = Arc::new(assessor);
+    let sessions = session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() };
     let joiner = Joiner::new(
         join::Bounds { waiting: limits.waiting_reports as usize, ..join::Bounds::default() },
         Proxies::new(trusted.clone()).watching(candidates),
-        session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() },
+        Sessions::new(sessions).watching(config.engine.paths.clone()),
         Arc::clone(&signals),
         recent.clone(),
         suspects.clone(),
+        Some(Arc::clone(&assessor)),
     );
     let (known, teller) = Known::start(known_limits, limits.known_queue as usize, joiner, Arc::clone(&metrics))
         .map_err(system("starting a thread"))?;
-    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), lines, teller, &memory);
-    let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets }.start()?;
+    let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, enforcing), &memory);
+    let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets, orderly }.start(waker)?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
-    let requests = Arc::new(Requests::new(limits.request_verdicts as usize));
     let force = (engine.clone(), Arc::clone(&requests));
     let orders = Orders::open(config, force, suspects.clone(), Arc::clone(&metrics), host.spared());
     let orders = Arc::new(orders);
-    let decider = Decider::new(Arc::clone(&requests), known.clone(), trusted, Arc::clone(&metrics));
+    let (asked, metrics_too) = (Arc::clone(&requests), Arc::clone(&metrics));
+    let decider = Decider::new(asked, known.clone(), trusted, Arc::clone(&assessor), metrics_too);
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
@@ -592,6 +637,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         egress,
         signals,
         known,
+        assessor,
         challengers,
         _inherited: inherited,
         ports: config.capture.ports.clone(),
@@ -607,13 +653,16 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         sites: sites(config),
         limits: endpoint::Limits { connections: limits.inline_connections as usize },
     };
-    let result = serve(control, page, inline, &daemon, packet_path);
+    let resolv_conf = config.orders.resolv_conf.clone();
+    let detective = Detective::new(reputation, resolv_conf, config.reputation.dns_per_second);
+    let result = serve(control, page, inline, detective, &daemon, packet_path);
     drop(reports);
     // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
     daemon.challengers.close();
     drop(kernel);
     keeper.stop();
     saver.stop();
+    librarian.stop();
     engine.stop();
     drop((engine, daemon));
     let packet_path = result?;
@@ -649,6 +698,7 @@ fn serve(
     control: Socket<UnixListener>,
     page: Option<MetricsListener>,
     inline: Inline,
+    detective: Option<Detective>,
     daemon: &Arc<Daemon>,
     packet_path: thread::JoinHandle<()>,
 ) -> Result<Option<thread::JoinHandle<()>>, Error> {
@@ -674,6 +724,9 @@ fn serve(
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stop, control, page, daemon);
         spawn_inline(&tasks, &stop, inline);
+        if let Some(detective) = detective {
+            tasks.spawn(detective.run(stop.clone()));
+        }
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }

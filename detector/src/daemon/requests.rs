@@ -42,6 +42,11 @@ impl Requests {
         self.read().decide(address, ja4, monotonic())
     }
 
+    /// Whether the allow list or the never-block set has an address.
+    pub(super) fn spares(&self, address: IpAddr, now: Timestamp) -> bool {
+        self.read().spares(address, now)
+    }
+
     /// Makes these what is never blocked.
     pub(super) fn never_block(&self, prefixes: Vec<IpNet>) {
         self.write().never_block(prefixes);

@@ -106,6 +106,8 @@ mod tests {
             ja4,
             ja4_stable: ja4,
             keys: Default::default(),
+            traits: Default::default(),
+            syn_class: None,
             transport: Transport::Tcp,
             syn: Some(NOW),
             hello: NOW,

@@ -19,12 +19,14 @@ pub mod ja3s;
 pub mod ja4;
 pub mod key;
 pub mod raw;
+pub mod traits;
 
 use std::fmt::Write as _;
 
 use detector_common::key::{Keys, Seeds};
 pub use ja4::{Ja4, Transport};
 pub use raw::Ja4Raw;
+pub use traits::{Trait, TraitSet, Traits};
 
 use crate::tls::hello::ClientHello;
 use ja4::{Order, Parts};
@@ -57,6 +59,8 @@ pub struct Fingerprint {
     pub alpn: Vec<String>,
     /// What is odd about the hello.
     pub signals: Signals,
+    /// What it shows beside all that.
+    pub traits: Traits,
 }
 
 /// What is odd about a hello, without making it unreadable.
@@ -133,6 +137,7 @@ impl Fingerprinter {
                 duplicate_extension: parts.duplicate_extension(),
                 malformed_extension: hello.malformed_extension,
             },
+            traits: Traits::of(hello),
         }
     }
 }

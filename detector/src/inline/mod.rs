@@ -9,7 +9,11 @@ mod serve;
 
 use std::{fmt, future::Future};
 
-use crate::{fingerprint::Ja4, policy::requests::Ruling};
+use crate::{
+    fingerprint::Ja4,
+    policy::requests::Ruling,
+    score::{Assessment, Confidence, Signal},
+};
 
 pub use question::Question;
 pub use serve::{HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
@@ -29,8 +33,35 @@ impl fmt::Display for Id {
     }
 }
 
+/// Signals that an answer names.
+pub const REASONS: usize = 3;
+
+/// How sure it is that a program asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// As a word.
+    pub confidence: Confidence,
+    /// 0 to 1.
+    pub score: f32,
+    /// What weighed most of what speaks for a program, the heaviest first.
+    pub reasons: [Option<Signal>; REASONS],
+}
+
+impl Scored {
+    /// Of an assessment.
+    #[must_use]
+    pub fn of(assessment: &Assessment) -> Self {
+        let heaviest = assessment.heaviest();
+        let mut reasons = [None; REASONS];
+        for (place, evidence) in reasons.iter_mut().zip(heaviest) {
+            *place = Some(evidence.signal);
+        }
+        Self { confidence: assessment.confidence, score: assessment.score, reasons }
+    }
+}
+
 /// What a web server is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Answer {
     /// What to do.
     pub ruling: Ruling,
@@ -38,6 +69,8 @@ pub struct Answer {
     pub ja4: Option<Ja4>,
     /// This decision's.
     pub id: Id,
+    /// How sure it is that a program asks, if anything is known to tell by.
+    pub scored: Option<Scored>,
 }
 
 /// What becomes of a web server's connection.

@@ -7,7 +7,7 @@ use crate::{
     join::{Source, Trusted, hops},
     report::Report,
 };
-use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, HeaderName, REFERER, USER_AGENT};
 
 const CLIENT: HeaderName = HeaderName::from_static("x-detector-client");
 const CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-client-port");
@@ -18,6 +18,13 @@ const PROTOCOL: HeaderName = HeaderName::from_static("x-detector-protocol");
 const HOST: HeaderName = HeaderName::from_static("x-detector-host");
 const METHOD: HeaderName = HeaderName::from_static("x-detector-method");
 const URI: HeaderName = HeaderName::from_static("x-detector-uri");
+const CLIENT_HINTS: HeaderName = HeaderName::from_static("sec-ch-ua");
+const CLIENT_HINTS_MOBILE: HeaderName = HeaderName::from_static("sec-ch-ua-mobile");
+const CLIENT_HINTS_PLATFORM: HeaderName = HeaderName::from_static("sec-ch-ua-platform");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The longest connection age that is believed: a year.
@@ -51,6 +58,16 @@ impl<'a> Question<'a> {
             path: text(&URI),
             protocol: text(&PROTOCOL),
             user_agent: text(&USER_AGENT),
+            referer: text(&REFERER),
+            accept: text(&ACCEPT),
+            accept_language: text(&ACCEPT_LANGUAGE),
+            client_hints: text(&CLIENT_HINTS),
+            client_hints_mobile: text(&CLIENT_HINTS_MOBILE),
+            client_hints_platform: text(&CLIENT_HINTS_PLATFORM),
+            fetch_site: text(&FETCH_SITE),
+            fetch_mode: text(&FETCH_MODE),
+            fetch_dest: text(&FETCH_DEST),
+            fetch_user: text(&FETCH_USER),
             ..Report::default()
         }
     }

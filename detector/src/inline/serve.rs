@@ -37,6 +37,9 @@ use crate::{
 
 const DECISION: HeaderName = HeaderName::from_static("x-detector-decision");
 const JA4: HeaderName = HeaderName::from_static("x-detector-ja4");
+const CONFIDENCE: HeaderName = HeaderName::from_static("x-detector-confidence");
+const SCORE: HeaderName = HeaderName::from_static("x-detector-score");
+const REASONS: HeaderName = HeaderName::from_static("x-detector-reasons");
 const ID: HeaderName = HeaderName::from_static("x-detector-id");
 
 /// The most bytes of a question's headers: nginx takes 32 KiB of its client's, and may pass them on.
@@ -214,6 +217,15 @@ fn respond(answer: &Answer, status: StatusCode) -> Response<String> {
     // Both are printable ASCII.
     let ja4 = answer.ja4.and_then(|ja4| HeaderValue::try_from(ja4.to_string()).ok());
     headers.insert(JA4, ja4.unwrap_or(HeaderValue::from_static("-")));
+    if let Some(scored) = answer.scored {
+        let reasons: Vec<&str> = scored.reasons.iter().flatten().map(|signal| signal.name()).collect();
+        headers.insert(CONFIDENCE, HeaderValue::from_static(scored.confidence.label()));
+        for (name, value) in [(SCORE, format!("{:.3}", scored.score)), (REASONS, reasons.join(","))] {
+            if let (false, Ok(value)) = (value.is_empty(), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
+    }
     if let Ok(id) = HeaderValue::try_from(answer.id.to_string()) {
         headers.insert(ID, id);
     }

@@ -17,7 +17,7 @@
 //! Where one fits only if the report is late, or none fits, but there is just one, a connection whose hello is still to
 //! come may explain it better: [`Fit::Doubtful`].
 //!
-//! Memory: [`Limits::connections`] client ends with [`PER_END`] connections at most, usually one: 400 bytes each.
+//! Memory: [`Limits::connections`] client ends with [`PER_END`] connections at most, usually one: 460 bytes each.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +33,9 @@ use smallvec::SmallVec;
 use super::claim::Claim;
 use super::tuple::{End, Tuple};
 use crate::clock::Timestamp;
-use crate::fingerprint::{Ja4, Transport};
+use crate::fingerprint::{Ja4, Traits, Transport};
 use crate::pipeline::Hello;
+use crate::signature::Class;
 
 /// Connections of one client end: a port used again at once, and toward several addresses of the server. Of more, the
 /// oldest goes.
@@ -85,6 +86,10 @@ pub struct Identity {
     pub ja4_stable: Ja4,
     /// The kernel's keys of it.
     pub keys: Keys,
+    /// What else the hello shows.
+    pub traits: Traits,
+    /// The kind of system that sent the connection's SYN, if that was seen.
+    pub syn_class: Option<Class>,
     /// How the hello was carried.
     pub transport: Transport,
     /// When the connection's SYN came, if it was seen.
@@ -105,6 +110,8 @@ impl Identity {
             ja4: hello.fingerprint.ja4,
             ja4_stable: hello.fingerprint.ja4_stable,
             keys: hello.fingerprint.keys,
+            traits: hello.fingerprint.traits,
+            syn_class: hello.syn.as_ref().map(|syn| syn.signature.class()),
             transport: hello.transport,
             syn: hello.syn.as_ref().map(|syn| syn.at),
             hello: hello.completed_at,

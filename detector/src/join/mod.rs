@@ -12,7 +12,6 @@
     )
 )]
 
-mod agent;
 mod claim;
 mod connections;
 mod lookup;

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 
 use foldhash::fast::RandomState;
 
-use super::agent;
 use super::subject::Subject;
 use super::suspected::{Candidates, Family};
 use super::trusted::{Source, Trusted, hops};
+use crate::agent;
 use crate::clock::Timestamp;
 use crate::fingerprint::Ja4;
 use crate::report::Report;

@@ -37,6 +37,14 @@ pub enum Reach {
 }
 
 impl Subject {
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        match self {
+            Self::Client { address, .. } | Self::Forwarded { address, .. } => *address,
+        }
+    }
+
     /// Where a verdict on it may be carried out.
     #[must_use]
     pub const fn reach(&self) -> Reach {

@@ -308,10 +308,16 @@ impl Verdicts {
         });
     }
 
+    /// Whether the allow list or the never-block set has an address.
+    #[must_use]
+    pub fn spares(&self, address: IpAddr, now: Timestamp) -> bool {
+        self.never_block.has(address, now) || self.allow.has(address, now)
+    }
+
     /// What is to become of a request from this address, of a client with this JA4 if that is known. Counts it.
     #[must_use]
     pub fn decide(&self, address: IpAddr, ja4: Option<Ja4>, now: Timestamp) -> Ruling {
-        if self.never_block.has(address, now) || self.allow.has(address, now) {
+        if self.spares(address, now) {
             return Ruling::Allow;
         }
         let sources = self.lengths.around(address).map(Whom::Source);

@@ -35,6 +35,16 @@ impl Assessment {
         self.settled.or_else(|| heaviest.map(|evidence| evidence.signal))
     }
 
+    /// What counts and speaks for a program, the heaviest first.
+    pub fn heaviest(&self) -> impl Iterator<Item = Evidence> {
+        let sorted = self.evidence.by_weight().into_iter();
+        let on = self.layers;
+        sorted.filter(move |evidence| {
+            let layer = evidence.signal.layer();
+            evidence.weight > 0.0 && on.iter().any(|score| score.layer == layer && score.mode == Mode::On)
+        })
+    }
+
     /// The evidence of layers that count.
     pub fn counting(&self) -> impl Iterator<Item = &Evidence> {
         let on = |layer: Layer| self.layers.iter().any(|score| score.layer == layer && score.mode == Mode::On);

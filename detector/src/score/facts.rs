@@ -4,6 +4,7 @@ use crate::clock::Timestamp;
 use crate::join::{Identity, Subject};
 use crate::network::View;
 use crate::report::Report;
+use crate::reputation::Standing;
 use crate::session::Summary;
 
 /// What is known of a request and its client.
@@ -23,12 +24,14 @@ pub struct Facts<'a> {
     pub by_id: bool,
     /// What its networks and its fingerprint do.
     pub network: Option<&'a View>,
+    /// What is known of its address.
+    pub standing: Option<&'a Standing>,
 }
 
 impl<'a> Facts<'a> {
     /// A request of which nothing else is known.
     #[must_use]
     pub const fn new(now: Timestamp, report: &'a Report<'a>, subject: &'a Subject) -> Self {
-        Self { now, report, subject, identity: None, session: None, by_id: false, network: None }
+        Self { now, report, subject, identity: None, session: None, by_id: false, network: None, standing: None }
     }
 }

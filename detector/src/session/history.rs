@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::hellos::{Followed, Hellos};
 use super::request::Request;
 use super::track::{Steps, Track};
 use crate::clock::Timestamp;
@@ -54,6 +55,7 @@ pub(super) struct History {
     tracks: [Option<Track>; TRACKS],
     /// The worst of earlier connections, of this half hour and the one before.
     earlier: [Steps; 2],
+    hellos: Followed,
 }
 
 /// What one client did within the last hour, by its key.
@@ -89,6 +91,8 @@ pub struct Summary {
     pub whole: Steps,
     /// The worst of its connections, in the last half hour to hour, each figure for itself.
     pub worst_connection: Steps,
+    /// What the hellos of its connections have in common, since its first request.
+    pub hellos: Hellos,
 }
 
 impl Summary {
@@ -137,6 +141,7 @@ impl History {
             whole: Track::default(),
             tracks: Default::default(),
             earlier: Default::default(),
+            hellos: Followed::default(),
         }
     }
 
@@ -144,6 +149,7 @@ impl History {
         self.advance(request.at);
         let is_new = self.track(request);
         self.whole.note(request);
+        self.hellos.note(request);
         let page = request.is_page();
         if page && self.first_page_depth.is_none() {
             (self.first_page_depth, self.first_page_referred) = (Some(request.depth), request.referer);
@@ -200,6 +206,7 @@ impl History {
             first_page_referred: self.first_page_referred,
             whole: self.whole.steps(),
             worst_connection: worst,
+            hellos: self.hellos.hellos(),
         }
     }
 

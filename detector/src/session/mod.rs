@@ -16,14 +16,16 @@
     )
 )]
 
+mod hellos;
 mod history;
 mod paths;
 mod request;
 mod table;
 mod track;
 
+pub use hellos::Hellos;
 pub use history::Summary;
 pub use paths::{Paths, Pattern};
-pub use request::Request;
+pub use request::{Hello, Request};
 pub use table::{BYTES, Key, Limits, Sessions};
 pub use track::Steps;

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hash as _, Hasher as _};
 
 use super::paths::Paths;
 use crate::clock::Timestamp;
+use crate::fingerprint::Trait;
+use crate::join::Identity;
 use crate::report::Report;
 
 /// One request of a session.
@@ -35,6 +37,19 @@ pub struct Request {
     pub shape: u64,
     /// The sum of the numbers in path and query, if there are any.
     pub number: Option<u64>,
+    /// What its connection's hello showed.
+    pub hello: Option<Hello>,
+}
+
+/// What is kept of a connection's hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// When it came.
+    pub at: Timestamp,
+    /// The order of its extensions ([`crate::fingerprint::Traits::order`]).
+    pub order: u64,
+    /// It resumed a session.
+    pub resumes: bool,
 }
 
 /// Ends of paths that pages are made of.
@@ -103,7 +118,16 @@ impl Request {
             path: hasher.hash_one(target),
             shape: shape(target, hasher),
             number: (count > 0).then_some(sum),
+            hello: None,
         }
+    }
+
+    /// The same, over a connection whose hello said this.
+    #[must_use]
+    pub fn with_hello(self, identity: &Identity) -> Self {
+        let Identity { traits, hello, .. } = identity;
+        let hello = Hello { at: *hello, order: traits.order, resumes: traits.has.has(Trait::Resumes) };
+        Self { hello: Some(hello), ..self }
     }
 }
 

@@ -8,6 +8,7 @@ use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, IntGauge, IntGaugeVec
 
 use super::counters::Counters;
 use super::logs;
+use super::score::{ScoreLabels, ScoreMetrics};
 use crate::config::Mode;
 
 /// Upper bounds of the latency histogram in seconds, 5 µs to 1 s.
@@ -243,6 +244,8 @@ pub struct Metrics {
     /// Streams of reports closed before their end, by why.
     pub report_streams_closed: Counters,
     reports_lost: IntGauge,
+    /// Scoring, and what is known of addresses.
+    pub score: ScoreMetrics,
 }
 
 /// The closed label sets that other rooms own.
@@ -280,6 +283,8 @@ pub struct Labels {
     pub connections: Vec<&'static str>,
     /// Of how a connection of a monitor or an operator ends.
     pub ends: Vec<&'static str>,
+    /// Of scoring.
+    pub score: ScoreLabels,
 }
 
 impl Metrics {
@@ -311,6 +316,7 @@ impl Metrics {
             std::iter::once("complete").chain(labels.causes),
         );
         let metrics = Self {
+            score: ScoreMetrics::new(&registry, labels.score)?,
             kernel_packets: keep(kernel_packets)?,
             kernel_frames: keep(Counters::single("detector_kernel_frames_total", "Frames the XDP program saw."))?,
             kernel_egress: keep(Counters::single(
@@ -830,6 +836,13 @@ mod tests {
             knowledge: vec!["known"],
             connections: vec!["taken"],
             ends: vec!["done"],
+            score: ScoreLabels {
+                confidences: vec!["suspicious"],
+                actions: vec!["observe"],
+                lists: vec!["read"],
+                crawlers: vec!["denied"],
+                states: vec!["open"],
+            },
         };
         Metrics::new(Mode::Observe, labels).unwrap()
     }

@@ -4,5 +4,6 @@
 pub mod counters;
 pub mod logs;
 pub mod metrics;
+pub mod score;
 
 pub use metrics::Metrics;

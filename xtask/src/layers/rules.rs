@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 32] = [
+const ROOMS: [(&str, Floor); 33] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -39,6 +39,7 @@ const ROOMS: [(&str, Floor); 32] = [
     ("reputation", Floor::Storey(11)),
     ("session", Floor::Storey(11)),
     ("signals", Floor::Storey(11)),
+    ("feeds", Floor::Storey(12)), // lists of addresses, from their publishers to the disk
     ("score", Floor::Storey(12)),
     ("policy", Floor::Storey(13)),
     ("enforce", Floor::Storey(14)),
@@ -50,7 +51,7 @@ const ROOMS: [(&str, Floor); 32] = [
 ];
 
 /// Rooms that are functions of their input: no runtime, no kernel, no files, no sockets, no clock.
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "flow",
     "tls",
     "quic",
@@ -65,6 +66,7 @@ const PURE: [&str; 18] = [
     "join",
     "breaker",
     "network",
+    "reputation",
     "session",
     "signals",
     "score",
@@ -73,9 +75,10 @@ const PURE: [&str; 18] = [
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.
-const ALSO_ALLOWED: [(&str, &str); 5] = [
+const ALSO_ALLOWED: [(&str, &str); 6] = [
     ("config", "fingerprint"),
     ("config", "breaker"),
+    ("config", "reputation"),
     ("config", "session"),
     ("config", "score"),
     ("config", "policy"),

@@ -47,7 +47,9 @@ impl World {
         let began = at.before(report.duration.unwrap_or_default());
         let key = self.sessions.key(&subject, report);
         let connection = joined.found.as_ref().map_or(0, |found| found.connection);
+        let identity = joined.found.as_ref().map(|found| &*found.identity);
         let request = self.sessions.request(report, began, connection);
+        let request = identity.map_or(request, |identity| request.with_hello(identity));
         self.sessions.note(key, &request, at);
         let session = self.sessions.summary(key, at);
         let agent = report.user_agent.as_deref();
@@ -55,7 +57,7 @@ impl World {
         seen.session = key.by_id.then(|| key.hash());
         let view = self.network.note(&seen);
         let facts = Facts {
-            identity: joined.found.as_ref().map(|found| &*found.identity),
+            identity,
             session: session.as_ref(),
             by_id: key.by_id,
             network: Some(&view),

@@ -25,7 +25,7 @@ impl Decide for Said {
         let path = question.report().path.unwrap_or_default().into_owned();
         let ruling = Ruling::ALL.into_iter().find(|ruling| path.ends_with(ruling.label())).unwrap_or(Ruling::Allow);
         let ja4 = question.report().client_port.and_then(|_| FIRST.parse().ok());
-        Answer { ruling, ja4, id: Id { daemon: 0xabc, number } }
+        Answer { ruling, ja4, id: Id { daemon: 0xabc, number }, scored: None }
     }
 
     fn connection(&self, what: Connection) {

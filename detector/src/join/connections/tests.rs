@@ -21,6 +21,8 @@ fn identity(who: u64, hello: Timestamp) -> Identity {
         ja4,
         ja4_stable: ja4,
         keys: Keys { key: who, stable: who },
+        traits: Default::default(),
+        syn_class: None,
         transport: Transport::Tcp,
         syn: Some(hello.before(Duration::from_millis(10))),
         hello,

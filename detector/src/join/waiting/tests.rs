@@ -28,7 +28,8 @@ fn identity(who: u64, syn: u64, hello: u64) -> Identity {
     let keys = Keys { key: who, stable: who };
     let (syn, hello) = (Some(at(syn)), at(hello));
     let stream = syn.unwrap_or_default().as_nanos() as u32;
-    Identity { ja4, ja4_stable: ja4, keys, transport: Transport::Tcp, syn, hello, stream, void: false }
+    let (traits, syn_class, transport) = (Default::default(), None, Transport::Tcp);
+    Identity { ja4, ja4_stable: ja4, keys, traits, syn_class, transport, syn, hello, stream, void: false }
 }
 
 fn report(port: u16) -> Report<'static> {

@@ -8,7 +8,7 @@ const SHARED: [&str; 6] = ["Chrome", "Safari", "Version", "Mobile", "AppleWebKit
 const PRODUCTS: usize = 16;
 
 /// The program that a User-Agent names: the last product that not all browsers name, else the most telling of those.
-pub(super) fn family(user_agent: &str) -> &str {
+pub fn family(user_agent: &str) -> &str {
     let mut depth = 0_u32;
     let outside_comments = user_agent.split([' ', ';']).filter(|word| {
         let inside = depth > 0;

@@ -1,0 +1,255 @@
+//! `detector explain`: why a client is treated as it is, signal by signal, and how to lift that.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use super::client::{Client, ControlArgs};
+use super::list::json;
+use super::{Exit, Failure, Format, figures, printable};
+use crate::admin::protocol::{ExplainOf, Explained, ExplainedSignal, Request, Response};
+use crate::fingerprint::Ja4;
+
+const EXAMPLES: &str = "\
+Weights are log-odds: +1 makes a program 2.7 times as likely, below 0 a person.
+An ID is what web servers get as x-detector-id, and may log.
+
+Examples:
+  detector explain 192.0.2.7
+  detector explain t13d1516h2_8daaf6152771_d8a2da3f94cd
+  detector explain 5f3c0a12b7e4d901-2a
+  detector explain 192.0.2.7 --format json | jq -r '.signals[].signal'
+
+Exit codes: 0 explained, 2 nothing is remembered of it";
+
+/// `detector explain`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExplainArgs {
+    /// An address, a JA4 value, or the ID of a decision
+    #[arg(value_name = "ADDRESS|JA4|ID", value_parser = of)]
+    of: ExplainOf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+fn of(text: &str) -> Result<ExplainOf, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(ExplainOf::Address(address));
+    }
+    if let Ok(ja4) = text.parse::<Ja4>() {
+        return Ok(ExplainOf::Ja4(ja4));
+    }
+    let hex = |part: &str| (1..=16).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match text.split_once('-') {
+        Some((daemon, number)) if daemon.len() == 16 && hex(daemon) && hex(number) => {
+            Ok(ExplainOf::Id(text.to_ascii_lowercase()))
+        }
+        _ => Err("it is neither an address nor a JA4 value nor the ID of a decision".to_owned()),
+    }
+}
+
+/// Prints it. Negative if nothing is remembered.
+///
+/// # Errors
+/// When the daemon can't be asked.
+pub fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    match Client::connect(&args.control)?.ask(&Request::Explain { of: args.of.clone() })? {
+        Response::Explained(explained) => {
+            match args.format {
+                Format::Table => writeln!(out, "{}", printable::lines(&screen(&explained, &args.control.suffix())))?,
+                Format::Json => json(&explained, out)?,
+            }
+            Ok(Exit::Done)
+        }
+        Response::NotFound => Err(Failure::new(
+            Exit::Negative,
+            "no request of that client is remembered; `limits.assessments` says how many are\n\
+             what web servers tell: detector reports; what operators ordered: detector list",
+        )),
+        _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),
+    }
+}
+
+fn screen(known: &Explained, suffix: &str) -> String {
+    let mut lines = vec![client(known), String::new(), verdict(known)];
+    let mut row = |name: &str, what: String| lines.push(format!("  {name:<8}{what}"));
+    row("unit", known.unit.clone());
+    if let Some(expires) = known.expires_in_s {
+        row("expires", format!("in {}, unless it goes on", figures::seconds(expires)));
+    }
+    if let Some(lift) = &known.lift {
+        row("lift", format!("{lift}{suffix}"));
+    }
+    if !known.axes.is_empty() {
+        row("axes", known.axes.join(", "));
+    }
+    if !known.lists.is_empty() {
+        row("lists", known.lists.join(", "));
+    }
+    let earlier = known.decided_by.as_ref().map(|earlier| format!(", decided by {earlier}"));
+    row("id", format!("{}, {} ago{}", known.id, figures::seconds(known.ago_s), earlier.unwrap_or_default()));
+    lines.push(String::new());
+    lines.push(layers(known));
+    if !known.signals.is_empty() {
+        lines.push(String::new());
+        lines.extend(signals(&known.signals));
+    }
+    lines.join("\n")
+}
+
+/// Who it is.
+fn client(known: &Explained) -> String {
+    let network = match (known.asn, &known.country) {
+        (None, None) => String::new(),
+        (asn, country) => {
+            let parts = asn.map(|asn| format!("AS{asn}")).into_iter().chain(country.clone());
+            format!(" ({})", parts.collect::<Vec<_>>().join(", "))
+        }
+    };
+    match &known.ja4 {
+        Some(ja4) => format!("{}{network}  {ja4}", known.address),
+        None => format!("{}{network}", known.address),
+    }
+}
+
+/// How sure it is, and what is done.
+fn verdict(known: &Explained) -> String {
+    let sure = format!("{}, score {:.3}", known.confidence, known.score);
+    let settled = known.settled_by.as_ref().map(|signal| format!(" (settled by {signal})")).unwrap_or_default();
+    let only_counts = known.only_counts.as_ref().map(|why| format!(", only counted: {why}"));
+    format!("{sure}{settled}: {}{}", known.action, only_counts.unwrap_or_default())
+}
+
+/// What each layer says, in a line.
+fn layers(known: &Explained) -> String {
+    let said = known.layers.iter().map(|layer| {
+        let log_odds = layer.log_odds.map_or("-".to_owned(), |log_odds| format!("{log_odds:+.1}"));
+        let mode = if layer.mode == "on" { String::new() } else { format!(" ({})", layer.mode) };
+        format!("  {:<12} {log_odds:>5}{mode}", layer.layer)
+    });
+    std::iter::once("LAYER        LOG-ODDS".to_owned()).chain(said).collect::<Vec<_>>().join("\n")
+}
+
+fn signals(found: &[ExplainedSignal]) -> Vec<String> {
+    let width = |of: fn(&ExplainedSignal) -> &str, least: usize| {
+        found.iter().map(|signal| of(signal).chars().count()).max().unwrap_or_default().max(least)
+    };
+    let name = width(|signal| &signal.signal, 6);
+    let axis = width(|signal| &signal.axis, 4);
+    let observed = width(|signal| &signal.observed, 8);
+    let mut lines =
+        vec![format!("WEIGHT  {:<name$}  {:<axis$}  {:<observed$}  EXPECTED", "SIGNAL", "AXIS", "OBSERVED")];
+    for signal in found {
+        let shadow = if signal.counts { "" } else { "  (doesn't count)" };
+        lines.push(format!(
+            "{:>+6.1}  {:<name$}  {:<axis$}  {:<observed$}  {}{shadow}",
+            signal.weight, signal.signal, signal.axis, signal.observed, signal.expected
+        ));
+        lines.push(format!("        {}", signal.meaning));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::protocol::ExplainedLayer;
+
+    fn known() -> Explained {
+        let signal =
+            |signal: &str, axis: &str, weight, observed: &str, expected: &str, meaning: &str| ExplainedSignal {
+                signal: signal.to_owned(),
+                layer: "coherence".to_owned(),
+                axis: axis.to_owned(),
+                weight,
+                counts: true,
+                observed: observed.to_owned(),
+                expected: expected.to_owned(),
+                meaning: meaning.to_owned(),
+            };
+        let layer = |layer: &str, mode: &str, log_odds| ExplainedLayer {
+            layer: layer.to_owned(),
+            mode: mode.to_owned(),
+            log_odds,
+        };
+        Explained {
+            id: "5f3c0a12b7e4d901-2a".to_owned(),
+            decided_by: None,
+            at: "2026-11-22T23:40:00Z".to_owned(),
+            ago_s: 3,
+            address: "192.0.2.7".parse().unwrap(),
+            ja4: Some("t13d1516h2_8daaf6152771_d8a2da3f94cd".to_owned()),
+            confidence: "definitely_bot".to_owned(),
+            score: 0.9876,
+            settled_by: None,
+            axes: vec!["tls".to_owned(), "http".to_owned()],
+            lists: vec!["drop".to_owned()],
+            asn: Some(24_940),
+            country: Some("DE".to_owned()),
+            action: "block".to_owned(),
+            only_counts: Some("the mode is observe".to_owned()),
+            unit: "192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd".to_owned(),
+            reach: "packets".to_owned(),
+            until: Some("2026-11-23T00:40:00Z".to_owned()),
+            expires_in_s: Some(3597),
+            lift: Some("detector allow 192.0.2.7 --ttl 1d".to_owned()),
+            layers: vec![
+                layer("reputation", "shadow", Some(2.0)),
+                layer("coherence", "on", Some(6.0)),
+                layer("model", "on", None),
+            ],
+            signals: vec![
+                signal(
+                    "ua-tls-mismatch",
+                    "tls",
+                    3.5,
+                    "go",
+                    "chrome 140",
+                    "the hello is of another family than the User-Agent says",
+                ),
+                signal("no-user-agent", "http", -2.5, "none", "none", "no User-Agent"),
+            ],
+            assessments: 1,
+        }
+    }
+
+    #[test]
+    fn the_screen_says_what_why_and_how_to_lift_it() {
+        let expected = "\
+192.0.2.7 (AS24940, DE)  t13d1516h2_8daaf6152771_d8a2da3f94cd
+
+definitely_bot, score 0.988: block, only counted: the mode is observe
+  unit    192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd
+  expires in 59m57s, unless it goes on
+  lift    detector allow 192.0.2.7 --ttl 1d --control-socket /x
+  axes    tls, http
+  lists   drop
+  id      5f3c0a12b7e4d901-2a, 3s ago
+
+LAYER        LOG-ODDS
+  reputation    +2.0 (shadow)
+  coherence     +6.0
+  model            -
+
+WEIGHT  SIGNAL           AXIS  OBSERVED  EXPECTED
+  +3.5  ua-tls-mismatch  tls   go        chrome 140
+        the hello is of another family than the User-Agent says
+  -2.5  no-user-agent    http  none      none
+        no User-Agent";
+        assert_eq!(screen(&known(), " --control-socket /x"), expected);
+    }
+
+    #[test]
+    fn addresses_ja4_values_and_ids_are_told_apart() {
+        assert_eq!(of("::ffff:192.0.2.7"), Ok(ExplainOf::Address("::ffff:192.0.2.7".parse().unwrap())));
+        let ja4 = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
+        assert_eq!(of(ja4), Ok(ExplainOf::Ja4(ja4.parse().unwrap())));
+        assert_eq!(of("5F3C0A12B7E4D901-2a"), Ok(ExplainOf::Id("5f3c0a12b7e4d901-2a".to_owned())));
+        for wrong in ["", "example.org", "192.0.2.0/24", "5f3c-2a", "5f3c0a12b7e4d901-", "5f3c0a12b7e4d90x-1"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What was assessed of somebody, in the words of the control socket.
+
+use std::sync::Arc;
+
+use super::assessor::{Assessor, Record};
+use crate::admin::protocol::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal, Response, until};
+use crate::clock::{Timestamp, monotonic, wall};
+use crate::join::Reach;
+use crate::policy::decide::Unit;
+use crate::policy::ttl::Ttl;
+use crate::reputation::Country;
+use crate::score::{Assessment, Mode};
+
+/// Why somebody is treated as they are.
+pub(super) fn answer(assessor: &Assessor, of: &ExplainOf) -> Response {
+    let found = match of {
+        ExplainOf::Address(address) => {
+            let address = address.to_canonical();
+            assessor.find(|record| record.address.to_canonical() == address || is_in(&record.decision.unit, address))
+        }
+        ExplainOf::Ja4(ja4) => assessor.find(|record| {
+            record.ja4 == Some(*ja4) || matches!(record.decision.unit, Unit::Pair(_, stable) if stable == *ja4)
+        }),
+        ExplainOf::Id(id) => assessor.find(|record| record.id.to_string() == *id),
+    };
+    let Some((record, assessments)) = found else { return Response::NotFound };
+    Response::Explained(Box::new(explained(assessor, &record, assessments, monotonic())))
+}
+
+fn is_in(unit: &Unit, address: std::net::IpAddr) -> bool {
+    let (Unit::Pair(prefix, _) | Unit::Forwarded(prefix, ..)) = unit;
+    prefix.contains(&address)
+}
+
+fn explained(assessor: &Assessor, record: &Arc<Record>, assessments: usize, now: Timestamp) -> Explained {
+    let Record { id, at, address, ja4, standing, assessment, decision, in_force, earlier, .. } = &**record;
+    let ago = now.since(*at);
+    let when = wall().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH);
+    let left = record.until.filter(|end| now < *end).map(|end| Ttl::For(end.since(now)));
+    let felt = decision.action.is_felt();
+    let only_counts = (felt && !in_force).then(|| match assessor.enforces() {
+        false => "the mode is observe".to_owned(),
+        true if assessor.troubled() > 0 => "a circuit breaker is open".to_owned(),
+        true => "the mode was observe, or a circuit breaker open".to_owned(),
+    });
+    Explained {
+        id: id.to_string(),
+        decided_by: earlier.map(|earlier| earlier.to_string()),
+        at: humantime::format_rfc3339_seconds(when).to_string(),
+        ago_s: ago.as_secs(),
+        address: *address,
+        ja4: ja4.map(|ja4| ja4.to_string()),
+        confidence: assessment.confidence.label().to_owned(),
+        score: assessment.score,
+        settled_by: assessment.settled.map(|signal| signal.name().to_owned()),
+        axes: assessment.axes.iter().map(|axis| axis.label().to_owned()).collect(),
+        lists: assessor.list_names(standing.lists),
+        asn: standing.asn,
+        country: standing.country.as_ref().map(Country::to_string),
+        action: decision.action.label().to_owned(),
+        only_counts,
+        unit: unit(&decision.unit),
+        reach: if decision.reach == Reach::Packets { "packets" } else { "inline" }.to_owned(),
+        until: left.map(|left| until(left, wall())),
+        expires_in_s: left.and_then(Ttl::as_secs),
+        lift: left.filter(|_| felt).map(|_| format!("detector allow {address} --ttl 1d")),
+        layers: layers(assessment),
+        signals: signals(assessment),
+        assessments,
+    }
+}
+
+fn unit(unit: &Unit) -> String {
+    let place = |prefix: &ipnet::IpNet| match prefix.prefix_len() == prefix.max_prefix_len() {
+        true => prefix.addr().to_string(),
+        false => prefix.to_string(),
+    };
+    match unit {
+        Unit::Pair(prefix, ja4) => format!("{} with {ja4}", place(prefix)),
+        Unit::Forwarded(prefix, ..) => format!("{} behind a proxy, with this browser", place(prefix)),
+    }
+}
+
+fn layers(assessment: &Assessment) -> Vec<ExplainedLayer> {
+    let layer = |score: &crate::score::LayerScore| ExplainedLayer {
+        layer: score.layer.label().to_owned(),
+        mode: score.mode.label().to_owned(),
+        log_odds: score.sum,
+    };
+    assessment.layers.iter().map(layer).collect()
+}
+
+fn signals(assessment: &Assessment) -> Vec<ExplainedSignal> {
+    let counts = |layer| assessment.layers.iter().any(|score| score.layer == layer && score.mode == Mode::On);
+    let sorted = assessment.evidence.by_weight().into_iter();
+    let signal = |evidence: crate::score::Evidence| ExplainedSignal {
+        signal: evidence.signal.name().to_owned(),
+        layer: evidence.signal.layer().label().to_owned(),
+        axis: evidence.signal.axis().label().to_owned(),
+        weight: evidence.weight,
+        counts: counts(evidence.signal.layer()),
+        observed: evidence.observed.to_string(),
+        expected: evidence.expected.to_string(),
+        meaning: evidence.signal.meaning().to_owned(),
+    };
+    sorted.map(signal).collect()
+}

@@ -1,0 +1,203 @@
+//! What is known of addresses, for the threads that score: lists and databases as they are on the disk, read anew by a
+//! thread of its own when they change, and what DNS said of crawlers. A file that can't be read, or isn't to be believed,
+//! changes nothing.
+//!
+//! Memory: two [`Book`]s while one takes the other's place, and [`Confirm`]'s bound.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use maxminddb::Reader;
+use tracing::{info, warn};
+
+use super::Error;
+use crate::clock::Timestamp;
+use crate::config::{self, Config, Feeds};
+use crate::feeds::store::{self, Stamp};
+use crate::reputation::{Answer, Book, Check, Confirm, Databases, Limits, Standing};
+use crate::telemetry::Metrics;
+
+/// How often it is looked whether files changed.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The largest database that is read.
+const DATABASE_MAX: u64 = 512 << 20;
+
+/// For all threads.
+#[derive(Clone)]
+pub(super) struct Reputation(Arc<Shared>);
+
+struct Shared {
+    book: RwLock<Arc<Book>>,
+    confirm: Mutex<Confirm>,
+    by_name: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Reputation {
+    /// With what is on the disk now, and the thread that reads it when it changes.
+    pub(super) fn start(config: &Config, metrics: Arc<Metrics>) -> Result<(Self, Librarian), Error> {
+        let mut shelf = Shelf::new(config, Arc::clone(&metrics));
+        let book = RwLock::new(Arc::new(shelf.read()));
+        let known = config.reputation.crawler_answers as usize;
+        let confirm = Mutex::new(Confirm::new(Limits { known, ..Limits::default() }));
+        let by_name = config.reputation.dns_per_second > 0;
+        let this = Self(Arc::new(Shared { book, confirm, by_name, metrics }));
+        let librarian = Librarian::start(this.clone(), shelf)?;
+        Ok((this, librarian))
+    }
+
+    /// What is known of an address, and of what its User-Agent claims.
+    pub(super) fn standing(&self, address: IpAddr, user_agent: Option<&str>, spared: bool, now: Timestamp) -> Standing {
+        let confirmed = |check| if self.0.by_name { self.confirm().ask(check, now) } else { None };
+        self.book().standing(address, user_agent, spared, confirmed)
+    }
+
+    /// The names of lists.
+    pub(super) fn names(&self, lists: u64) -> Vec<String> {
+        self.book().names(lists).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The next claim to look up.
+    pub(super) fn next_check(&self) -> Option<Check> {
+        self.confirm().next()
+    }
+
+    /// One was looked up.
+    pub(super) fn answered(&self, check: Check, answer: Answer, now: Timestamp) {
+        self.0.metrics.score.crawlers.add(answer.label(), 1);
+        self.confirm().answered(check, answer, now);
+    }
+
+    /// Brings the metrics up to date.
+    pub(super) fn publish(&self) {
+        let (_, dropped) = self.confirm().counts();
+        self.0.metrics.score.crawlers.set("dropped", dropped);
+        self.0.metrics.score.set_prefixes(self.book().len());
+    }
+
+    fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.0.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn confirm(&self) -> MutexGuard<'_, Confirm> {
+        self.0.confirm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The files, and what they said when they could be read last.
+struct Shelf {
+    feeds: Feeds,
+    reputation: config::Reputation,
+    stamps: Vec<Stamp>,
+    lists: BTreeMap<String, Vec<IpNet>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Shelf {
+    fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        let (feeds, reputation) = (config.feeds.clone(), config.reputation.clone());
+        Self { feeds, reputation, stamps: Vec::new(), lists: BTreeMap::new(), metrics }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let lists = self.feeds.lists.iter().map(|(name, list)| store::path(&self.feeds, name, list));
+        let databases = [&self.reputation.asn_database, &self.reputation.country_database];
+        lists.chain(databases.into_iter().flatten().cloned())
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        self.paths().map(|path| store::stamp(&path)).collect()
+    }
+
+    /// Whether anything is to be read anew.
+    fn changed(&self) -> bool {
+        self.stamps() != self.stamps
+    }
+
+    /// Reads everything.
+    fn read(&mut self) -> Book {
+        self.stamps = self.stamps();
+        for (name, list) in &self.feeds.lists {
+            match store::read(&self.feeds, name, list) {
+                Ok(read) => {
+                    info!(list = %name, prefixes = read.prefixes.len(), left_out = read.special + read.unread, "a list of addresses is read");
+                    self.metrics.score.lists.add("read", 1);
+                    self.lists.insert(name.clone(), read.prefixes);
+                }
+                Err(error) => {
+                    warn!(list = %name, %error, "a list of addresses is not taken; what was known of it stays");
+                    self.metrics.score.lists.add(error.label(), 1);
+                }
+            }
+        }
+        let lists = self.feeds.lists.iter().map(|(name, list)| {
+            let prefixes = self.lists.get(name).into_iter().flatten().copied();
+            (name.clone(), list.class, prefixes)
+        });
+        Book::new(lists, self.databases())
+    }
+
+    fn databases(&self) -> Databases {
+        let open = |path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            let read = database(path).inspect_err(|error| {
+                warn!(file = %path.display(), %error, "an address database can't be read; scoring goes on without it");
+            });
+            self.metrics.score.lists.add(if read.is_ok() { "read" } else { "unreadable" }, 1);
+            read.ok()
+        };
+        Databases {
+            asn: open(&self.reputation.asn_database),
+            country: open(&self.reputation.country_database),
+            hosting: self.reputation.hosting_asns.clone(),
+        }
+    }
+}
+
+fn database(path: &Path) -> io::Result<Reader<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(DATABASE_MAX + 1).read_to_end(&mut bytes)?;
+    if read as u64 > DATABASE_MAX {
+        return Err(io::Error::other("it is over 512 MiB"));
+    }
+    Reader::from_source(bytes).map_err(io::Error::other)
+}
+
+/// The thread that reads the files.
+pub(super) struct Librarian {
+    thread: thread::JoinHandle<()>,
+    stop: Sender<()>,
+}
+
+impl Librarian {
+    fn start(reputation: Reputation, mut shelf: Shelf) -> Result<Self, Error> {
+        let (stop, stopped) = channel::<()>();
+        let run = move || {
+            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                if shelf.changed() {
+                    let book = Arc::new(shelf.read());
+                    *reputation.0.book.write().unwrap_or_else(PoisonError::into_inner) = book;
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("reputation".to_owned()).spawn(run);
+        let thread = spawned.map_err(|error| Error::System("starting a thread", error.to_string()))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends it.
+    pub(super) fn stop(self) {
+        drop(self.stop);
+        // A thread that panicked has taken the process with it.
+        let _ = self.thread.join();
+    }
+}
