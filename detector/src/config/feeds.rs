@@ -10,9 +10,9 @@ use super::value::{Count, Size};
 use crate::reputation::{Bounds, Class};
 
 /// Where `detector feeds update` puts what it fetches.
-pub const DEFAULT_DIRECTORY: &str = "/var/lib/detector-feeds";
+const DEFAULT_DIRECTORY: &str = "/var/lib/detector-feeds";
 /// Certificates by which publishers are known: Debian's, and others'.
-pub const DEFAULT_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const DEFAULT_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A book has a bit for each list, and those of crawlers' shipped ranges need some.
 const LISTS_MAX: usize = 40;

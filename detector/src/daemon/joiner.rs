@@ -21,7 +21,7 @@ use crate::{
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
-    session::{Sessions, Summary},
+    session::{Key, Sessions, Summary},
     signals::Request,
     telemetry::Metrics,
 };
@@ -116,11 +116,11 @@ impl Joiner {
         }
     }
 
-    /// What a client did within the last hour, and whether the key of that is the site's own.
-    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+    /// What a client did within the last hour, and the key of that.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, Key) {
         let mut sessions = self.sessions();
         let key = sessions.key(subject, report);
-        (sessions.summary(key, now), key.by_id)
+        (sessions.summary(key, now), key)
     }
 
     /// Brings the metrics up to date.
@@ -193,7 +193,7 @@ impl Joiner {
             subject,
             identity,
             session: summary.as_ref(),
-            by_id: key.by_id,
+            key: Some(key),
             request: Some(&request),
             now: arrived,
         };

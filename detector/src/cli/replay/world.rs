@@ -6,7 +6,9 @@ use foldhash::fast::FixedState;
 use super::joined::Joined;
 use crate::config::Config;
 use crate::network::{self, Network, Observation};
+use crate::feeds::{self, store};
 use crate::policy::decide::{Action, Decision, Policy};
+use crate::reputation::Book;
 use crate::score::{Assessment, Engine, Facts};
 use crate::session::{self, Sessions};
 
@@ -20,26 +22,29 @@ pub(super) struct Judged {
 pub(super) struct World {
     sessions: Sessions,
     network: Network,
+    book: Book,
     engine: Engine,
     policy: Policy,
     hasher: FixedState,
 }
 
 impl World {
-    pub(super) fn new(config: &Config) -> Self {
+    /// What lists and databases say now. DNS isn't asked.
+    pub(super) fn new(config: &Config) -> Result<Self, feeds::Error> {
         let limits = &config.limits;
         let sessions = session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() };
         let bounds = network::Limits {
             addresses: limits.network_addresses as usize,
             fingerprints: limits.network_fingerprints as usize,
         };
-        Self {
+        Ok(Self {
             sessions: Sessions::new(sessions).watching(config.engine.paths.clone()),
             network: Network::new(bounds),
+            book: store::book(&config.feeds, &config.reputation)?,
             engine: Engine::new(config.engine.score.clone()),
             policy: config.engine.policy,
             hasher: FixedState::default(),
-        }
+        })
     }
 
     pub(super) fn judge(&mut self, joined: &Joined<'_>) -> Judged {
@@ -54,13 +59,16 @@ impl World {
         let session = self.sessions.summary(key, at);
         let agent = report.user_agent.as_deref();
         let mut seen = Observation::of(&subject, agent, request.is_page(), at, &self.hasher);
+        let standing = self.book.standing(subject.address(), agent, false, |_| None);
         seen.session = key.by_id.then(|| key.hash());
+        (seen.asn, seen.country) = (standing.asn, standing.country.map(|country| country.letters()));
         let view = self.network.note(&seen);
         let facts = Facts {
             identity,
             session: session.as_ref(),
             by_id: key.by_id,
             network: Some(&view),
+            standing: Some(&standing),
             ..Facts::new(at, report, &subject)
         };
         let assessment = self.engine.assess(&facts);
