@@ -11,7 +11,7 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
 /// A browser.
 pub(crate) fn browser() -> Result<Recorded> {
-    Recorded::read("chromium-h2")
+    Recorded::read("chromium-headful-h2")
 }
 
 /// A program.

@@ -4,6 +4,7 @@
 mod behaviour;
 mod clients;
 mod network;
+mod people;
 mod policies;
 mod reputation;
 

@@ -56,6 +56,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
             .context("half of the tests need root; `cargo xtask test --no-root` runs the others")?;
     }
     stage("setup", setup::install)?;
+    // The suite `replay` runs it, and cargo builds programs by itself for no suite of another package.
+    stage("the program", || cargo(&["build"], &["--bin", "detector"], full))?;
     stage("tests without privileges", || cargo(&["test"], &[], full))?;
     if setup::builds_outside_rustup() {
         // Where rustup's own toolchain builds the kernel's half, that way has just been used.

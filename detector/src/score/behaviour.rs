@@ -51,10 +51,14 @@ impl Default for Settings {
 
 /// The share of requests for assets below which there are as good as none.
 const HARDLY: f32 = 0.05;
-/// The same share from which a client shows pages to somebody.
+/// Pages of which none has assets, from which that says all it can.
+const MANY_PAGES: f32 = 10.0;
+/// The share of requests for assets from which a client shows pages to somebody.
 const SHOWS: f32 = 0.3;
 /// Requests on each connection below which each has its own.
 const SINGLE: f32 = 1.2;
+/// Mean pause below which a browser may be at work that opens the tabs of yesterday.
+const TABS_S: f32 = 1.0;
 /// Pages on each connection that a crowd doesn't take.
 const PAGES_OF_ONE: u32 = 20;
 /// Below it pauses are too even for a person.
@@ -101,7 +105,10 @@ fn pace(
     }
     // Whoever else sends requests under the same key only hides a clock or a count.
     let each = [session.whole, session.worst_connection];
-    let is_clock = |steps: &&Steps| steps.intervals > bounds.intervals && steps.interval_variation < bounds.variation;
+    let is_clock = |steps: &&Steps| {
+        let regular = steps.intervals > bounds.intervals && steps.interval_variation < bounds.variation;
+        regular && steps.interval_mean_s >= TABS_S
+    };
     if let Some(steps) = each.iter().find(is_clock)
         && session.paths >= bounds.intervals
     {
@@ -129,7 +136,10 @@ fn pages(session: &Summary, bounds: &Settings, settings: &super::Settings, evide
         evidence.add(settings, Signal::MissingReferers, Value::Share(session.unreferred_share()), expected);
     }
     if session.asset_share() < HARDLY {
-        evidence.add(settings, Signal::NoAssets, Value::Share(session.asset_share()), Value::AtLeast(HARDLY));
+        // A few pages may be plain text, or have all they need from an earlier visit.
+        let sure = session.pages() as f32 / MANY_PAGES;
+        let observed = Value::Share(session.asset_share());
+        evidence.add_share(settings, Signal::NoAssets, sure, observed, Value::AtLeast(HARDLY));
         if let Some(depth) = session.first_page_depth.filter(|depth| *depth >= bounds.depth)
             && !session.first_page_referred
         {

@@ -97,9 +97,9 @@ signals! {
     RequestRate = "request-rate", Behaviour, Behaviour, 1.8, "more pages a minute than a person reads";
     RegularTiming = "regular-timing", Behaviour, Behaviour, 2.2, "pages follow each other like a clock";
     SequentialPaths = "sequential-paths", Behaviour, Behaviour, 2.2, "counts through the site's numbers";
-    MissingReferers = "missing-referers", Behaviour, Behaviour, 1.2, "pages aren't found on pages";
+    MissingReferers = "missing-referers", Behaviour, Behaviour, 1.0, "pages aren't found on pages";
     DeepFirstPage = "deep-first-page", Behaviour, Behaviour, 0.6, "begins deep in the site, from nowhere";
-    NoAssets = "no-assets", Behaviour, Behaviour, 1.5, "takes pages without what belongs to them";
+    NoAssets = "no-assets", Behaviour, Behaviour, 2.0, "takes pages without what belongs to them";
     ErrorRatio = "error-ratio", Behaviour, Behaviour, 1.5, "most of what it asks for isn't there";
     ConnectionPerRequest = "connection-per-request", Behaviour, Behaviour, 1.2, "a new connection for each request";
     PathSpread = "path-spread", Behaviour, Behaviour, 1.0, "hardly a page is asked for twice, of very many";

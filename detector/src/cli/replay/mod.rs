@@ -20,14 +20,14 @@ use world::World;
 #[command(after_help = "\
 Examples:
   detector replay --policy new.toml today.pcap access.log
-  detector replay --policy new.toml --format csv today.pcap access.log > hit.csv
-  detector replay --requests --format json today.pcap access.log | jq .new.signals
+  detector replay --policy new.toml --format csv a.pcap a.log > hit.csv
+  detector replay --requests --format json a.pcap a.log | jq .new.signals
 
-LOG has one report a line, as web servers send them (docs/reports.md), each with its time `t`
-on the capture's clock. Signals and what they mean: docs/signals.md.
+LOG has one report a line (docs/reports.md), each with its time `t` on the
+capture's clock. Signals and what they mean: docs/signals.md.
 
-Exit codes: 0 requests were judged, 1 a file can't be read, 2 no request has a hello,
-64 wrong usage or configuration")]
+Exit codes: 0 requests were judged, 1 a file can't be read,
+2 no request has a hello, 64 wrong usage or configuration")]
 pub struct ReplayArgs {
     /// The capture of the connections (pcap or pcapng)
     pub capture: PathBuf,
@@ -48,7 +48,7 @@ pub struct ReplayArgs {
     pub requests: bool,
 
     /// How to print [default: table on a terminal, else json]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "table|json|csv", hide_possible_values = true)]
     pub format: Option<Output>,
 }
 
