@@ -104,7 +104,7 @@ fn golden(screen: &str, known: &Value) -> Result<()> {
         "10.77.0.2  JA4",
         ": block",
         "  unit    10.77.0.2 with JA4",
-        "  expires in 59m",
+        "  expires in 59m ",
         "  lift    detector allow 10.77.0.2 --ttl 1d",
         "  axes ",
         "behaviour",

@@ -65,6 +65,8 @@ fn identity(now: Timestamp) -> Identity {
         ja4,
         ja4_stable: ja4,
         keys: Default::default(),
+        traits: Default::default(),
+        syn_class: None,
         transport: Transport::Tcp,
         syn: None,
         hello: now,
