@@ -4,9 +4,11 @@
 mod answers;
 mod budgets;
 mod captures;
+mod coherence;
 mod connections;
 mod cuts;
 mod dtls;
+mod families;
 mod fixture;
 mod flows;
 mod forged;

@@ -6,6 +6,7 @@ mod clients;
 mod network;
 mod people;
 mod policies;
+mod reputation;
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,8 @@ struct Pair {
 }
 
 /// The pairs of each layer.
-const LAYERS: [(Layer, &[Pair]); 2] = [(Layer::Behaviour, behaviour::PAIRS), (Layer::Network, network::PAIRS)];
+const LAYERS: [(Layer, &[Pair]); 3] =
+    [(Layer::Reputation, reputation::PAIRS), (Layer::Behaviour, behaviour::PAIRS), (Layer::Network, network::PAIRS)];
 
 #[test]
 fn every_signal_of_these_layers_has_a_pair() {

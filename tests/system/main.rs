@@ -13,6 +13,7 @@ mod control;
 mod demo;
 mod disorder;
 mod expiry;
+mod feeds;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
 mod fixture;
@@ -33,6 +34,7 @@ mod quic;
 mod reports;
 mod reset;
 mod scene;
+mod scoring;
 mod signature;
 mod silent;
 mod slow;

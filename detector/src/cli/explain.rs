@@ -140,7 +140,8 @@ fn signals(found: &[ExplainedSignal]) -> Vec<String> {
     let name = width(|signal| &signal.signal, 6);
     let axis = width(|signal| &signal.axis, 4);
     let observed = width(|signal| &signal.observed, 8);
-    let mut lines = vec![format!("WEIGHT  {:<name$}  {:<axis$}  {:<observed$}  EXPECTED", "SIGNAL", "AXIS", "OBSERVED")];
+    let mut lines =
+        vec![format!("WEIGHT  {:<name$}  {:<axis$}  {:<observed$}  EXPECTED", "SIGNAL", "AXIS", "OBSERVED")];
     for signal in found {
         let shadow = if signal.counts { "" } else { "  (doesn't count)" };
         lines.push(format!(
@@ -158,16 +159,17 @@ mod tests {
     use crate::admin::protocol::ExplainedLayer;
 
     fn known() -> Explained {
-        let signal = |signal: &str, axis: &str, weight, observed: &str, expected: &str, meaning: &str| ExplainedSignal {
-            signal: signal.to_owned(),
-            layer: "coherence".to_owned(),
-            axis: axis.to_owned(),
-            weight,
-            counts: true,
-            observed: observed.to_owned(),
-            expected: expected.to_owned(),
-            meaning: meaning.to_owned(),
-        };
+        let signal =
+            |signal: &str, axis: &str, weight, observed: &str, expected: &str, meaning: &str| ExplainedSignal {
+                signal: signal.to_owned(),
+                layer: "coherence".to_owned(),
+                axis: axis.to_owned(),
+                weight,
+                counts: true,
+                observed: observed.to_owned(),
+                expected: expected.to_owned(),
+                meaning: meaning.to_owned(),
+            };
         let layer = |layer: &str, mode: &str, log_odds| ExplainedLayer {
             layer: layer.to_owned(),
             mode: mode.to_owned(),
@@ -194,9 +196,20 @@ mod tests {
             until: Some("2026-11-23T00:40:00Z".to_owned()),
             expires_in_s: Some(3597),
             lift: Some("detector allow 192.0.2.7 --ttl 1d".to_owned()),
-            layers: vec![layer("reputation", "shadow", Some(2.0)), layer("coherence", "on", Some(6.0)), layer("model", "on", None)],
+            layers: vec![
+                layer("reputation", "shadow", Some(2.0)),
+                layer("coherence", "on", Some(6.0)),
+                layer("model", "on", None),
+            ],
             signals: vec![
-                signal("ua-tls-mismatch", "tls", 3.5, "go", "chrome 140", "the hello is of another family than the User-Agent says"),
+                signal(
+                    "ua-tls-mismatch",
+                    "tls",
+                    3.5,
+                    "go",
+                    "chrome 140",
+                    "the hello is of another family than the User-Agent says",
+                ),
                 signal("no-user-agent", "http", -2.5, "none", "none", "no User-Agent"),
             ],
             assessments: 1,
@@ -210,7 +223,7 @@ mod tests {
 
 definitely_bot, score 0.988: block, only counted: the mode is observe
   unit    192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd
-  expires in 59m57s, unless it goes on
+  expires in 59m 57s, unless it goes on
   lift    detector allow 192.0.2.7 --ttl 1d --control-socket /x
   axes    tls, http
   lists   drop

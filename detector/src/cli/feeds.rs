@@ -171,7 +171,8 @@ fn table(rows: &[Row]) -> String {
     let mut errors = String::new();
     for row in rows {
         let count = |count: Option<usize>| count.map_or("-".to_owned(), |count| figures::count(count as u64));
-        let changed = row.added.zip(row.removed).map_or("-".to_owned(), |(added, removed)| format!("+{added} -{removed}"));
+        let changed =
+            row.added.zip(row.removed).map_or("-".to_owned(), |(added, removed)| format!("+{added} -{removed}"));
         let age = row.age_s.map_or("-".to_owned(), figures::seconds);
         table.add_row([row.list.clone(), row.class.to_owned(), count(row.prefixes), changed, age]);
         if let Some(error) = &row.error {

@@ -8,8 +8,8 @@ pub mod change;
 pub mod client;
 pub mod doctor;
 pub mod explain;
-pub mod feeds;
 pub mod families;
+pub mod feeds;
 mod figures;
 pub mod fingerprint;
 pub mod list;
@@ -92,12 +92,12 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show how a JA4 value stands among all, by what web servers told
     Signals(signals::SignalsArgs),
+    /// Make the catalogue of client families
+    Families(families::FamiliesArgs),
     /// Say why a client is treated as it is
     Explain(explain::ExplainArgs),
     /// Fetch and show lists of addresses
     Feeds(feeds::FeedsArgs),
-    /// Make the catalogue of client families
-    Families(families::FamiliesArgs),
 }
 
 /// How results are printed.
@@ -225,9 +225,9 @@ pub fn execute(command: Command) -> Exit {
         Command::Relay(args) => relay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
         Command::Signals(args) => signals::run(args, &mut out),
+        Command::Families(args) => families::run(args, &mut out),
         Command::Explain(args) => explain::run(args, &mut out),
         Command::Feeds(args) => feeds::run(args, &mut out),
-        Command::Families(args) => families::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

@@ -10,9 +10,9 @@ use super::value::{Count, Size};
 use crate::reputation::{Bounds, Class};
 
 /// Where `detector feeds update` puts what it fetches.
-pub const DEFAULT_DIRECTORY: &str = "/var/lib/detector-feeds";
+const DEFAULT_DIRECTORY: &str = "/var/lib/detector-feeds";
 /// Certificates by which publishers are known: Debian's, and others'.
-pub const DEFAULT_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const DEFAULT_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A book has a bit for each list, and those of crawlers' shipped ranges need some.
 const LISTS_MAX: usize = 40;
@@ -20,8 +20,8 @@ const LISTS_MAX: usize = 40;
 /// Autonomous systems of data centres where servers are let by the hour: Amazon, Google, Microsoft, OVH, Hetzner,
 /// DigitalOcean, Linode, Vultr, Scaleway, Contabo, Leaseweb, Oracle, Alibaba, Tencent, Huawei, M247, UpCloud, Netcup.
 const HOSTING_ASNS: [u32; 22] = [
-    8075, 9009, 12876, 14061, 14618, 16276, 16509, 20473, 24940, 28753, 31898, 37963, 40021, 45090, 45102, 51167, 60781,
-    63949, 132_203, 136_907, 197_540, 396_982,
+    8075, 9009, 12876, 14061, 14618, 16276, 16509, 20473, 24940, 28753, 31898, 37963, 40021, 45090, 45102, 51167,
+    60781, 63949, 132_203, 136_907, 197_540, 396_982,
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,7 +156,9 @@ impl Feeds {
         let base = Self::default();
         let lists = file.lists.unwrap_or_default();
         if lists.len() > LISTS_MAX {
-            return Err(ConfigError::Wrong(format!("{name}: more than {LISTS_MAX} lists in [feeds]; put some together")));
+            return Err(ConfigError::Wrong(format!(
+                "{name}: more than {LISTS_MAX} lists in [feeds]; put some together"
+            )));
         }
         let resolve = |(list, typed): (String, ListFile)| {
             let resolved = typed.resolve(&list);

@@ -27,14 +27,9 @@ use crate::network::{Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy, Unit};
 use crate::report::Report;
 use crate::reputation::{Country, Standing};
-use crate::score::{Assessment, Engine, Facts, Settles};
-use crate::session::{Request, Summary};
+use crate::score::{Assessment, Engine, Facts, Settles, has_credit};
+use crate::session::{Key, Request, Summary};
 use crate::telemetry::Metrics;
-
-/// A session this old whose pages came with what belongs to them is a person's, as far as the breaker goes (threats.md T46).
-const CREDIT_AGE: std::time::Duration = std::time::Duration::from_secs(3600);
-/// The most of its pages that may have come from nowhere.
-const CREDIT_UNREFERRED: f32 = 0.5;
 
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +47,8 @@ pub(super) struct Asked<'a> {
     pub(super) subject: &'a Subject,
     pub(super) identity: Option<&'a Identity>,
     pub(super) session: Option<&'a Summary>,
-    /// The key of the session is the site's own.
-    pub(super) by_id: bool,
+    /// Of the session.
+    pub(super) key: Option<Key>,
     /// What is counted of it, if it is told by a report: questions are about requests of which a report comes.
     pub(super) request: Option<&'a Request>,
     pub(super) now: Timestamp,
@@ -135,6 +130,8 @@ impl Assessor {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
         let Parts { bounds, daemon, metrics, .. } = parts;
+        // What is pinned may be as a breaker left it that nobody remembers.
+        wishes.want(Wanted::Share(WHOLE_SHARE));
         let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
         let memory = Memory {
             held: LruCache::with_hasher(held, RandomState::default()),
@@ -174,16 +171,12 @@ impl Assessor {
 
     fn observation(&self, asked: &Asked<'_>, standing: &Standing) -> Option<Observation> {
         let request = asked.request?;
-        let fingerprint = asked.identity.map(|identity| self.random.hash_one(identity.ja4_stable));
+        let agent = asked.report.user_agent.as_deref();
         Some(Observation {
-            at: request.at,
-            address: asked.subject.address(),
-            fingerprint,
-            kind: self.random.hash_one((fingerprint, asked.report.user_agent.as_deref())),
-            session: asked.report.session.as_deref().map(|id| self.random.hash_one(id)),
+            session: asked.key.filter(|key| key.by_id).map(|key| key.hash()),
             asn: standing.asn,
             country: standing.country.map(Country::letters),
-            page: !request.asset,
+            ..Observation::of(asked.subject, agent, request.is_page(), request.at, &self.random)
         })
     }
 
@@ -193,7 +186,7 @@ impl Assessor {
 
     /// Assesses a request, and has done what is decided about its client.
     pub(super) fn assess(&self, asked: &Asked<'_>, id: Id) -> Arc<Record> {
-        let Asked { report, subject, identity, session, by_id, now, .. } = *asked;
+        let Asked { report, subject, identity, session, key, now, .. } = *asked;
         let address = subject.address();
         let spared = self.requests.spares(address, now);
         let standing = self.reputation.standing(address, report.user_agent.as_deref(), spared, now);
@@ -205,14 +198,15 @@ impl Assessor {
             subject,
             identity,
             session,
-            by_id,
+            by_id: key.is_some_and(|key| key.by_id),
             network: network.as_ref(),
             standing: Some(&standing),
         };
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
         self.metrics.score.assessments.add(assessment.confidence.label(), 1);
-        let judged = Judged { id, asked, standing, assessment: Arc::new(assessment), decision };
+        let credit = has_credit(&facts, &assessment);
+        let judged = Judged { id, asked, standing, credit, assessment: Arc::new(assessment), decision };
         let record = self.carry_out(judged);
         self.metrics.score.decisions.add(record.decision.action.label(), 1);
         if record.decision.action >= Action::Challenge
@@ -225,7 +219,7 @@ impl Assessor {
 
     /// What holds for the client now: what was just decided, or what was decided earlier, if that is harder.
     fn carry_out(&self, judged: Judged<'_>) -> Arc<Record> {
-        let Judged { id, asked, standing, assessment, mut decision } = judged;
+        let Judged { id, asked, standing, credit, assessment, mut decision } = judged;
         let now = asked.now;
         let site = self.random.hash_one(asked.report.server_name.as_deref());
         let welcome = assessment.settled.is_some_and(|signal| signal.settles() == Some(Settles::Good));
@@ -236,7 +230,7 @@ impl Assessor {
         let earlier = memory.held.get(&decision.unit).filter(|held| now < held.until);
         let earlier_action = earlier.map(|held| held.decision.action);
         let is_new = decision.action.is_felt() && earlier_action.is_none_or(|action| action < decision.action);
-        let permit = self.tell_breaker(asked, &standing, &mut decision, is_new, site);
+        let permit = self.tell_breaker((credit, is_new), &mut decision, site, now);
         if let Some(held) = earlier.filter(|held| held.decision.action > decision.action) {
             let record = Record {
                 id,
@@ -281,21 +275,20 @@ impl Assessor {
     /// Tells the breaker of a request, and what its verdict may do.
     fn tell_breaker(
         &self,
-        asked: &Asked<'_>,
-        standing: &Standing,
+        (credit, is_new): (bool, bool),
         decision: &mut Decision,
-        is_new: bool,
         site: u64,
+        now: Timestamp,
     ) -> Permit {
         let mut breaker = self.breaker();
         let stops = is_new && decision.action >= Action::Challenge;
         let rule = decision.reason.map_or(u16::MAX, |signal| signal as u16);
-        if has_credit(asked.session, standing) {
+        if credit {
             let client = self.random.hash_one(decision.unit);
-            breaker.note(Seen { client, site, stopped_by: stops.then_some(rule) }, asked.now);
+            breaker.note(Seen { client, site, stopped_by: stops.then_some(rule) }, now);
         } else if stops {
-            breaker.verdict(asked.now);
-            if breaker.is_alarmed(asked.now) && decision.action == Action::Block {
+            breaker.verdict(now);
+            if breaker.is_alarmed(now) && decision.action == Action::Block {
                 (decision.action, decision.ttl) = (Action::Challenge, self.policy.challenge_ttl);
             }
         }
@@ -345,6 +338,10 @@ impl Assessor {
         let mut breaker = self.breaker();
         breaker.tick(now, &mut |change| changes.push(change));
         let permit = breaker.permits_any();
+        if permit != Permit::Enforce {
+            // Again and again: an operator's word on the mode takes in all addresses.
+            self.wishes.want(Wanted::Share(share_of(permit)));
+        }
         self.metrics.score.set_troubled(breaker.troubled().count());
         drop(breaker);
         for change in changes {
@@ -362,12 +359,7 @@ impl Assessor {
             info!(scope = ?change.scope, state = change.state.label(), "a circuit breaker changed");
         }
         if change.scope == Scope::All {
-            let share = match permit {
-                Permit::Enforce => WHOLE_SHARE,
-                Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
-                Permit::Observe => 0,
-            };
-            self.wishes.want(Wanted::Share(share));
+            self.wishes.want(Wanted::Share(share_of(permit)));
         } else if change.state == State::Open {
             self.lift(change.scope);
         }
@@ -384,17 +376,22 @@ impl Assessor {
         concerned.filter_map(|(_, held)| held.target).for_each(|target| self.wishes.want(Wanted::Lift(target)));
     }
 
-    /// What was assessed last of whom an operator asks for: what decided something before what didn't. And how many
-    /// assessments of them are remembered.
-    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Arc<Record>, usize)> {
+    /// What was assessed last of whom an operator asks for: what still holds before what doesn't. And how many assessments
+    /// of them are remembered.
+    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Record, usize)> {
         let memory = self.memory();
         let now = monotonic();
-        let holds = |record: &&Arc<Record>| record.until.is_some_and(|until| now < until);
-        let decisive = memory.decisive.iter().rev().filter(|record| of(record));
-        let all = memory.all.iter().rev().filter(|record| of(record));
-        let count = all.clone().count();
-        let found = decisive.clone().find(holds).or_else(|| all.clone().next()).or_else(|| decisive.clone().next());
-        found.map(|record| (Arc::clone(record), count.max(1)))
+        // What was lifted is over, whatever its end.
+        let end = |record: &Record| {
+            let held = memory.held.peek(&record.decision.unit).filter(|held| now < held.until);
+            held.filter(|_| record.decision.action.is_felt()).map(|held| held.until)
+        };
+        let all = || memory.all.iter().rev().filter(|record| of(record));
+        let decisive = || memory.decisive.iter().rev().filter(|record| of(record));
+        let holds = |record: &&Arc<Record>| end(record).is_some();
+        let found = all().find(holds).or_else(|| decisive().find(holds)).or_else(|| all().next());
+        let found = found.or_else(|| decisive().next())?;
+        Some((Record { until: end(found), ..Record::clone(found) }, all().count().max(1)))
     }
 
     /// The names of lists.
@@ -417,6 +414,8 @@ struct Judged<'a> {
     id: Id,
     asked: &'a Asked<'a>,
     standing: Standing,
+    /// It has shown to be a person, or a welcome crawler.
+    credit: bool,
     assessment: Arc<Assessment>,
     decision: Decision,
 }
@@ -439,6 +438,15 @@ fn push(ring: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) {
     ring.push_back(Arc::clone(record));
 }
 
+/// The share of addresses that a breaker for all lets verdicts hold for.
+fn share_of(permit: Permit) -> u32 {
+    match permit {
+        Permit::Enforce => WHOLE_SHARE,
+        Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
+        Permit::Observe => 0,
+    }
+}
+
 /// Whom the kernel is to stop: a client of its own, by address and fingerprint.
 fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
     let stops = matches!(decision.action, Action::Block | Action::RateLimit);
@@ -447,10 +455,5 @@ fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
     Some(Target { unit, key: identity.keys.stable, ja4 })
 }
 
-/// Whether a client has shown to be a person, or a welcome crawler.
-fn has_credit(session: Option<&Summary>, standing: &Standing) -> bool {
-    let returns = session.is_some_and(|session| {
-        session.age >= CREDIT_AGE && session.assets > 0 && session.unreferred_share() < CREDIT_UNREFERRED
-    });
-    returns || standing.crawler.verified().is_some()
-}
+#[cfg(test)]
+mod tests;

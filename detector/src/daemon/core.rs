@@ -876,7 +876,8 @@ mod tests {
         let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
         let (_, teller) =
             Known::start(join::Limits::default(), 8, Joiner::idle(&metrics), Arc::clone(&metrics)).unwrap();
-        let mut core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, Arc::default()), &memory);
+        let mut core =
+            Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, Arc::default()), &memory);
 
         let mut sockets = MemorySockets::default();
         let waited = connection::ASK_AFTER + connection::ASK_EVERY;

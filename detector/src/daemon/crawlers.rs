@@ -96,7 +96,9 @@ impl Detective {
     async fn query<T>(&self, query: impl Future<Output = Result<T, NetError>>) -> Result<T, Answer> {
         let found = query.await;
         sleep(self.pause).await;
-        found.map_err(|error| if error.is_no_records_found() || error.is_nx_domain() { Answer::Denied } else { Answer::Failed })
+        found.map_err(
+            |error| if error.is_no_records_found() || error.is_nx_domain() { Answer::Denied } else { Answer::Failed },
+        )
     }
 
     fn resolver(&self) -> Option<TokioResolver> {

@@ -1,7 +1,5 @@
 //! What was assessed of somebody, in the words of the control socket.
 
-use std::sync::Arc;
-
 use super::assessor::{Assessor, Record};
 use crate::admin::protocol::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal, Response, until};
 use crate::clock::{Timestamp, monotonic, wall};
@@ -32,8 +30,8 @@ fn is_in(unit: &Unit, address: std::net::IpAddr) -> bool {
     prefix.contains(&address)
 }
 
-fn explained(assessor: &Assessor, record: &Arc<Record>, assessments: usize, now: Timestamp) -> Explained {
-    let Record { id, at, address, ja4, standing, assessment, decision, in_force, earlier, .. } = &**record;
+fn explained(assessor: &Assessor, record: &Record, assessments: usize, now: Timestamp) -> Explained {
+    let Record { id, at, address, ja4, standing, assessment, decision, in_force, earlier, .. } = record;
     let ago = now.since(*at);
     let when = wall().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH);
     let left = record.until.filter(|end| now < *end).map(|end| Ttl::For(end.since(now)));

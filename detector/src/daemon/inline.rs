@@ -64,13 +64,13 @@ impl Decider {
         if report.user_agent.is_none() {
             return self.assessor.held(&subject, id);
         }
-        let (session, by_id) = self.known.summary(&subject, &report, now);
+        let (session, key) = self.known.summary(&subject, &report, now);
         let asked = Asked {
             report: &report,
             subject: &subject,
             identity: Some(identity),
             session: session.as_ref(),
-            by_id,
+            key: Some(key),
             request: None,
             now,
         };

@@ -11,13 +11,17 @@ use std::{
 
 use super::{
     assessor::{Asked, Assessor},
-    reports::Recent, shards::Shards, signals::Watch, suspects::Suspects};
+    reports::Recent,
+    shards::Shards,
+    signals::Watch,
+    suspects::Suspects,
+};
 use crate::{
     clock::Timestamp,
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
-    session::{Sessions, Summary},
+    session::{Key, Sessions, Summary},
     signals::Request,
     telemetry::Metrics,
 };
@@ -112,11 +116,11 @@ impl Joiner {
         }
     }
 
-    /// What a client did within the last hour, and whether the key of that is the site's own.
-    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+    /// What a client did within the last hour, and the key of that.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, Key) {
         let mut sessions = self.sessions();
         let key = sessions.key(subject, report);
-        (sessions.summary(key, now), key.by_id)
+        (sessions.summary(key, now), key)
     }
 
     /// Brings the metrics up to date.
@@ -176,7 +180,7 @@ impl Joiner {
         let key = sessions.key(subject, report);
         let request = sessions.request(report, began, connection);
         let request = match outcome {
-            Outcome::Joined(_, found) => request.with_hello(&found.identity.traits),
+            Outcome::Joined(_, found) => request.with_hello(&found.identity),
             Outcome::Forwarded(_) | Outcome::Missed(_) => request,
         };
         sessions.note(key, &request, arrived);
@@ -189,7 +193,7 @@ impl Joiner {
             subject,
             identity,
             session: summary.as_ref(),
-            by_id: key.by_id,
+            key: Some(key),
             request: Some(&request),
             now: arrived,
         };

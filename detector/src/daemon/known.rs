@@ -23,7 +23,7 @@ use crate::{
     clock::{Timestamp, monotonic},
     join::{Claim, End, Fit, Identity, Limits, Subject, Tuple},
     report::Report,
-    session::Summary,
+    session::{Key, Summary},
     telemetry::Metrics,
 };
 
@@ -155,8 +155,8 @@ impl Known {
         self.0.joiner.report(&self.0.connections, report, arrived, kept);
     }
 
-    /// What a client did within the last hour, and whether the key of that is the site's own.
-    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, bool) {
+    /// What a client did within the last hour, and the key of that.
+    pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, Key) {
         self.0.joiner.summary(subject, report, now)
     }
 

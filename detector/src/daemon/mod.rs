@@ -92,11 +92,11 @@ use crate::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, Waker, interface, own_addresses,
     },
+    network::{self, Network},
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
+    policy::decide::Action,
     policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     report::Rejected,
-    network::{self, Network},
-    policy::decide::Action,
     reputation::{Answer, Refused as ListRefused},
     score::{self, Confidence},
     session::{self, Sessions},
@@ -370,6 +370,11 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
     }
 }
 
+fn network_limits(limits: &Limits) -> network::Limits {
+    let (addresses, fingerprints) = (limits.network_addresses, limits.network_fingerprints);
+    network::Limits { addresses: addresses as usize, fingerprints: fingerprints as usize }
+}
+
 fn enforce_limits(limits: &Limits) -> enforce::Limits {
     enforce::Limits {
         addresses: limits.addresses as usize,
@@ -584,7 +589,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         engine: score::Engine::new(config.engine.score.clone()),
         policy: config.engine.policy,
         breaker: Breaker::new(config.engine.breaker),
-        network: Network::new(network::Limits::default()),
+        network: Network::new(network_limits(limits)),
         reputation: reputation.clone(),
         requests: Arc::clone(&requests),
         wishes,

@@ -5,17 +5,14 @@
 //! Memory: two [`Book`]s while one takes the other's place, and [`Confirm`]'s bound.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use maxminddb::Reader;
 use tracing::{info, warn};
 
 use super::Error;
@@ -27,9 +24,6 @@ use crate::telemetry::Metrics;
 
 /// How often it is looked whether files changed.
 const EVERY: Duration = Duration::from_secs(2);
-
-/// The largest database that is read.
-const DATABASE_MAX: u64 = 512 << 20;
 
 /// For all threads.
 #[derive(Clone)]
@@ -56,13 +50,7 @@ impl Reputation {
     }
 
     /// What is known of an address, and of what its User-Agent claims.
-    pub(super) fn standing(
-        &self,
-        address: IpAddr,
-        user_agent: Option<&str>,
-        spared: bool,
-        now: Timestamp,
-    ) -> Standing {
+    pub(super) fn standing(&self, address: IpAddr, user_agent: Option<&str>, spared: bool, now: Timestamp) -> Standing {
         let confirmed = |check| if self.0.by_name { self.confirm().ask(check, now) } else { None };
         self.book().standing(address, user_agent, spared, confirmed)
     }
@@ -155,8 +143,8 @@ impl Shelf {
     fn databases(&self) -> Databases {
         let open = |path: &Option<PathBuf>| {
             let path = path.as_ref()?;
-            let read = database(path).inspect_err(|error| {
-                warn!(file = %path.display(), %error, "an address database can't be read; scoring goes on without it");
+            let read = store::database(path).inspect_err(|error| {
+                warn!(%error, "scoring goes on without an address database");
             });
             self.metrics.score.lists.add(if read.is_ok() { "read" } else { "unreadable" }, 1);
             read.ok()
@@ -167,15 +155,6 @@ impl Shelf {
             hosting: self.reputation.hosting_asns.clone(),
         }
     }
-}
-
-fn database(path: &Path) -> io::Result<Reader<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?.take(DATABASE_MAX + 1).read_to_end(&mut bytes)?;
-    if read as u64 > DATABASE_MAX {
-        return Err(io::Error::other("it is over 512 MiB"));
-    }
-    Reader::from_source(bytes).map_err(io::Error::other)
 }
 
 /// The thread that reads the files.

@@ -20,7 +20,9 @@ use crate::reputation::Refused;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The certificates by which publishers are known.
-    #[error("can't read the certificates in `{path}`: {why}; install ca-certificates, or set `certificates` in [feeds]")]
+    #[error(
+        "can't read the certificates in `{path}`: {why}; install ca-certificates, or set `certificates` in [feeds]"
+    )]
     Certificates {
         /// The file.
         path: PathBuf,

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
+use maxminddb::Reader;
 
 use super::Error;
-use crate::config::{FeedList, FeedSource, Feeds};
-use crate::reputation::List;
+use crate::config::{FeedList, FeedSource, Feeds, Reputation};
+use crate::reputation::{Book, Databases, List};
+
+/// The largest database that is read.
+const DATABASE_MAX: u64 = 512 << 20;
 
 /// What changes when a file does; `None`: it isn't there.
 pub type Stamp = Option<(SystemTime, u64)>;
@@ -41,6 +45,36 @@ pub fn read(feeds: &Feeds, name: &str, list: &FeedList) -> Result<List, Error> {
         true => List::read_own(&text, feeds.bounds.entries)?,
         false => List::read(&text, &feeds.bounds)?,
     })
+}
+
+/// Reads an address database.
+///
+/// # Errors
+/// Why not.
+pub fn database(path: &Path) -> Result<Reader<Vec<u8>>, Error> {
+    let fail = |source| Error::Disk { what: "read", path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(DATABASE_MAX + 1).read_to_end(&mut bytes));
+    if read.map_err(fail)? as u64 > DATABASE_MAX {
+        return Err(fail(io::Error::other("it is over 512 MiB")));
+    }
+    Reader::from_source(bytes).map_err(|error| fail(io::Error::other(error)))
+}
+
+/// Everything that is on the disk, at once.
+///
+/// # Errors
+/// Why one of it can't be read.
+pub fn book(feeds: &Feeds, reputation: &Reputation) -> Result<Book, Error> {
+    let open = |path: &Option<PathBuf>| path.as_deref().map(database).transpose();
+    let databases = Databases {
+        asn: open(&reputation.asn_database)?,
+        country: open(&reputation.country_database)?,
+        hosting: reputation.hosting_asns.clone(),
+    };
+    let lists =
+        feeds.lists.iter().map(|(name, list)| Ok((name.clone(), list.class, read(feeds, name, list)?.prefixes)));
+    Ok(Book::new(lists.collect::<Result<Vec<_>, Error>>()?, databases))
 }
 
 fn text(path: &Path, most: u64) -> Result<String, Error> {

@@ -47,7 +47,9 @@ pub enum Refused {
     #[error("it has more than {0} prefixes; raise `max_entries` in [feeds] if it should")]
     TooMany(usize),
     /// A prefix as wide as nobody's.
-    #[error("it names `{0}`, a part of the Internet and nobody's network; `widest_ipv4` and `widest_ipv6` in [feeds] say what may be")]
+    #[error(
+        "it names `{0}`, a part of the Internet and nobody's network; `widest_ipv4` and `widest_ipv6` in [feeds] say what may be"
+    )]
     TooWide(IpNet),
     /// Mostly something else than prefixes.
     #[error("{0} of its lines are neither an address nor a prefix, {1} are; is that a list?")]
@@ -56,7 +58,9 @@ pub enum Refused {
     #[error("there is nothing in it")]
     Empty,
     /// Not what it was.
-    #[error("{0} % of it changed, more than the {1} % that `max_change_percent` in [feeds] allows; look at it, then: detector feeds update --accept")]
+    #[error(
+        "{0} % of it changed, more than the {1} % that `max_change_percent` in [feeds] allows; look at it, then: detector feeds update --accept"
+    )]
     Changed(u64, u32),
 }
 
@@ -209,7 +213,8 @@ mod tests {
 
     #[test]
     fn the_forms_that_publishers_use_are_read() {
-        let lines = "; DROP list\n198.51.100.0/24 ; SBL1\n# more\n203.0.113.7,2026-11-22,online\n\n2001:db8:1::/48\tx\n";
+        let lines =
+            "; DROP list\n198.51.100.0/24 ; SBL1\n# more\n203.0.113.7,2026-11-22,online\n\n2001:db8:1::/48\tx\n";
         assert_eq!(read(lines).unwrap(), ["198.51.100.0/24", "203.0.113.7/32", "2001:db8:1::/48"]);
         let json = r#"{"creationTime": "2026", "prefixes": [{"ipv4Prefix": "192.0.2.0/27"}, {"ipv6Prefix": "2001:db8::/64"}]}"#;
         assert_eq!(read(json).unwrap(), ["192.0.2.0/27", "2001:db8::/64"]);

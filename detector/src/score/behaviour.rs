@@ -57,6 +57,8 @@ const MANY_PAGES: f32 = 10.0;
 const SHOWS: f32 = 0.3;
 /// Requests on each connection below which each has its own.
 const SINGLE: f32 = 1.2;
+/// Mean pause below which a browser may be at work that opens the tabs of yesterday.
+const TABS_S: f32 = 1.0;
 /// Pages on each connection that a crowd doesn't take.
 const PAGES_OF_ONE: u32 = 20;
 /// Below it pauses are too even for a person.
@@ -103,7 +105,10 @@ fn pace(
     }
     // Whoever else sends requests under the same key only hides a clock or a count.
     let each = [session.whole, session.worst_connection];
-    let is_clock = |steps: &&Steps| steps.intervals > bounds.intervals && steps.interval_variation < bounds.variation;
+    let is_clock = |steps: &&Steps| {
+        let regular = steps.intervals > bounds.intervals && steps.interval_variation < bounds.variation;
+        regular && steps.interval_mean_s >= TABS_S
+    };
     if let Some(steps) = each.iter().find(is_clock)
         && session.paths >= bounds.intervals
     {

@@ -1,6 +1,7 @@
 //! The hellos of a session's connections: whether their extensions come in one order always, whether one resumes another.
 
 use super::request::Request;
+use crate::clock::Timestamp;
 
 /// What the hellos of a client's connections have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,14 +19,14 @@ pub struct Hellos {
 pub(super) struct Followed {
     hellos: Hellos,
     first_order: u64,
-    /// Of the connections, which are numbered as they begin: each counts once, however many there are at a time.
-    latest: u64,
+    /// When the latest came: each counts once, however many connections there are at a time.
+    latest: Option<Timestamp>,
 }
 
 impl Followed {
     pub(super) fn note(&mut self, request: &Request) {
-        let Some(hello) = request.hello.filter(|_| request.connection > self.latest) else { return };
-        self.latest = request.connection;
+        let Some(hello) = request.hello.filter(|hello| Some(hello.at) > self.latest) else { return };
+        self.latest = Some(hello.at);
         if self.hellos.connections == 0 {
             self.first_order = hello.order;
         }

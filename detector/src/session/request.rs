@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, Hash as _, Hasher as _};
 
 use super::paths::Paths;
 use crate::clock::Timestamp;
-use crate::fingerprint::{Trait, Traits};
+use crate::fingerprint::Trait;
+use crate::join::Identity;
 use crate::report::Report;
 
 /// One request of a session.
@@ -43,7 +44,9 @@ pub struct Request {
 /// What is kept of a connection's hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The order of its extensions, as [`Traits::order`] has it.
+    /// When it came.
+    pub at: Timestamp,
+    /// The order of its extensions ([`crate::fingerprint::Traits::order`]).
     pub order: u64,
     /// It resumed a session.
     pub resumes: bool,
@@ -119,10 +122,11 @@ impl Request {
         }
     }
 
-    /// The same, over a connection whose hello showed this.
+    /// The same, over a connection whose hello said this.
     #[must_use]
-    pub fn with_hello(self, traits: &Traits) -> Self {
-        let hello = Hello { order: traits.order, resumes: traits.has.has(Trait::Resumes) };
+    pub fn with_hello(self, identity: &Identity) -> Self {
+        let Identity { traits, hello, .. } = identity;
+        let hello = Hello { at: *hello, order: traits.order, resumes: traits.has.has(Trait::Resumes) };
         Self { hello: Some(hello), ..self }
     }
 }

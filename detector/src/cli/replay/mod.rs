@@ -80,7 +80,8 @@ pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let log = Log::read(&text, &mut mended);
     let proxies = Proxies::new(Trusted::new(old.signals.trusted_proxies.iter().copied()));
     let (requests, missed) = joined::join(hellos, &log.reports, proxies);
-    let mut worlds = [World::new(&old), World::new(&new)];
+    let world = |config| World::new(config).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
+    let mut worlds = [world(&old)?, world(&new)?];
     let judged = requests.iter().map(|request| (request, worlds.each_mut().map(|world| world.judge(request))));
     let format = args.format.unwrap_or_else(Output::of_stdout);
     if args.requests {
