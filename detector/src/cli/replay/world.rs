@@ -5,6 +5,7 @@ use foldhash::fast::FixedState;
 
 use super::joined::Joined;
 use crate::config::Config;
+use crate::family::Rarity;
 use crate::network::{self, Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy};
 use crate::score::{Assessment, Engine, Facts};
@@ -20,6 +21,7 @@ pub(super) struct Judged {
 pub(super) struct World {
     sessions: Sessions,
     network: Network,
+    rarity: Rarity,
     engine: Engine,
     policy: Policy,
     hasher: FixedState,
@@ -36,6 +38,7 @@ impl World {
         Self {
             sessions: Sessions::new(sessions).watching(config.engine.paths.clone()),
             network: Network::new(bounds),
+            rarity: Rarity::default(),
             engine: Engine::new(config.engine.score.clone()),
             policy: config.engine.policy,
             hasher: FixedState::default(),
@@ -56,11 +59,14 @@ impl World {
         let mut seen = Observation::of(&subject, agent, request.is_page(), at, &self.hasher);
         seen.session = key.by_id.then(|| key.hash());
         let view = self.network.note(&seen);
+        let address = subject.address();
+        let share = identity.and_then(|identity| self.rarity.note(report, identity.ja4_stable, address, at));
         let facts = Facts {
             identity,
             session: session.as_ref(),
             by_id: key.by_id,
             network: Some(&view),
+            share,
             ..Facts::new(at, report, &subject)
         };
         let assessment = self.engine.assess(&facts);
