@@ -21,12 +21,26 @@ use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::lab::{Lab, LabOptions, require_root};
 use detector_tests::reporters::Reporter;
 use detector_tests::site;
-use detector_tests::visits::{MOST, Plan, Visits, What};
+use detector_tests::visits::{Plan, Visits, What, kinds};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 const USAGE: &str = "usage: cargo xtask lab [--visits N] [--browsers N] [--parallel N] [--pages N] [--pace N] [--kinds A,B] \
                      [--enforce] [--all] [--json FILE]";
+
+macro_rules! config {
+    ($mode:literal) => {
+        concat!(
+            "[signals]\ngroup = \"www-data\"\nrecent = 1\n[behaviour]\ntrap_paths = [\"/private/\"]\nrobots_disallow = ",
+            "[\"/private/\"]\n[limits]\nassessments = 16384\n[enforce]\nmode = \"",
+            $mode,
+            "\"\n"
+        )
+    };
+}
+
+const OBSERVING: &str = config!("observe");
+const ENFORCING: &str = config!("enforce");
 
 const CONFIDENCES: [&str; 5] = ["definitely_human", "likely_human", "suspicious", "likely_bot", "definitely_bot"];
 
@@ -138,17 +152,13 @@ fn story(size: &Size) -> Result<bool> {
     fs::create_dir(&pages)?;
     site::write(&pages)?;
     output_mode(&pages)?;
-    let config = format!(
-        "[signals]\ngroup = \"www-data\"\nrecent = 1\n[behaviour]\ntrap_paths = [\"{trap}\"]\nrobots_disallow = \
-         [\"{trap}\"]\n[limits]\nassessments = 16384\n[enforce]\nmode = \"{}\"\n",
-        if size.enforce { "enforce" } else { "observe" },
-        trap = site::TRAP,
-    );
-    let daemon = Daemon::start(&lab, DaemonOptions { config: &config, ..DaemonOptions::default() })?;
+    let config = if size.enforce { ENFORCING } else { OBSERVING };
+    let daemon = Daemon::start(&lab, DaemonOptions { config, ..DaemonOptions::default() })?;
     let _server = Reporter::nginx_serving(&lab, &pages)?;
-    let visits = Visits::new(&lab, &lab.file("nginx").join("certificate.pem"))?;
-    let kinds = visits.kinds()?;
-    let seen = all_visits(&lab, &visits, &kinds, size)?;
+    let kinds = kinds()?;
+    let plans = plans(&kinds, size)?;
+    let visits = Visits::new(&lab, &lab.file("nginx").join("certificate.pem"), u16::try_from(plans.len())?)?;
+    let seen = all_visits(&lab, &visits, plans, size)?;
     drop(daemon);
     if let Some(file) = &size.json {
         fs::write(file, serde_json::to_string_pretty(&as_json(&seen, &kinds))?)?;
@@ -164,8 +174,8 @@ fn output_mode(pages: &std::path::Path) -> Result<()> {
     Ok(fs::set_permissions(above, fs::Permissions::from_mode(0o711))?)
 }
 
-/// Makes all visits, kinds in turn, so that each has the same chance of a busy moment.
-fn all_visits(lab: &Lab, visits: &Visits<'_>, kinds: &BTreeMap<String, What>, size: &Size) -> Result<Vec<Visit>> {
+/// The kinds of all visits, in turn, so that each has the same chance of a busy moment.
+fn plans<'a>(kinds: &'a BTreeMap<String, What>, size: &Size) -> Result<VecDeque<&'a str>> {
     let wanted = |kind: &str| size.kinds.is_empty() || size.kinds.iter().any(|word| kind.contains(word.as_str()));
     let is_browser = |what: What| matches!(what, What::Person | What::Robot);
     let mut plans = VecDeque::new();
@@ -177,7 +187,10 @@ fn all_visits(lab: &Lab, visits: &Visits<'_>, kinds: &BTreeMap<String, What>, si
         }
     }
     ensure!(!plans.is_empty(), "no kind has such a name: {:?}", kinds.keys());
-    ensure!(plans.len() <= usize::from(MOST), "{} visits; there are addresses for {MOST}", plans.len());
+    Ok(plans)
+}
+
+fn all_visits(lab: &Lab, visits: &Visits<'_>, plans: VecDeque<&str>, size: &Size) -> Result<Vec<Visit>> {
     eprintln!("{} visits, {} at a time", plans.len(), size.parallel);
     let queue = Mutex::new((plans, 0_u16));
     let (seen, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -275,12 +288,12 @@ fn table(seen: &[&Visit], kinds: &BTreeMap<String, What>) {
 fn claims(seen: &[&Visit], kinds: &BTreeMap<String, What>) -> bool {
     let all = |what: What| seen.iter().filter(move |visit| kinds.get(&visit.kind) == Some(&what));
     let at_least = |what: What, least: usize| {
-        let reached = |visit: &&&&Visit| visit.assessed.as_ref().is_some_and(|seen| place(&seen.confidence) >= least);
+        let reached = |visit: &&&Visit| visit.assessed.as_ref().is_some_and(|seen| place(&seen.confidence) >= least);
         (all(what).count(), all(what).filter(reached).count())
     };
     let (people, suspicious) = at_least(What::Person, 2);
     let (_, bots) = at_least(What::Person, 3);
-    let felt = |visit: &&&&Visit| {
+    let felt = |visit: &&&Visit| {
         visit.assessed.as_ref().is_some_and(|seen| !matches!(seen.action.as_str(), "allow" | "observe"))
     };
     let stopped = all(What::Person).filter(felt).count();

@@ -55,7 +55,7 @@ class _Browser:
 class Chromium(_Browser):
     """With a window on a display of its own, or headless."""
 
-    def __init__(self, address, name, headless, agent):
+    def __init__(self, name, headless, agent):
         super().__init__()
         self.numbers = 0
         self.read_from = b""
@@ -69,7 +69,7 @@ class Chromium(_Browser):
             "chromium", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-breakpad",
             "--disable-crash-reporter", "--ignore-certificate-errors", f"--user-data-dir={self.home}/profile",
-            f"--host-resolver-rules=MAP {name} {address}, MAP * ~NOTFOUND, EXCLUDE {address}",
+            f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {name}",
             "--no-proxy-server", "--window-size=1280,900", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
         if headless:
@@ -165,7 +165,7 @@ class Chromium(_Browser):
 class Firefox(_Browser):
     """Without a window."""
 
-    def __init__(self, address, name):
+    def __init__(self):
         super().__init__()
         profile = f"{self.home}/profile"
         os.mkdir(profile)
@@ -174,7 +174,6 @@ class Firefox(_Browser):
             port = free.getsockname()[1]
         wanted = {
             "marionette.port": port,
-            "network.dns.forceResolve": address,
             "network.proxy.type": 0,
             "app.update.auto": False,
             "app.normandy.enabled": False,
@@ -194,7 +193,7 @@ class Firefox(_Browser):
         self.stream = self.connection.makefile("rb")
         self.numbers = 0
         self._receive()
-        self.call("WebDriver:NewSession", {"capabilities": {"alwaysMatch": {"acceptInsecureCerts": True}}})
+        self.call("WebDriver:NewSession", {"acceptInsecureCerts": True})
 
     @staticmethod
     def _connect(port):

@@ -3,8 +3,8 @@ scanner, a crawler.
 
 In: the command line. Out: one line of JSON, `{"kind", "pages", "error"}`. What a kind does, and how long it waits, depends
 on its name and on the seed alone. `--list` prints each kind with what it is: `person`, `robot` (a driven browser), `forged`
-(says that it is a browser), `imitator` (has a browser's hello), `honest` (says what it is) or `welcome` (a harmless
-machine).
+(says that it is a browser), `imitator` (has a browser's hello), `honest` (says what it is), `crawler` (says that
+it is a known one) or `welcome` (a harmless machine).
 """
 
 import argparse
@@ -42,10 +42,9 @@ PROBES = [
 
 @dataclass
 class Visit:
-    """Where to go, how many pages, and the dice."""
+    """Where to go, by a name that resolves, how many pages, and the dice."""
 
     name: str
-    address: str
     pages: int
     pace: float
     dice: random.Random
@@ -152,7 +151,10 @@ def program(*command):
                 words = [word.replace("{agent}", agent) for word in words]
             else:
                 words = [word for word in words if "{agent}" not in word]
-            return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+            if done.returncode != 0:
+                raise OSError(f"{words[0]} exited {done.returncode}: {done.stderr.strip()[:200]}")
+            return done.stdout
 
         return get
 
@@ -169,21 +171,6 @@ const get = (url, headers) => new Promise((done, fail) =>
   for (const url of urls) { await get(url, headers); await new Promise((done) => setTimeout(done, pause)); }
   agent.destroy();
 })();
-"""
-JAVA = """
-import java.net.URI;
-import java.net.http.*;
-public class Visit {
-  public static void main(String[] words) throws Exception {
-    HttpClient client = HttpClient.newHttpClient();
-    for (int at = 2; at < words.length; at++) {
-      HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(words[at]));
-      if (!words[0].isEmpty()) request.header("User-Agent", words[0]).header("Accept-Language", "en-US,en;q=0.9");
-      client.send(request.build(), HttpResponse.BodyHandlers.ofString());
-      Thread.sleep(Long.parseLong(words[1]));
-    }
-  }
-}
 """
 PERL = """
 use HTTP::Tiny;
@@ -203,20 +190,6 @@ def node(visit, headers):
     """Node's https module, one connection."""
     told = json.dumps([headers or {}, visit.pace * 1000, *numbered(visit)])
     subprocess.run(["node", "-e", NODE, told], check=True, capture_output=True, timeout=300)
-
-
-def java(visit, headers):
-    """java.net.http, HTTP/2. The JVM keeps certificates of its own, and is given ours."""
-    with tempfile.TemporaryDirectory() as directory:
-        with open(f"{directory}/Visit.java", "w", encoding="utf-8") as file:
-            file.write(JAVA)
-        store = ["-keystore", f"{directory}/store", "-storepass", "changeit", "-noprompt"]
-        certificate = os.environ["SSL_CERT_FILE"]
-        run = {"check": True, "capture_output": True, "timeout": 300}
-        subprocess.run(["keytool", "-importcert", "-alias", "lab", "-file", certificate, *store], **run)
-        options = [f"-Djavax.net.ssl.trustStore={directory}/store", f"{directory}/Visit.java"]
-        agent = (headers or {}).get("User-Agent", "")
-        subprocess.run(["java", *options, agent, str(round(visit.pace * 1000)), *numbered(visit)], **run)
 
 
 def perl(visit, headers):
@@ -301,7 +274,7 @@ def chromium(script, headless=False, agent=None):
     def visit_with(visit):
         from browsers import Chromium
 
-        with Chromium(visit.address, visit.name, headless, agent) as browser:
+        with Chromium(visit.name, headless, agent) as browser:
             script(visit, browser)
 
     return visit_with
@@ -313,7 +286,7 @@ def firefox(script):
     def visit_with(visit):
         from browsers import Firefox
 
-        with Firefox(visit.address, visit.name) as browser:
+        with Firefox() as browser:
             script(visit, browser)
 
     return visit_with
@@ -344,8 +317,13 @@ def curl(*more):
     return program("curl", "--silent", "--max-time", "30", *more, "{url}")
 
 
+def wget(*more):
+    """wget, with GnuTLS, once for each page."""
+    return program("wget", "-qO-", "--tries=1", "--timeout=30", "--no-check-certificate", "--no-hsts", *more, "{url}")
+
+
 def _forged_curl():
-    return curl("--user-agent={agent}", "--header=Accept-Language: en-US,en;q=0.9", "--http2")
+    return curl("--user-agent", "{agent}", "--header", "Accept-Language: en-US,en;q=0.9", "--http2")
 
 
 KINDS = {
@@ -370,26 +348,24 @@ KINDS = {
     "aiohttp-forged": ("forged", crawling(aiohttp, FORGED)),
     "urllib-forged": ("forged", crawling(urllib, FORGED)),
     "node-forged": ("forged", whole(node, FORGED)),
-    "java-forged": ("forged", whole(java, FORGED)),
     "perl-forged": ("forged", whole(perl, FORGED)),
     "curl-forged": ("forged", crawling(_forged_curl(), FORGED)),
-    "wget-forged": ("forged", crawling(program("wget", "-qO-", "--user-agent={agent}", "{url}"), FORGED)),
+    "wget-forged": ("forged", crawling(wget("--user-agent={agent}"), FORGED)),
     "requests": ("honest", crawling(requests)),
     "httpx": ("honest", crawling(httpx)),
     "node": ("honest", whole(node)),
-    "java": ("honest", whole(java)),
     "perl": ("honest", whole(perl)),
     "curl": ("honest", crawling(curl())),
-    "wget": ("honest", crawling(program("wget", "-qO-", "{url}"))),
+    "wget": ("honest", crawling(wget())),
     "lynx": ("honest", wandering(program("lynx", "-source", "{url}"))),
     "w3m": ("honest", wandering(program("w3m", "-dump_source", "{url}"))),
     "ab": ("honest", bench),
     "gobuster": ("honest", gobuster),
     "probes": ("forged", probing(requests, FORGED)),
-    "false-googlebot": ("forged", crawling(requests, {"User-Agent": GOOGLEBOT})),
-    "false-bingbot": ("forged", crawling(curl("--user-agent={agent}"), {"User-Agent": BINGBOT})),
+    "false-googlebot": ("crawler", crawling(requests, {"User-Agent": GOOGLEBOT})),
+    "false-bingbot": ("crawler", crawling(curl("--user-agent", "{agent}"), {"User-Agent": BINGBOT})),
     "feed-reader": ("welcome", polling(requests, "/feed.xml", {"User-Agent": "FreshRSS/1.24 (Linux; https://freshrss.org)"})),
-    "health-check": ("welcome", polling(curl("--user-agent={agent}"), "/health", {"User-Agent": "kube-probe/1.30"})),
+    "health-check": ("welcome", polling(curl("--user-agent", "{agent}"), "/health", {"User-Agent": "kube-probe/1.30"})),
 }  # fmt: skip
 
 
@@ -398,7 +374,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the kinds")
     parser.add_argument("--kind", choices=KINDS)
-    parser.add_argument("--address", help="the site's")
     parser.add_argument("--name", help="the site's")
     parser.add_argument("--pages", type=int, default=12)
     parser.add_argument("--pace", type=float, default=1.0, help="pauses are as many times as long")
@@ -407,7 +382,7 @@ def main():
     if given.list:
         print(json.dumps({kind: what for kind, (what, _) in KINDS.items()}))
         return
-    visit = Visit(given.name, given.address, given.pages, given.pace, random.Random(f"{given.kind}/{given.seed}"))
+    visit = Visit(given.name, given.pages, given.pace, random.Random(f"{given.kind}/{given.seed}"))
     error = None
     try:
         KINDS[given.kind][1](visit)

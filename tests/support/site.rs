@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::Result;
 
 /// Its numbered pages.
-pub const PAGES: u32 = 60;
+const PAGES: u32 = 60;
 /// A path that no page links to, but `robots.txt` names.
-pub const TRAP: &str = "/private/";
+const TRAP: &str = "/private/";
 
 /// The smallest PNG there is.
 const PICTURE: [u8; 67] = [

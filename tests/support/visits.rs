@@ -8,7 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use crate::server::SERVER_NAME;
 /// Networks of 256 addresses from which visits come.
 const NETWORKS: &str = "10.80.0.0/12";
 /// Visits at most: one for each of those networks.
-pub const MOST: u16 = 4095;
+const MOST: u16 = 4095;
 /// The user of visit 0.
 const FIRST_USER: u32 = 20_000;
 
@@ -39,6 +39,8 @@ pub enum What {
     Imitator,
     /// One with its own name.
     Honest,
+    /// One with the name of a known crawler.
+    Crawler,
     /// A harmless machine.
     Welcome,
 }
@@ -66,7 +68,7 @@ pub struct Visits<'a> {
 pub struct Plan<'a> {
     /// Of which kind.
     pub kind: &'a str,
-    /// Which of all visits it is, below [`MOST`]: its address depends on it.
+    /// Which of all visits it is, from 0: its address depends on it.
     pub number: u16,
     /// Pages.
     pub pages: u32,
@@ -77,18 +79,52 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// Where it comes from.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        let [high, low] = self.number.to_be_bytes();
-        Ipv4Addr::new(10, 80 + high, low, 7)
+    pub const fn address(&self) -> Ipv4Addr {
+        address(self.number)
     }
 }
 
+const fn address(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, 80 + high, low, 7)
+}
+
+/// Whose packets have that address, and whose routes have this number.
+const fn user(number: u16) -> u32 {
+    FIRST_USER + number as u32
+}
+
+/// How a visit's packets get their address, for `ip -batch`.
+fn ways(number: u16) -> String {
+    let (address, user) = (address(number), user(number));
+    format!(
+        "address add {address}/32 dev {CLIENT_INTERFACE}\n\
+         route add default via {SERVER_V4} dev {CLIENT_INTERFACE} src {address} table {user}\n\
+         rule add uidrange {user}-{user} lookup {user}\n"
+    )
+}
+
+/// All kinds.
+///
+/// # Errors
+/// When the Python of `cargo xtask setup` is missing.
+pub fn kinds() -> Result<BTreeMap<String, What>> {
+    let mut command = Command::new(programs::python()?);
+    let listed = output(command.arg("-B").arg(programs::script("visits.py")).arg("--list"))?;
+    Ok(serde_json::from_str(&listed)?)
+}
+
 impl<'a> Visits<'a> {
-    /// From the lab's client namespace, to a server with this certificate.
+    /// From the lab's client namespace, to a server with this certificate: room for so many. All of their addresses are
+    /// there from the beginning, for to a browser a new one is another network.
     ///
     /// # Errors
-    /// When the routes can't be made.
-    pub fn new(lab: &'a Lab, certificate: &Path) -> Result<Self> {
+    /// When there are no addresses for so many, or the routes can't be made.
+    pub fn new(lab: &'a Lab, certificate: &Path, most: u16) -> Result<Self> {
+        ensure!(most <= MOST, "{most} visits; there are addresses for {MOST}");
+        let batch = lab.file("visits.ip");
+        fs::write(&batch, (0..most).map(ways).collect::<String>())?;
+        output(lab.client().command("ip").arg("-batch").arg(&batch))?;
         lab.server().ip(&format!("route add {NETWORKS} dev {SERVER_INTERFACE}"))?;
         let (own, hosts) = (lab.file("visits.pem"), lab.file("hosts"));
         fs::copy(certificate, &own)?;
@@ -97,36 +133,12 @@ impl<'a> Visits<'a> {
         Ok(Self { lab, python: programs::python()?, certificate: own, hosts })
     }
 
-    /// All kinds.
-    ///
-    /// # Errors
-    /// When the Python of `cargo xtask setup` is missing.
-    pub fn kinds(&self) -> Result<BTreeMap<String, What>> {
-        let mut command = std::process::Command::new(&self.python);
-        let listed = output(command.arg("-B").arg(programs::script("visits.py")).arg("--list"))?;
-        Ok(serde_json::from_str(&listed)?)
-    }
-
     /// Makes a visit, and waits for its end.
     ///
     /// # Errors
-    /// When its address can't be set up, or the client's program says nothing.
+    /// When the client's program says nothing.
     pub fn make(&self, plan: &Plan<'_>) -> Result<Told> {
-        ensure!(plan.number < MOST, "visit {} has no address", plan.number);
-        let (address, user) = (plan.address(), FIRST_USER + u32::from(plan.number));
-        let client = self.lab.client();
-        client.ip(&format!("address add {address}/32 dev {CLIENT_INTERFACE}"))?;
-        client.ip(&format!("route add default via {SERVER_V4} dev {CLIENT_INTERFACE} src {address} table {user}"))?;
-        let rule = format!("uidrange {user}-{user} lookup {user}");
-        client.ip(&format!("rule add {rule}"))?;
-        let told = self.run(plan, user);
-        client.ip(&format!("rule del {rule}"))?;
-        client.ip(&format!("route flush table {user}"))?;
-        client.ip(&format!("address del {address}/32 dev {CLIENT_INTERFACE}"))?;
-        told
-    }
-
-    fn run(&self, plan: &Plan<'_>, user: u32) -> Result<Told> {
+        let user = user(plan.number);
         let mut command = self.lab.client().command("sh");
         // The mount is the namespace's own, as `ip netns exec` makes it.
         let become_user = "mount --bind \"$0\" /etc/hosts && user=$1 && shift && exec setpriv --reuid=$user \
@@ -135,14 +147,14 @@ impl<'a> Visits<'a> {
         command.arg(&self.python).arg("-B").arg(programs::script("visits.py"));
         command.args(["--kind", plan.kind, "--seed", &plan.number.to_string(), "--pages", &plan.pages.to_string()]);
         command.args(["--pace", &plan.pace.to_string()]);
-        command.args(["--address", &SERVER_V4.to_string(), "--name", SERVER_NAME]);
+        command.args(["--name", SERVER_NAME]);
         for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
             command.env(name, &self.certificate);
         }
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
             command.env_remove(name);
         }
-        command.env("HOME", "/tmp").env("WGETRC", "/dev/null").stdin(Stdio::null()).stderr(Stdio::null());
+        command.env("HOME", "/tmp").stdin(Stdio::null()).stderr(Stdio::null());
         let done = command.output()?;
         let line = String::from_utf8_lossy(&done.stdout);
         let last = line.lines().last().with_context(|| format!("{} said nothing: {}", plan.kind, done.status))?;
