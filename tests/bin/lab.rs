@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -149,9 +148,7 @@ fn main() -> ExitCode {
 fn story(size: &Size) -> Result<bool> {
     let lab = Lab::new(LabOptions::default())?;
     let pages = lab.file("site");
-    fs::create_dir(&pages)?;
     site::write(&pages)?;
-    output_mode(&pages)?;
     let config = if size.enforce { ENFORCING } else { OBSERVING };
     let daemon = Daemon::start(&lab, DaemonOptions { config, ..DaemonOptions::default() })?;
     let _server = Reporter::nginx_serving(&lab, &pages)?;
@@ -166,12 +163,6 @@ fn story(size: &Size) -> Result<bool> {
     let told: Vec<&Visit> = seen.iter().filter(|visit| size.all || visit.number % 2 == 1).collect();
     table(&told, &kinds);
     Ok(claims(&told, &kinds))
-}
-
-/// Workers without privileges read the site.
-fn output_mode(pages: &std::path::Path) -> Result<()> {
-    let above = pages.parent().context("a lab has a directory")?;
-    Ok(fs::set_permissions(above, fs::Permissions::from_mode(0o711))?)
 }
 
 /// The kinds of all visits, in turn, so that each has the same chance of a busy moment.

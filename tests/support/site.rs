@@ -18,7 +18,7 @@ const PICTURE: [u8; 67] = [
     0x2d, 0xb4, 0, 0, 0, 0, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82,
 ];
 
-/// Writes it into an empty directory, where every user may read it.
+/// Writes it into a new directory.
 ///
 /// # Errors
 /// When a file can't be written.

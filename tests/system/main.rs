@@ -41,3 +41,4 @@ mod slow;
 mod steer;
 mod store;
 mod terms;
+mod visits;

@@ -53,6 +53,11 @@ impl Arguments {
         Some(self.0.remove(at))
     }
 
+    /// All that are left, for another program.
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
+    }
+
     /// Fails if a word is left.
     pub(crate) fn finish(self) -> Result<()> {
         self.0.first().map_or(Ok(()), |word| Err(Usage(format!("unexpected `{word}`")).into()))

@@ -31,7 +31,7 @@ struct Verb {
     run: fn(Arguments) -> Result<()>,
 }
 
-const VERBS: [Verb; 8] = [
+const VERBS: [Verb; 9] = [
     Verb {
         name: "setup",
         usage: "",
@@ -45,6 +45,16 @@ const VERBS: [Verb; 8] = [
         about: "Sets up, then shows the daemon tell a browser from a bot and block the bot by its JA4, in network \
                 namespaces of its own. Needs root; touches no real interface.",
         run: demo,
+    },
+    Verb {
+        name: "lab",
+        usage: "[--visits N] [--browsers N] [--parallel N] [--pages N] [--pace N] [--kinds A,B] [--enforce] [--all] \
+                [--json FILE]",
+        about: "Sets up, then has clients of 42 kinds, Chromium and Firefox among them, visit a site behind nginx, and \
+                tells what detector makes of each kind, and whether that is right. 4 visits of each kind, 2 of each \
+                with a real browser, unless told otherwise; those with odd numbers are told, the others are for \
+                tuning. Needs root; touches no real interface.",
+        run: lab,
     },
     Verb {
         name: "test",
@@ -125,6 +135,17 @@ fn demo(arguments: Arguments) -> Result<()> {
     shell::run(&mut shell::cargo(&["build", "--package", "detector"]))?;
     let demo = ["run", "--quiet", "--package", "detector-tests", "--features", "root", "--bin", "demo"];
     shell::run(&mut shell::cargo(&demo))
+}
+
+/// Likewise.
+fn lab(mut arguments: Arguments) -> Result<()> {
+    let words = arguments.rest();
+    shell::need_root("lab", "")?;
+    setup::install()?;
+    setup::install_for_lab()?;
+    shell::run(&mut shell::cargo(&["build", "--package", "detector"]))?;
+    let lab = ["run", "--quiet", "--package", "detector-tests", "--features", "root", "--bin", "lab", "--"];
+    shell::run(shell::cargo(&lab).args(words))
 }
 
 fn help() -> String {

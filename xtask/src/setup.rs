@@ -54,8 +54,20 @@ pub(crate) fn install() -> Result<()> {
         ("Debian's Linux 6.1", "an older kernel, for tests in a virtual machine", linux::install),
         ("kernel", "the programs use what Linux has since 5.18", kernel),
     ];
-    let count = STEPS.len();
-    for (number, (name, why, step)) in STEPS.into_iter().enumerate() {
+    take(&STEPS)
+}
+
+/// What `cargo xtask lab` needs beside that: browsers, libraries and tools to visit with. Nothing else does.
+pub(crate) fn install_for_lab() -> Result<()> {
+    take(&[
+        ("visitors", "browsers, tools and scanners for the lab", packages::install_for_lab),
+        ("Python libraries", "more visitors of the lab", python::install_for_lab),
+    ])
+}
+
+fn take(steps: &[Step]) -> Result<()> {
+    let count = steps.len();
+    for (number, (name, why, step)) in steps.iter().enumerate() {
         let start = Instant::now();
         let state = step().with_context(|| format!("setting up the {name} (for: {why}) failed"))?;
         let prefix = format!("[{}/{count}] {name}", number + 1);

@@ -62,6 +62,22 @@ const NEEDS: [Need; 28] = [
     Need { package: "procps", sign: "ps", why: "shows what is running" },
 ];
 
+/// What `cargo xtask lab` visits with.
+const LAB_NEEDS: [Need; 8] = [
+    Need { package: "firefox-esr", sign: "firefox-esr", why: "a browser" },
+    Need { package: "xvfb", sign: "Xvfb", why: "a display for Chromium, which says so when it has none" },
+    Need { package: "lynx", sign: "lynx", why: "a browser in text" },
+    Need { package: "w3m", sign: "w3m", why: "another one" },
+    Need { package: "gobuster", sign: "gobuster", why: "a scanner, in Go" },
+    Need { package: "apache2-utils", sign: "ab", why: "a load generator" },
+    Need { package: "nodejs", sign: "node", why: "a library" },
+    Need {
+        package: "libio-socket-ssl-perl",
+        sign: "/usr/share/perl5/IO/Socket/SSL.pm",
+        why: "a library, with HTTP::Tiny",
+    },
+];
+
 /// Run as root by `sh`; the packages are its arguments. An archive's daemon starts itself when it is installed unless
 /// `policy-rc.d` says no, and at each boot unless it is disabled.
 const INSTALL: &str = r#"
@@ -85,9 +101,18 @@ done
 
 /// The step.
 pub(super) fn install() -> Result<State> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.sign)).collect();
+    install_all(&NEEDS)
+}
+
+/// The lab's.
+pub(super) fn install_for_lab() -> Result<State> {
+    install_all(&LAB_NEEDS)
+}
+
+fn install_all(needs: &[Need]) -> Result<State> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_there(need.sign)).collect();
     if missing.is_empty() {
-        return Ok(State::Present(NEEDS.map(|need| need.package).join(" ")));
+        return Ok(State::Present(needs.iter().map(|need| need.package).collect::<Vec<_>>().join(" ")));
     }
     for need in &missing {
         println!("      missing: {} ({})", need.package, need.why);

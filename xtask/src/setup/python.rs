@@ -31,6 +31,29 @@ pub(super) fn install() -> Result<State> {
     Ok(State::Done(present(&venv).context("curl_cffi and aioquic were installed, but can't be imported")?))
 }
 
+/// What the lab visits with, in the same environment.
+const LAB_REQUIREMENTS: &str = include_str!("lab-requirements.txt");
+
+/// The lab's step.
+pub(super) fn install_for_lab() -> Result<State> {
+    let venv = shell::tools()?.join("venv");
+    let python = venv.join("bin/python");
+    let program = "import aiohttp, httpx, h2, requests; print('aiohttp', aiohttp.__version__, 'httpx', \
+                   httpx.__version__, 'requests', requests.__version__)";
+    let versions = || shell::output(Command::new(&python).args(["-c", program])).ok().map(|text| text.trim().to_owned());
+    if let Some(versions) = versions() {
+        return Ok(State::Present(versions));
+    }
+    announce("aiohttp, httpx and requests, from PyPI");
+    let list = venv.join("lab.txt");
+    fs::write(&list, LAB_REQUIREMENTS).with_context(|| format!("can't write `{}`", list.display()))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--only-binary", ":all:", "--requirement"])
+        .arg(&list);
+    shell::run_to_log(&mut pip, &shell::tools()?.join("setup-python.log"))?;
+    Ok(State::Done(versions().context("aiohttp, httpx and requests were installed, but can't be imported")?))
+}
+
 /// The Python to make it with: the system's own, because one of a version manager may go away below the environment.
 pub(super) fn interpreter() -> &'static str {
     if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
