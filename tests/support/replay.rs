@@ -120,6 +120,22 @@ impl Recorded {
     }
 }
 
+impl Recorded {
+    /// The same with other bytes, as many, in place of `from`, which one segment has whole.
+    ///
+    /// # Errors
+    /// They aren't there.
+    pub fn replaced(&self, from: &[u8], to: &[u8]) -> Result<Self> {
+        ensure!(from.len() == to.len(), "other lengths would contradict the message's own");
+        let mut packets = self.0.clone();
+        let place = |frame: &[u8]| frame.windows(from.len()).position(|bytes| bytes == from);
+        let found = packets.iter_mut().find_map(|(_, frame)| place(frame).map(|at| (frame, at)));
+        let (frame, at) = found.context("no segment has these bytes")?;
+        frame[at..at + to.len()].copy_from_slice(to);
+        Ok(Self(packets))
+    }
+}
+
 impl Scene {
     /// A client connects, as the recorded one did.
     pub fn connect(&mut self, recorded: &Recorded, client: impl Into<Ipv4Addr>, at: f64) -> Connection {

@@ -18,6 +18,7 @@ use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
 use crate::breaker::{Breaker, Change, Permit, Scope, Seen, State};
 use crate::clock::{Timestamp, monotonic};
+use crate::family::{Rarity, Share};
 use crate::inline::Id;
 use crate::join::{Identity, Reach, Subject};
 use crate::network::{Network, Observation};
@@ -53,6 +54,7 @@ pub(super) struct Assessor {
     enforcing: Arc<AtomicBool>,
     breaker: Mutex<Breaker>,
     network: Mutex<Network>,
+    rarity: Mutex<Rarity>,
     memory: Mutex<Memory>,
     random: RandomState,
     daemon: u64,
@@ -91,6 +93,7 @@ impl Assessor {
             enforcing,
             breaker: Mutex::new(breaker),
             network: Mutex::new(network),
+            rarity: Mutex::default(),
             memory: Mutex::new(Memory::new(bounds)),
             random: RandomState::default(),
             daemon,
@@ -123,6 +126,13 @@ impl Assessor {
         })
     }
 
+    /// How many share what a request's browser is like. A question about it counts no second time.
+    fn share(&self, asked: &Asked<'_>) -> Option<Share> {
+        let (request, identity) = (asked.request?, asked.identity?);
+        let mut rarity = self.rarity.lock().unwrap_or_else(PoisonError::into_inner);
+        rarity.note(asked.report, identity.ja4_stable, asked.subject.address(), request.at)
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,6 +154,7 @@ impl Assessor {
             by_id: key.is_some_and(|key| key.by_id),
             network: network.as_ref(),
             standing: Some(&standing),
+            share: self.share(asked),
         };
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
