@@ -28,11 +28,11 @@ struct Pair {
 
 /// The pairs of each layer.
 const LAYERS: [(Layer, &[Pair]); 4] = [
-        (Layer::Reputation, reputation::PAIRS),
-        (Layer::Coherence, coherence::PAIRS),
-        (Layer::Behaviour, behaviour::PAIRS),
-        (Layer::Network, network::PAIRS),
-    ];
+    (Layer::Reputation, reputation::PAIRS),
+    (Layer::Coherence, coherence::PAIRS),
+    (Layer::Behaviour, behaviour::PAIRS),
+    (Layer::Network, network::PAIRS),
+];
 
 #[test]
 fn every_signal_of_these_layers_has_a_pair() {

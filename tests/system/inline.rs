@@ -408,7 +408,7 @@ fn haproxy_asks_and_obeys_and_goes_on_without_the_daemon() -> Result<()> {
 
 #[test]
 fn caddy_asks_and_obeys_and_goes_on_without_the_daemon() -> Result<()> {
-    asks_and_obeys(Scene::caddy()?, "allow|-|-|")
+    asks_and_obeys(Scene::caddy()?, "allow|-|-|-")
 }
 
 /// With a server that answers what it would tell an application; `undecided` while the daemon doesn't answer.

@@ -1,6 +1,7 @@
 //! What was assessed of somebody, in the words of the control socket.
 
-use super::assessor::{Assessor, Record};
+use super::assessor::Assessor;
+use super::memory::Record;
 use crate::admin::protocol::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal, Response, until};
 use crate::clock::{Timestamp, monotonic, wall};
 use crate::join::Reach;

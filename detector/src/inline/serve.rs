@@ -217,14 +217,16 @@ fn respond(answer: &Answer, status: StatusCode) -> Response<String> {
     // Both are printable ASCII.
     let ja4 = answer.ja4.and_then(|ja4| HeaderValue::try_from(ja4.to_string()).ok());
     headers.insert(JA4, ja4.unwrap_or(HeaderValue::from_static("-")));
-    if let Some(scored) = answer.scored {
-        let reasons: Vec<&str> = scored.reasons.iter().flatten().map(|signal| signal.name()).collect();
-        headers.insert(CONFIDENCE, HeaderValue::from_static(scored.confidence.label()));
-        for (name, value) in [(SCORE, format!("{:.3}", scored.score)), (REASONS, reasons.join(","))] {
-            if let (false, Ok(value)) = (value.is_empty(), HeaderValue::try_from(value)) {
-                headers.insert(name, value);
-            }
-        }
+    // Always there: Caddy copies the name of one that is absent.
+    let scored = answer.scored;
+    let confidence = scored.map_or("-", |scored| scored.confidence.label());
+    headers.insert(CONFIDENCE, HeaderValue::from_static(confidence));
+    let score = scored.map_or("-".to_owned(), |scored| format!("{:.3}", scored.score));
+    let reasons = scored.into_iter().flat_map(|scored| scored.reasons).flatten().map(|signal| signal.name());
+    let reasons = reasons.collect::<Vec<_>>().join(",");
+    for (name, value) in [(SCORE, score), (REASONS, reasons)] {
+        let value = HeaderValue::try_from(value).ok().filter(|value| !value.is_empty());
+        headers.insert(name, value.unwrap_or(HeaderValue::from_static("-")));
     }
     if let Ok(id) = HeaderValue::try_from(answer.id.to_string()) {
         headers.insert(ID, id);

@@ -5,8 +5,8 @@ use foldhash::fast::FixedState;
 
 use super::joined::Joined;
 use crate::config::Config;
-use crate::feeds::{self, store};
 use crate::family::Rarity;
+use crate::feeds::{self, store};
 use crate::network::{self, Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy};
 use crate::reputation::Book;

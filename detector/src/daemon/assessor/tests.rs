@@ -33,7 +33,7 @@ fn scene(all: bool) -> Scene {
     let mut settings = Settings::default();
     let mut policy = Policy::default();
     if all {
-        (settings.prior, policy.likely_bot) = (10.0, Action::Challenge);
+        (settings.prior, policy.suspicious) = (10.0, Action::Challenge);
     }
     let requests = Arc::new(Requests::new(100));
     let assessor = Assessor::new(Parts {
@@ -77,12 +77,25 @@ fn identity(now: Timestamp) -> Identity {
 
 impl Scene {
     fn ask(&self, address: IpAddr, agent: &str, session: Option<&Summary>, now: Timestamp) -> Arc<Record> {
+        self.ask_or_tell(address, agent, session, now, false)
+    }
+
+    /// `told`: by a report, so that it counts for its network.
+    fn ask_or_tell(
+        &self,
+        address: IpAddr,
+        agent: &str,
+        session: Option<&Summary>,
+        now: Timestamp,
+        told: bool,
+    ) -> Arc<Record> {
         let report = Report { user_agent: Some(agent.into()), ..Report::default() };
         let subject = Subject::Client { address, ja4_stable: JA4.parse().unwrap(), proxy_suspected: false };
         let key = Some(self.sessions.key(&subject, &report));
         let identity = identity(now);
-        let asked =
-            Asked { report: &report, subject: &subject, identity: Some(&identity), session, key, request: None, now };
+        let request = told.then(|| self.sessions.request(&report, now, 1));
+        let (identity, request) = (Some(&identity), request.as_ref());
+        let asked = Asked { report: &report, subject: &subject, identity, session, key, request, now };
         self.assessor.assess(&asked, self.assessor.id())
     }
 
@@ -159,10 +172,24 @@ fn all_of_a_64_is_one_client() {
         let inside = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | host * 0x1_0001);
         scene.ask(inside.into(), FORGED, None, at(0.0));
     }
-    assert_eq!(scene.assessor.memory().held.len(), 1);
+    assert_eq!(scene.assessor.memory().len(), 1);
     let neighbour = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | 1 << 64);
     let clean = scene.ask(neighbour.into(), "Mozilla/5.0", None, at(0.0));
     assert!(!clean.decision.action.is_felt(), "{clean:?}");
+}
+
+/// threats.md T44: a bot among the people behind one address.
+#[test]
+fn nobody_in_a_crowd_is_stopped_in_the_kernel() {
+    let scene = scene(true);
+    for kind in 0..20 {
+        scene.ask_or_tell(address(1), &format!("Reader/{kind}"), None, at(0.0), true);
+    }
+    let _ = scene.orderly.take(100).count();
+    let bot = scene.ask_or_tell(address(1), FORGED, None, at(1.0), true);
+    assert!(bot.assessment.evidence.has(Signal::Crowd), "{bot:?}");
+    assert!(bot.earlier.is_some() || bot.decision.action == Action::RateLimit, "{bot:?}");
+    assert_eq!(scene.orderly.take(100).count(), 0, "nothing in the kernel");
 }
 
 /// What was decided lasts for the requests that come after it, and the allow list ends it.
@@ -186,5 +213,5 @@ fn the_hardest_that_lasts_holds_until_its_end_or_an_operators_word() {
     let (found, _) = scene.assessor.find(|record| record.address == client).unwrap();
     assert_eq!((found.id, found.until), (welcome.id, None), "what was lifted is over");
     assert_eq!((welcome.decision.action, welcome.earlier), (Action::Allow, None));
-    assert_eq!(scene.assessor.memory().held.len(), 0);
+    assert_eq!(scene.assessor.memory().len(), 0);
 }
