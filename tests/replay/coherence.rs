@@ -35,12 +35,7 @@ pub(crate) const PAIRS: &[Pair] = &[
         fires: |scene| one(scene, "py-requests", says(SCRIPT)),
         silent: services,
     },
-    Pair {
-        signal: Signal::KnownImitator,
-        policy: "",
-        fires: |scene| one(scene, "node-got-scraping", page()),
-        silent: own_hellos,
-    },
+    Pair { signal: Signal::KnownImitator, policy: "", fires: an_imitation, silent: own_hellos },
     Pair {
         signal: Signal::AlpnMismatch,
         policy: "",
@@ -138,8 +133,15 @@ fn own_hellos(scene: &mut Scene) -> Result<()> {
     one(scene, "firefox-headful-h2", says(FIREFOX))?;
     let qt = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) QtWebEngine/5.15.8 Chrome/87.0.4280.144 Safari/537.36";
     one(scene, "qutebrowser", says(qt))?;
-    one(scene, "lynx", says("Lynx/2.9.0dev.12 libwww-FM/2.14 SSL-MM/1.4.1 GNUTLS/3.7.8"))?;
+    one(scene, "lynx", with(says("Lynx/2.9.0dev.12 libwww-FM/2.14 GNUTLS/3.7.8"), json!({ "proto": "HTTP/1.1" })))?;
     one(scene, "wreq-OkHttp4_12", says("okhttp/4.12.0"))
+}
+
+/// Its first connection is its library's own.
+fn an_imitation(scene: &mut Scene) -> Result<()> {
+    let over = scene.connect(&Recorded::nth("node-got-scraping", 1)?, CLIENT, 0.0);
+    scene.request(over, 1.0, page());
+    Ok(())
 }
 
 fn services(scene: &mut Scene) -> Result<()> {

@@ -93,12 +93,24 @@ impl Recorded {
     /// # Errors
     /// There is no such capture, or no whole hello over IPv4 in it.
     pub fn read(name: &str) -> Result<Self> {
+        Self::nth(name, 0)
+    }
+
+    /// The TCP connection that began after so many others.
+    ///
+    /// # Errors
+    /// There is no such capture or connection, or no whole hello over IPv4 in it.
+    pub fn nth(name: &str, before: usize) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/captures/pcaps/{name}.pcap"));
         let bytes = fs::read(&path).with_context(|| format!("can't read `{}`", path.display()))?;
-        let (mut begun, mut packets, mut hello) = (None, Vec::new(), Vec::new());
+        let (mut left, mut begun, mut packets, mut hello) = (before, None, Vec::new(), Vec::new());
         for frame in frames(&bytes) {
             let Some(segment) = Segment::of(frame) else { continue };
             let client = match begun {
+                None if segment.flags & 0x12 == 0x02 && left > 0 => {
+                    left -= 1;
+                    continue;
+                }
                 None if segment.flags & 0x12 == 0x02 => *begun.insert(segment.ports.0),
                 None => continue,
                 Some(client) => client,
