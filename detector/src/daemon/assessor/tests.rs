@@ -181,14 +181,14 @@ fn all_of_a_64_is_one_client() {
 /// threats.md T44: a bot among the people behind one address.
 #[test]
 fn nobody_in_a_crowd_is_stopped_in_the_kernel() {
-    let scene = scene(true);
+    let scene = scene(false);
     for kind in 0..20 {
         scene.ask_or_tell(address(1), &format!("Reader/{kind}"), None, at(0.0), true);
     }
     let _ = scene.orderly.take(100).count();
     let bot = scene.ask_or_tell(address(1), FORGED, None, at(1.0), true);
     assert!(bot.assessment.evidence.has(Signal::Crowd), "{bot:?}");
-    assert!(bot.earlier.is_some() || bot.decision.action == Action::RateLimit, "{bot:?}");
+    assert!(bot.decision.action < Action::Challenge, "{bot:?}");
     assert_eq!(scene.orderly.take(100).count(), 0, "nothing in the kernel");
 }
 
