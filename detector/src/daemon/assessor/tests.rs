@@ -169,11 +169,11 @@ fn a_flood_of_programs_opens_nothing_and_stops_no_person() {
 fn all_of_a_64_is_one_client() {
     let scene = scene(false);
     for host in 0..10_000_u128 {
-        let inside = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | host * 0x1_0001);
+        let inside = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (host * 0x1_0001));
         scene.ask(inside.into(), FORGED, None, at(0.0));
     }
     assert_eq!(scene.assessor.memory().len(), 1);
-    let neighbour = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | 1 << 64);
+    let neighbour = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (1 << 64));
     let clean = scene.ask(neighbour.into(), "Mozilla/5.0", None, at(0.0));
     assert!(!clean.decision.action.is_felt(), "{clean:?}");
 }
@@ -181,14 +181,14 @@ fn all_of_a_64_is_one_client() {
 /// threats.md T44: a bot among the people behind one address.
 #[test]
 fn nobody_in_a_crowd_is_stopped_in_the_kernel() {
-    let scene = scene(true);
+    let scene = scene(false);
     for kind in 0..20 {
         scene.ask_or_tell(address(1), &format!("Reader/{kind}"), None, at(0.0), true);
     }
     let _ = scene.orderly.take(100).count();
     let bot = scene.ask_or_tell(address(1), FORGED, None, at(1.0), true);
     assert!(bot.assessment.evidence.has(Signal::Crowd), "{bot:?}");
-    assert!(bot.earlier.is_some() || bot.decision.action == Action::RateLimit, "{bot:?}");
+    assert!(bot.decision.action < Action::Challenge, "{bot:?}");
     assert_eq!(scene.orderly.take(100).count(), 0, "nothing in the kernel");
 }
 
