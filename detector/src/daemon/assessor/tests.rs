@@ -169,7 +169,7 @@ fn a_flood_of_programs_opens_nothing_and_stops_no_person() {
 fn all_of_a_64_is_one_client() {
     let scene = scene(false);
     for host in 0..10_000_u128 {
-        let inside = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | host * 0x1_0001);
+        let inside = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (host * 0x1_0001));
         scene.ask(inside.into(), FORGED, None, at(0.0));
     }
     assert_eq!(scene.assessor.memory().len(), 1);
