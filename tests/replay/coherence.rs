@@ -184,8 +184,14 @@ fn a_websocket(scene: &mut Scene) -> Result<()> {
     own_hellos(scene)
 }
 
+/// Of a program that repeats one hello of Chromium's.
 fn one_order(scene: &mut Scene) -> Result<()> {
-    times(scene, BROWSER, 3, page())
+    let recorded = Recorded::nth(BROWSER, 0)?;
+    for number in 0..3 {
+        let over = scene.connect(&recorded, CLIENT, f64::from(number));
+        scene.request(over, f64::from(number) + 0.5, page());
+    }
+    Ok(())
 }
 
 /// Browsers of several people with one User-Agent, each with an order of its own.
@@ -199,7 +205,7 @@ fn carrier_nat_of_chromium(scene: &mut Scene) -> Result<()> {
 /// Two extensions that stand side by side in every hello of Firefox, exchanged.
 fn many_orders(scene: &mut Scene) -> Result<()> {
     let [secret, renegotiation] = [&[0x00, 0x17, 0, 0][..], &[0xff, 0x01, 0, 1, 0]];
-    let own = Recorded::read("firefox-esr")?;
+    let own = Recorded::nth("firefox-esr", 0)?;
     let other = own.replaced(&[secret, renegotiation].concat(), &[renegotiation, secret].concat())?;
     for (number, recorded) in [own, other.clone(), other].iter().enumerate() {
         let over = scene.connect(recorded, CLIENT, number as f64);

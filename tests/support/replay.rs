@@ -27,9 +27,12 @@ const IP: usize = 14;
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 const PORT: u16 = 443;
 
-/// The beginning of a recorded connection.
+/// The beginnings of recorded connections of one client: those that it makes, in turn.
 #[derive(Clone, Debug)]
-pub struct Recorded(Vec<(bool, Vec<u8>)>);
+pub struct Recorded(Vec<Frames>);
+
+/// Of one connection; whether each is the client's.
+type Frames = Vec<(bool, Vec<u8>)>;
 
 /// A connection of a scene.
 #[derive(Clone, Copy, Debug)]
@@ -88,12 +91,15 @@ pub struct Line {
 }
 
 impl Recorded {
-    /// The first TCP connection of the capture `name`, `chromium-h2` for example.
+    /// The TCP connections of the capture `name`, `chromium-h2` for example.
     ///
     /// # Errors
-    /// There is no such capture, or no whole hello over IPv4 in it.
+    /// There is no such capture, or no whole hello over IPv4 in its first one.
     pub fn read(name: &str) -> Result<Self> {
-        Self::nth(name, 0)
+        let Self(mut connections) = Self::nth(name, 0)?;
+        let others = (1..).map_while(|before| Self::nth(name, before).ok());
+        connections.extend(others.flat_map(|Self(connection)| connection));
+        Ok(Self(connections))
     }
 
     /// The TCP connection that began after so many others.
@@ -125,7 +131,7 @@ impl Recorded {
             }
             // RFC 8446 section 5.1: the record's length stands in its fourth and fifth byte.
             if hello.len() >= 5 && hello.len() >= 5 + usize::from(u16::from_be_bytes([hello[3], hello[4]])) {
-                return Ok(Self(packets));
+                return Ok(Self(vec![packets]));
             }
         }
         anyhow::bail!("no whole ClientHello over IPv4 and TCP in `{name}`")
@@ -133,28 +139,29 @@ impl Recorded {
 }
 
 impl Recorded {
-    /// The same with other bytes, as many, in place of `from`, which one segment has whole.
+    /// The first with other bytes, as many, in place of `from`, which one segment has whole.
     ///
     /// # Errors
     /// They aren't there.
     pub fn replaced(&self, from: &[u8], to: &[u8]) -> Result<Self> {
         ensure!(from.len() == to.len(), "other lengths would contradict the message's own");
-        let mut packets = self.0.clone();
+        let mut packets = self.0.first().cloned().unwrap_or_default();
         let place = |frame: &[u8]| frame.windows(from.len()).position(|bytes| bytes == from);
         let found = packets.iter_mut().find_map(|(_, frame)| place(frame).map(|at| (frame, at)));
         let (frame, at) = found.context("no segment has these bytes")?;
         frame[at..at + to.len()].copy_from_slice(to);
-        Ok(Self(packets))
+        Ok(Self(vec![packets]))
     }
 }
 
 impl Scene {
-    /// A client connects, as the recorded one did.
+    /// A client connects, as the recorded one did: once like this, once like that.
     pub fn connect(&mut self, recorded: &Recorded, client: impl Into<Ipv4Addr>, at: f64) -> Connection {
         self.port += 1;
         let connection = Connection { client: client.into(), port: 20_000 + self.port };
         let begin = ((BEGIN + at) * 1e6) as u64;
-        for (number, (from_client, frame)) in recorded.0.iter().enumerate() {
+        let turn = usize::from(self.port) % recorded.0.len().max(1);
+        for (number, (from_client, frame)) in recorded.0.iter().skip(turn).take(1).flatten().enumerate() {
             let mut frame = frame.clone();
             rewrite(&mut frame, *from_client, connection);
             self.packets.push((begin + number as u64 * 100, frame));

@@ -4,7 +4,7 @@
 //!
 //! Memory: 16,384 sets of 100 bytes, and 8 KiB. The set that was seen longest ago makes room; each day begins anew.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -91,10 +91,8 @@ impl Rarity {
             self.taken = 0;
             self.began = now;
         }
-        let mut hasher = self.random.build_hasher();
-        (agent, ja4_stable, headers(report)).hash(&mut hasher);
-        let set =
-            self.sets.get_or_insert_mut(hasher.finish(), || Set { id: id(&agent, ja4_stable, report), addresses: 0 });
+        let key = self.random.hash_one((agent, ja4_stable, headers(report)));
+        let set = self.sets.get_or_insert_mut(key, || Set { id: id(&agent, ja4_stable, report), addresses: 0 });
         let hash = self.random.hash_one(address);
         set.addresses |= 1_u64.wrapping_shl(hash as u32);
         if let Some(word) = self.addresses.get_mut(hash.wrapping_shr(6) as usize & (BITS / 64).saturating_sub(1)) {
