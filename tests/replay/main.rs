@@ -26,11 +26,8 @@ struct Pair {
 }
 
 /// The pairs of each layer.
-const LAYERS: [(Layer, &[Pair]); 3] = [
-    (Layer::Reputation, reputation::PAIRS),
-    (Layer::Behaviour, behaviour::PAIRS),
-    (Layer::Network, network::PAIRS),
-];
+const LAYERS: [(Layer, &[Pair]); 3] =
+    [(Layer::Reputation, reputation::PAIRS), (Layer::Behaviour, behaviour::PAIRS), (Layer::Network, network::PAIRS)];
 
 #[test]
 fn every_signal_of_these_layers_has_a_pair() {

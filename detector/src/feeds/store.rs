@@ -72,7 +72,8 @@ pub fn book(feeds: &Feeds, reputation: &Reputation) -> Result<Book, Error> {
         country: open(&reputation.country_database)?,
         hosting: reputation.hosting_asns.clone(),
     };
-    let lists = feeds.lists.iter().map(|(name, list)| Ok((name.clone(), list.class, read(feeds, name, list)?.prefixes)));
+    let lists =
+        feeds.lists.iter().map(|(name, list)| Ok((name.clone(), list.class, read(feeds, name, list)?.prefixes)));
     Ok(Book::new(lists.collect::<Result<Vec<_>, Error>>()?, databases))
 }
 

@@ -5,11 +5,11 @@ use foldhash::fast::FixedState;
 
 use super::joined::Joined;
 use crate::config::Config;
-use crate::network::{self, Network, Observation};
 use crate::feeds::{self, store};
+use crate::network::{self, Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy};
 use crate::reputation::Book;
-use crate::score::{Assessment, Engine, Facts};
+use crate::score::{Assessment, Engine, Facts, is_shown};
 use crate::session::{self, Sessions};
 
 /// What a policy says of a request.
@@ -75,6 +75,8 @@ impl World {
         let decision = self.policy.decide(&assessment, &subject);
         if decision.action >= Action::Challenge {
             self.network.stopped(&seen);
+        } else if is_shown(&assessment) {
+            self.network.shown(&seen);
         }
         Judged { assessment, decision }
     }
