@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use detector::fingerprint::ja4::{Order, Parts};
-use detector::fingerprint::{Fingerprinter, Transport, ja3};
+use detector::fingerprint::{Fingerprinter, Traits, Transport, ja3};
 use detector::tls::Parsed;
 use detector::tls::hello::{self, ClientHello};
 use detector::tls::record::{self, Deframer};
@@ -60,6 +60,14 @@ fn figures(stream: &[u8]) -> Vec<Figure> {
             black_box(hello.extensions.iter().count());
         });
     });
+    let mut traits = || {
+        with_hello(black_box(stream), &mut scratch, |hello| {
+            black_box(Traits::of(hello));
+        });
+    };
+    // Parsed in `parse_ns`, which is no part of it.
+    let traits_ns = (measure(&mut traits) - parse_ns).max(0.0);
+    allocations += allocation_counter::measure(traits).count_total;
     let mut fresh = Fingerprinter::default();
     let full_ns = measure(|| {
         with_hello(black_box(stream), &mut Vec::new(), |hello| {
@@ -99,9 +107,10 @@ fn figures(stream: &[u8]) -> Vec<Figure> {
         us("P5.ja4", "JA4 of a Chrome hello", ja4_ns, 0.75),
         us("P5.ja3_ja4", "JA3 and JA4 of it", both_ns, 2.0),
         us("P5.known", "JA4 of a known client, by key cache", known_ns, 0.25),
+        us("P5.traits", "what it shows beside its JA4", traits_ns, 0.3),
         Figure {
             id: "P5.allocations",
-            what: "allocations of these three",
+            what: "allocations of these four",
             value: allocations as f64,
             unit: "",
             against: "-",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use detector::clock::Timestamp;
 use detector::join::{Identity, Subject};
 use detector::report::Report;
+use detector::reputation::{Country, Standing};
 use detector::score::{Assessment, Confidence, Engine, Facts, Signal};
 use detector::session::{Limits, Sessions, Summary};
 use detector::signature::Class;
@@ -335,6 +336,28 @@ fn headers_that_no_browser_sends_so_are_seen() {
     assert!(!speaks(NoUserAgent, "py-requests", untold), "the server doesn't tell");
     assert!(speaks(ToolUserAgent, "py-requests", |_| {}));
     assert!(!speaks(ToolUserAgent, "py-requests", |client| forged(client, "UptimeRobot/2.0")), "a health check");
+}
+
+#[test]
+fn languages_of_another_country_are_noted() {
+    let client = named("chromium-headful-h2");
+    let speaks = |country: &str, languages: &'static str| {
+        let report = Report { accept_language: Some(languages.into()), ..client.report.clone() };
+        let identity = &client.identities[0];
+        let (subject, standing) =
+            (subject(identity), Standing { country: Country::new(country), ..Standing::default() });
+        let facts = Facts {
+            identity: Some(identity),
+            standing: Some(&standing),
+            ..Facts::new(identity.hello, &report, &subject)
+        };
+        Engine::default().assess(&facts).evidence.has(Signal::LanguageMismatch)
+    };
+    assert!(speaks("BR", "ja-JP,ja;q=0.9,en;q=0.8"));
+    assert!(!speaks("JP", "ja,en;q=0.8"));
+    assert!(!speaks("BR", "en-US,en;q=0.9"), "English is asked for everywhere");
+    assert!(!speaks("BR", "de-DE,de;q=0.9"), "it isn't known where all who speak it are");
+    assert!(!speaks("BR", "ja-JP,pt-BR;q=0.5"), "somebody who moved");
 }
 
 /// How many of the imitators a single request gives away, whoever makes one better must change the figure.

@@ -16,11 +16,13 @@ fn scene() -> Result<Scene> {
     Ok(scene)
 }
 
-const NEW: &str = "[policy]\nsuspicious = \"challenge\"\n";
+/// By what clients do alone: the scraper says that it is a browser, with a tool's hello.
+const OLD: &str = "[score]\nlayers = { coherence = \"off\" }\n";
+const NEW: &str = "[score]\nlayers = { coherence = \"off\" }\n[policy]\nsuspicious = \"challenge\"\n";
 
 #[test]
 fn a_new_policy_hits_the_scraper_and_not_the_person() -> Result<()> {
-    let lines = scene()?.replay("", NEW)?;
+    let lines = scene()?.replay(OLD, NEW)?;
     let last = |person: bool| lines.iter().rfind(|line| (line.ip != CLIENT) == person).context("nobody");
     let scraper = last(false)?;
     assert_eq!((scraper.old.confidence.as_str(), scraper.old.action.as_str()), ("suspicious", "observe"));
@@ -35,15 +37,15 @@ fn a_new_policy_hits_the_scraper_and_not_the_person() -> Result<()> {
 #[test]
 fn who_would_be_hit_is_told_by_family() -> Result<()> {
     let (directory, scene) = (tempfile::tempdir()?, scene()?);
-    let printed = output(scene.command(directory.path(), "", NEW)?.args(["--format", "json"]))?;
+    let printed = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "json"]))?;
     let rows: Vec<Value> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let hit = rows.iter().find(|row| row["newly_hit"] == 1).context("nobody would be hit")?;
     assert_eq!(hit["new_challenge"], 1, "{hit}");
     assert_eq!(rows.iter().filter_map(|row| row["clients"].as_u64()).sum::<u64>(), 2, "{rows:?}");
     assert_eq!(rows.iter().filter_map(|row| row["old_challenge"].as_u64()).sum::<u64>(), 0);
-    let table = output(scene.command(directory.path(), "", NEW)?.args(["--format", "table"]))?;
+    let table = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "table"]))?;
     assert!(table.lines().next().is_some_and(|head| head.contains("newly hit")), "{table}");
-    let csv = output(scene.command(directory.path(), "", NEW)?.args(["--format", "csv"]))?;
+    let csv = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "csv"]))?;
     assert!(csv.starts_with("family,clients,requests,"), "{csv}");
     Ok(())
 }

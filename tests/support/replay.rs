@@ -27,9 +27,12 @@ const IP: usize = 14;
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 const PORT: u16 = 443;
 
-/// The beginning of a recorded connection.
+/// The beginnings of recorded connections of one client: those that it makes, in turn.
 #[derive(Clone, Debug)]
-pub struct Recorded(Vec<(bool, Vec<u8>)>);
+pub struct Recorded(Vec<Frames>);
+
+/// Of one connection; whether each is the client's.
+type Frames = Vec<(bool, Vec<u8>)>;
 
 /// A connection of a scene.
 #[derive(Clone, Copy, Debug)]
@@ -88,17 +91,32 @@ pub struct Line {
 }
 
 impl Recorded {
-    /// The first TCP connection of the capture `name`, `chromium-h2` for example.
+    /// The TCP connections of the capture `name`, `chromium-h2` for example.
     ///
     /// # Errors
-    /// There is no such capture, or no whole hello over IPv4 in it.
+    /// There is no such capture, or no whole hello over IPv4 in its first one.
     pub fn read(name: &str) -> Result<Self> {
+        let Self(mut connections) = Self::nth(name, 0)?;
+        let others = (1..).map_while(|before| Self::nth(name, before).ok());
+        connections.extend(others.flat_map(|Self(connection)| connection));
+        Ok(Self(connections))
+    }
+
+    /// The TCP connection that began after so many others.
+    ///
+    /// # Errors
+    /// There is no such capture or connection, or no whole hello over IPv4 in it.
+    pub fn nth(name: &str, before: usize) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/captures/pcaps/{name}.pcap"));
         let bytes = fs::read(&path).with_context(|| format!("can't read `{}`", path.display()))?;
-        let (mut begun, mut packets, mut hello) = (None, Vec::new(), Vec::new());
+        let (mut left, mut begun, mut packets, mut hello) = (before, None, Vec::new(), Vec::new());
         for frame in frames(&bytes) {
             let Some(segment) = Segment::of(frame) else { continue };
             let client = match begun {
+                None if segment.flags & 0x12 == 0x02 && left > 0 => {
+                    left -= 1;
+                    continue;
+                }
                 None if segment.flags & 0x12 == 0x02 => *begun.insert(segment.ports.0),
                 None => continue,
                 Some(client) => client,
@@ -113,20 +131,37 @@ impl Recorded {
             }
             // RFC 8446 section 5.1: the record's length stands in its fourth and fifth byte.
             if hello.len() >= 5 && hello.len() >= 5 + usize::from(u16::from_be_bytes([hello[3], hello[4]])) {
-                return Ok(Self(packets));
+                return Ok(Self(vec![packets]));
             }
         }
         anyhow::bail!("no whole ClientHello over IPv4 and TCP in `{name}`")
     }
 }
 
+impl Recorded {
+    /// The first with other bytes, as many, in place of `from`, which one segment has whole.
+    ///
+    /// # Errors
+    /// They aren't there.
+    pub fn replaced(&self, from: &[u8], to: &[u8]) -> Result<Self> {
+        ensure!(from.len() == to.len(), "other lengths would contradict the message's own");
+        let mut packets = self.0.first().cloned().unwrap_or_default();
+        let place = |frame: &[u8]| frame.windows(from.len()).position(|bytes| bytes == from);
+        let found = packets.iter_mut().find_map(|(_, frame)| place(frame).map(|at| (frame, at)));
+        let (frame, at) = found.context("no segment has these bytes")?;
+        frame[at..at + to.len()].copy_from_slice(to);
+        Ok(Self(vec![packets]))
+    }
+}
+
 impl Scene {
-    /// A client connects, as the recorded one did.
+    /// A client connects, as the recorded one did: once like this, once like that.
     pub fn connect(&mut self, recorded: &Recorded, client: impl Into<Ipv4Addr>, at: f64) -> Connection {
         self.port += 1;
         let connection = Connection { client: client.into(), port: 20_000 + self.port };
         let begin = ((BEGIN + at) * 1e6) as u64;
-        for (number, (from_client, frame)) in recorded.0.iter().enumerate() {
+        let turn = usize::from(self.port) % recorded.0.len().max(1);
+        for (number, (from_client, frame)) in recorded.0.iter().skip(turn).take(1).flatten().enumerate() {
             let mut frame = frame.clone();
             rewrite(&mut frame, *from_client, connection);
             self.packets.push((begin + number as u64 * 100, frame));

@@ -223,7 +223,7 @@ mod tests {
 
 definitely_bot, score 0.988: block, only counted: the mode is observe
   unit    192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd
-  expires in 59m57s, unless it goes on
+  expires in 59m 57s, unless it goes on
   lift    detector allow 192.0.2.7 --ttl 1d --control-socket /x
   axes    tls, http
   lists   drop

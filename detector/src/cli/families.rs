@@ -23,6 +23,7 @@ use crate::{
 
 /// Make the catalogue of client families
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  detector families learn captures/labels.json captures/pcaps > clients.toml")]
 pub struct FamiliesArgs {
     #[command(subcommand)]
     action: Action,

@@ -1,44 +1,33 @@
 //! What is made of a request once its client is known: how sure it is that a program sent it, what is to be done about the
 //! client, and why. By the thread of the reports, and by those that answer web servers; each holds a lock for a moment.
 //!
-//! Memory: [`Bounds::held`] decisions and twice [`Bounds::remembered`] assessments, of some 2 KiB each.
+//! Memory: [`Memory`]'s bounds, and those of what it works with.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use detector_common::mode::WHOLE_SHARE;
 use foldhash::fast::RandomState;
-use lru::LruCache;
 use tracing::{info, warn};
 
+use super::memory::{Bounds, Held, Memory, Record, rule};
 use super::reputation::Reputation;
 use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
 use crate::breaker::{Breaker, Change, Permit, Scope, Seen, State};
 use crate::clock::{Timestamp, monotonic};
-use crate::fingerprint::Ja4;
+use crate::family::{Rarity, Share};
 use crate::inline::Id;
 use crate::join::{Identity, Reach, Subject};
 use crate::network::{Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy, Unit};
 use crate::report::Report;
 use crate::reputation::{Country, Standing};
-use crate::score::{Assessment, Engine, Facts, Settles, has_credit, is_shown};
+use crate::score::{Assessment, Axis, Engine, Facts, Settles, Signal, has_credit, is_shown};
 use crate::session::{Key, Request, Summary};
 use crate::telemetry::Metrics;
-
-/// How much is remembered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Clients about whom something is decided.
-    pub(super) held: usize,
-    /// Assessments; and as many of those that decided something.
-    pub(super) remembered: usize,
-}
 
 /// A request to assess.
 #[derive(Clone, Copy)]
@@ -54,44 +43,6 @@ pub(super) struct Asked<'a> {
     pub(super) now: Timestamp,
 }
 
-/// What came of a request, and why.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) id: Id,
-    pub(super) at: Timestamp,
-    pub(super) address: IpAddr,
-    /// As the client's hello has it; `None` behind a proxy.
-    pub(super) ja4: Option<Ja4>,
-    pub(super) standing: Standing,
-    pub(super) assessment: Arc<Assessment>,
-    /// The hardest that holds for the client.
-    pub(super) decision: Decision,
-    /// The end of that, if it has one.
-    pub(super) until: Option<Timestamp>,
-    /// Whether it is carried out, or only counts.
-    pub(super) in_force: bool,
-    /// It was decided by an earlier request of the client.
-    pub(super) earlier: Option<Id>,
-}
-
-/// A decision that a client would notice.
-struct Held {
-    decision: Decision,
-    until: Timestamp,
-    site: u64,
-    target: Option<Target>,
-    id: Id,
-    assessment: Arc<Assessment>,
-}
-
-struct Memory {
-    held: LruCache<Unit, Held, RandomState>,
-    all: VecDeque<Arc<Record>>,
-    /// Those that decided something newly.
-    decisive: VecDeque<Arc<Record>>,
-    most: usize,
-}
-
 /// Assesses.
 pub(super) struct Assessor {
     engine: Engine,
@@ -103,6 +54,7 @@ pub(super) struct Assessor {
     enforcing: Arc<AtomicBool>,
     breaker: Mutex<Breaker>,
     network: Mutex<Network>,
+    rarity: Mutex<Rarity>,
     memory: Mutex<Memory>,
     random: RandomState,
     daemon: u64,
@@ -130,13 +82,8 @@ impl Assessor {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
         let Parts { bounds, daemon, metrics, .. } = parts;
-        let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
-        let memory = Memory {
-            held: LruCache::with_hasher(held, RandomState::default()),
-            all: VecDeque::new(),
-            decisive: VecDeque::new(),
-            most: bounds.remembered.max(1),
-        };
+        // What is pinned may be as a breaker left it that nobody remembers.
+        wishes.want(Wanted::Share(WHOLE_SHARE));
         Self {
             engine,
             policy,
@@ -146,7 +93,8 @@ impl Assessor {
             enforcing,
             breaker: Mutex::new(breaker),
             network: Mutex::new(network),
-            memory: Mutex::new(memory),
+            rarity: Mutex::default(),
+            memory: Mutex::new(Memory::new(bounds)),
             random: RandomState::default(),
             daemon,
             number: AtomicU64::new(0),
@@ -178,6 +126,13 @@ impl Assessor {
         })
     }
 
+    /// How many share what a request's browser is like. A question about it counts no second time.
+    fn share(&self, asked: &Asked<'_>) -> Option<Share> {
+        let (request, identity) = (asked.request?, asked.identity?);
+        let mut rarity = self.rarity.lock().unwrap_or_else(PoisonError::into_inner);
+        rarity.note(asked.report, identity.ja4_stable, asked.subject.address(), request.at)
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,6 +154,7 @@ impl Assessor {
             by_id: key.is_some_and(|key| key.by_id),
             network: network.as_ref(),
             standing: Some(&standing),
+            share: self.share(asked),
         };
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
@@ -222,38 +178,30 @@ impl Assessor {
         let site = self.random.hash_one(asked.report.server_name.as_deref());
         let welcome = assessment.settled.is_some_and(|signal| signal.settles() == Some(Settles::Good));
         let mut memory = self.memory();
-        if welcome && let Some(held) = memory.held.pop(&decision.unit) {
-            held.target.into_iter().for_each(|target| self.wishes.want(Wanted::Lift(target)));
+        if welcome && let Some(target) = memory.release(&decision.unit).and_then(|held| held.target) {
+            self.wishes.want(Wanted::Lift(target));
         }
-        let earlier = memory.held.get(&decision.unit).filter(|held| now < held.until);
-        let earlier_action = earlier.map(|held| held.decision.action);
-        let is_new = decision.action.is_felt() && earlier_action.is_none_or(|action| action < decision.action);
-        let permit = self.tell_breaker((credit, is_new), &mut decision, site, now);
+        let earlier = memory.held(&decision.unit, now);
+        let is_new = decision.action.is_felt()
+            && earlier.is_none_or(|held| held.decision.action < decision.action)
+            && !is_personal(asked, &decision);
+        self.tell_breaker((credit, is_new), &mut decision, site, now);
         if let Some(held) = earlier.filter(|held| held.decision.action > decision.action) {
-            let record = Record {
-                id,
-                at: now,
-                address: asked.subject.address(),
-                ja4: asked.identity.map(|identity| identity.ja4),
-                standing,
-                assessment: Arc::clone(&held.assessment),
-                decision: held.decision,
-                until: Some(held.until),
-                in_force: self.is_in_force(&held.decision, permit),
-                earlier: Some(held.id),
-            };
+            let ja4 = asked.identity.map(|identity| identity.ja4);
+            let record = Record { standing, ja4, ..self.still(held, asked.subject.address(), id, now) };
             return memory.remember(record, false);
         }
-        let until = decision.action.is_felt().then(|| now.plus(decision.ttl));
-        if let Some(until) = until {
-            let target = target(asked, &decision);
+        let permit = self.permit(&decision, site);
+        let holds = decision.action.is_felt() && !is_personal(asked, &decision);
+        if holds {
+            let until = now.plus(decision.ttl);
+            let target = target(asked, &decision, &assessment);
             let due = is_new || earlier.is_none_or(|held| held.until.since(now) < decision.ttl / 2);
             if due && let Some(target) = target.filter(|_| self.is_permitted(&decision.unit, permit)) {
                 let rate = (decision.action == Action::RateLimit).then_some(self.policy.rate);
                 self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
             }
-            let held = Held { decision, until, site, target, id, assessment: Arc::clone(&assessment) };
-            memory.held.put(decision.unit, held);
+            memory.hold(Held { decision, until, site, target, id, assessment: Arc::clone(&assessment) });
         }
         let record = Record {
             id,
@@ -263,34 +211,48 @@ impl Assessor {
             standing,
             assessment,
             decision,
-            until,
-            in_force: decision.action.is_felt() && self.is_in_force(&decision, permit),
+            until: holds.then(|| now.plus(decision.ttl)),
+            in_force: holds && self.is_in_force(&decision, permit),
             earlier: None,
         };
         memory.remember(record, is_new)
     }
 
-    /// Tells the breaker of a request, and what its verdict may do.
-    fn tell_breaker(
-        &self,
-        (credit, is_new): (bool, bool),
-        decision: &mut Decision,
-        site: u64,
-        now: Timestamp,
-    ) -> Permit {
+    /// What was decided earlier and still holds.
+    fn still(&self, held: &Held, address: IpAddr, id: Id, now: Timestamp) -> Record {
+        let permit = self.permit(&held.decision, held.site);
+        Record {
+            id,
+            at: now,
+            address,
+            ja4: if let Unit::Pair(_, ja4) = held.decision.unit { Some(ja4) } else { None },
+            standing: Standing::default(),
+            assessment: Arc::clone(&held.assessment),
+            decision: held.decision,
+            until: Some(held.until),
+            in_force: self.is_in_force(&held.decision, permit),
+            earlier: Some(held.id),
+        }
+    }
+
+    /// Tells the breaker of a request. Of too many new verdicts none blocks.
+    fn tell_breaker(&self, (credit, is_new): (bool, bool), decision: &mut Decision, site: u64, now: Timestamp) {
         let mut breaker = self.breaker();
         let stops = is_new && decision.action >= Action::Challenge;
-        let rule = decision.reason.map_or(u16::MAX, |signal| signal as u16);
         if credit {
             let client = self.random.hash_one(decision.unit);
-            breaker.note(Seen { client, site, stopped_by: stops.then_some(rule) }, now);
+            breaker.note(Seen { client, site, stopped_by: stops.then_some(rule(decision)) }, now);
         } else if stops {
             breaker.verdict(now);
             if breaker.is_alarmed(now) && decision.action == Action::Block {
                 (decision.action, decision.ttl) = (Action::Challenge, self.policy.challenge_ttl);
             }
         }
-        breaker.permits(rule, site)
+    }
+
+    /// What the breaker lets a decision do.
+    fn permit(&self, decision: &Decision, site: u64) -> Permit {
+        self.breaker().permits(rule(decision), site)
     }
 
     fn is_permitted(&self, unit: &Unit, permit: Permit) -> bool {
@@ -312,21 +274,7 @@ impl Assessor {
             return None;
         }
         let mut memory = self.memory();
-        let held = memory.held.get(&Unit::of(subject)).filter(|held| now < held.until)?;
-        let rule = held.decision.reason.map_or(u16::MAX, |signal| signal as u16);
-        let permit = self.breaker().permits(rule, held.site);
-        let record = Record {
-            id,
-            at: now,
-            address,
-            ja4: held.target.map(|target| target.ja4),
-            standing: Standing::default(),
-            assessment: Arc::clone(&held.assessment),
-            decision: held.decision,
-            until: Some(held.until),
-            in_force: self.is_in_force(&held.decision, permit),
-            earlier: Some(held.id),
-        };
+        let record = self.still(memory.held(&Unit::of(subject), now)?, address, id, now);
         Some(memory.remember(record, false))
     }
 
@@ -336,12 +284,16 @@ impl Assessor {
         let mut breaker = self.breaker();
         breaker.tick(now, &mut |change| changes.push(change));
         let permit = breaker.permits_any();
+        if permit != Permit::Enforce {
+            // Again and again: an operator's word on the mode takes in all addresses.
+            self.wishes.want(Wanted::Share(share_of(permit)));
+        }
         self.metrics.score.set_troubled(breaker.troubled().count());
         drop(breaker);
         for change in changes {
             self.changed(change, permit);
         }
-        self.metrics.score.set_held(self.memory().held.len());
+        self.metrics.score.set_held(self.memory().len());
         self.reputation.publish();
     }
 
@@ -353,12 +305,7 @@ impl Assessor {
             info!(scope = ?change.scope, state = change.state.label(), "a circuit breaker changed");
         }
         if change.scope == Scope::All {
-            let share = match permit {
-                Permit::Enforce => WHOLE_SHARE,
-                Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
-                Permit::Observe => 0,
-            };
-            self.wishes.want(Wanted::Share(share));
+            self.wishes.want(Wanted::Share(share_of(permit)));
         } else if change.state == State::Open {
             self.lift(change.scope);
         }
@@ -366,26 +313,12 @@ impl Assessor {
 
     /// Ends what is in force by a rule, or on a site's clients: of those the kernel knows nothing.
     fn lift(&self, scope: Scope) {
-        let memory = self.memory();
-        let concerned = memory.held.iter().filter(|(_, held)| match scope {
-            Scope::All => true,
-            Scope::Rule(rule) => held.decision.reason.map(|signal| signal as u16) == Some(rule),
-            Scope::Site(site) => held.site == site,
-        });
-        concerned.filter_map(|(_, held)| held.target).for_each(|target| self.wishes.want(Wanted::Lift(target)));
+        self.memory().targets(scope).for_each(|target| self.wishes.want(Wanted::Lift(target)));
     }
 
-    /// What was assessed last of whom an operator asks for: what decided something before what didn't. And how many
-    /// assessments of them are remembered.
-    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Arc<Record>, usize)> {
-        let memory = self.memory();
-        let now = monotonic();
-        let holds = |record: &&Arc<Record>| record.until.is_some_and(|until| now < until);
-        let decisive = memory.decisive.iter().rev().filter(|record| of(record));
-        let all = memory.all.iter().rev().filter(|record| of(record));
-        let count = all.clone().count();
-        let found = decisive.clone().find(holds).or_else(|| all.clone().next()).or_else(|| decisive.clone().next());
-        found.map(|record| (Arc::clone(record), count.max(1)))
+    /// What was assessed last of whom an operator asks for, and how many assessments of them are remembered.
+    pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Record, usize)> {
+        self.memory().find(of, monotonic())
     }
 
     /// The names of lists.
@@ -414,28 +347,30 @@ struct Judged<'a> {
     decision: Decision,
 }
 
-impl Memory {
-    fn remember(&mut self, record: Record, decisive: bool) -> Arc<Record> {
-        let record = Arc::new(record);
-        push(&mut self.all, &record, self.most);
-        if decisive {
-            push(&mut self.decisive, &record, self.most);
-        }
-        record
+/// The share of addresses that a breaker for all lets verdicts hold for.
+fn share_of(permit: Permit) -> u32 {
+    match permit {
+        Permit::Enforce => WHOLE_SHARE,
+        Permit::Share(share) => (share * WHOLE_SHARE as f32) as u32,
+        Permit::Observe => 0,
     }
 }
 
-fn push(ring: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) {
-    if ring.len() >= most {
-        ring.pop_front();
-    }
-    ring.push_back(Arc::clone(record));
+/// Whether a decision rests on what one of the site's own sessions did: others may have its address and fingerprint, so
+/// nothing is held against those.
+fn is_personal(asked: &Asked<'_>, decision: &Decision) -> bool {
+    let by_id = asked.key.is_some_and(|key| key.by_id);
+    by_id && decision.axes.has(Axis::Behaviour)
 }
 
-/// Whom the kernel is to stop: a client of its own, by address and fingerprint.
-fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
+/// Whom the kernel is to stop: a client of its own, by address and fingerprint. Nobody in a crowd: a limit would be one on
+/// all of them (threats.md T44).
+fn target(asked: &Asked<'_>, decision: &Decision, assessment: &Assessment) -> Option<Target> {
     let stops = matches!(decision.action, Action::Block | Action::RateLimit);
     let (Unit::Pair(unit, ja4), Reach::Packets, true) = (decision.unit, decision.reach, stops) else { return None };
-    let identity = asked.identity.filter(|identity| !identity.void)?;
+    let identity = asked.identity.filter(|identity| !identity.void && !assessment.evidence.has(Signal::Crowd))?;
     Some(Target { unit, key: identity.keys.stable, ja4 })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,7 @@
 //! What was assessed of somebody, in the words of the control socket.
 
-use std::sync::Arc;
-
-use super::assessor::{Assessor, Record};
+use super::assessor::Assessor;
+use super::memory::Record;
 use crate::admin::protocol::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal, Response, until};
 use crate::clock::{Timestamp, monotonic, wall};
 use crate::join::Reach;
@@ -32,8 +31,8 @@ fn is_in(unit: &Unit, address: std::net::IpAddr) -> bool {
     prefix.contains(&address)
 }
 
-fn explained(assessor: &Assessor, record: &Arc<Record>, assessments: usize, now: Timestamp) -> Explained {
-    let Record { id, at, address, ja4, standing, assessment, decision, in_force, earlier, .. } = &**record;
+fn explained(assessor: &Assessor, record: &Record, assessments: usize, now: Timestamp) -> Explained {
+    let Record { id, at, address, ja4, standing, assessment, decision, in_force, earlier, .. } = record;
     let ago = now.since(*at);
     let when = wall().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH);
     let left = record.until.filter(|end| now < *end).map(|end| Ttl::For(end.since(now)));

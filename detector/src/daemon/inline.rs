@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::{
-    assessor::{Asked, Assessor, Record},
+    assessor::{Asked, Assessor},
     known::{Knowledge, Known},
+    memory::Record,
     requests::Requests,
 };
 use crate::{

@@ -14,6 +14,7 @@ mod inline;
 mod joiner;
 mod keeper;
 mod known;
+mod memory;
 mod orders;
 mod output;
 mod reports;
@@ -49,7 +50,7 @@ use tracing::{error, info, warn};
 
 pub use self::output::Format;
 use self::{
-    assessor::{Assessor, Bounds, Parts},
+    assessor::{Assessor, Parts},
     challenge::{Challengers, Held},
     core::{Core, Memory},
     crawlers::Detective,
@@ -58,6 +59,7 @@ use self::{
     joiner::Joiner,
     keeper::{Host, Keeper},
     known::Known,
+    memory::Bounds,
     orders::Orders,
     reports::Recent,
     reputation::Reputation,

@@ -62,7 +62,7 @@ impl Reputation {
 
     /// The next claim to look up.
     pub(super) fn next_check(&self) -> Option<Check> {
-        self.confirm().next()
+        self.confirm().take()
     }
 
     /// One was looked up.

@@ -16,10 +16,12 @@
 mod catalogue;
 mod file;
 pub mod learn;
+mod rarity;
 
 use std::sync::LazyLock;
 
 pub use catalogue::{Catalogue, Expected, Known, Verdict};
+pub use rarity::{Rarity, Share};
 
 use crate::agent::Engine;
 

@@ -119,7 +119,7 @@ impl Confirm {
     }
 
     /// The next one to look up.
-    pub fn next(&mut self) -> Option<Check> {
+    pub fn take(&mut self) -> Option<Check> {
         self.waiting.pop_front()
     }
 
@@ -154,9 +154,9 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(confirm.ask(check(1), at(0)), None);
         }
-        assert_eq!((confirm.next(), confirm.next()), (Some(check(1)), None));
+        assert_eq!((confirm.take(), confirm.take()), (Some(check(1)), None));
         assert_eq!(confirm.ask(check(1), at(1)), None, "it is being looked up");
-        assert_eq!(confirm.next(), None);
+        assert_eq!(confirm.take(), None);
         confirm.answered(check(1), Answer::Confirmed, at(2));
         assert_eq!(confirm.ask(check(1), at(3)), Some(Answer::Confirmed));
         let other = Check { crawler: CrawlerId::new(4), ..check(1) };
@@ -170,7 +170,7 @@ mod tests {
             confirm.answered(check(1), answer, at(0));
             assert_eq!(confirm.ask(check(1), at(holds - 1)), Some(answer));
             assert_eq!(confirm.ask(check(1), at(holds)), None);
-            assert_eq!(confirm.next(), Some(check(1)));
+            assert_eq!(confirm.take(), Some(check(1)));
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
             confirm.ask(check(host), at(0));
         }
         assert_eq!(confirm.counts(), (0, 252));
-        while let Some(check) = confirm.next() {
+        while let Some(check) = confirm.take() {
             confirm.answered(check, Answer::Denied, at(1));
         }
         for host in 0..=255 {

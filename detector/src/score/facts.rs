@@ -1,6 +1,7 @@
 //! All that an assessment looks at: plain data and references, gathered by whoever asks.
 
 use crate::clock::Timestamp;
+use crate::family::Share;
 use crate::join::{Identity, Subject};
 use crate::network::View;
 use crate::report::Report;
@@ -26,12 +27,24 @@ pub struct Facts<'a> {
     pub network: Option<&'a View>,
     /// What is known of its address.
     pub standing: Option<&'a Standing>,
+    /// How many share its browser's characteristics.
+    pub share: Option<Share>,
 }
 
 impl<'a> Facts<'a> {
     /// A request of which nothing else is known.
     #[must_use]
     pub const fn new(now: Timestamp, report: &'a Report<'a>, subject: &'a Subject) -> Self {
-        Self { now, report, subject, identity: None, session: None, by_id: false, network: None, standing: None }
+        Self {
+            now,
+            report,
+            subject,
+            identity: None,
+            session: None,
+            by_id: false,
+            network: None,
+            standing: None,
+            share: None,
+        }
     }
 }

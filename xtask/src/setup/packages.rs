@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 27] = [
+const NEEDS: [Need; 28] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -42,6 +42,7 @@ const NEEDS: [Need; 27] = [
     Need { package: "iproute2", sign: "ip", why: "network namespaces and veth pairs" },
     Need { package: "ethtool", sign: "ethtool", why: "offloads of the veth pairs" },
     Need { package: "nftables", sign: "nft", why: "forwards to a web server in a namespace of its own" },
+    Need { package: "dnsmasq-base", sign: "dnsmasq", why: "a DNS server that says who crawlers are" },
     Need { package: "tcpdump", sign: "tcpdump", why: "records what the daemon must agree with" },
     Need { package: "tshark", sign: "tshark", why: "reads the same packets as the daemon" },
     Need {

@@ -5,6 +5,7 @@ use foldhash::fast::FixedState;
 
 use super::joined::Joined;
 use crate::config::Config;
+use crate::family::Rarity;
 use crate::feeds::{self, store};
 use crate::network::{self, Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy};
@@ -23,6 +24,7 @@ pub(super) struct World {
     sessions: Sessions,
     network: Network,
     book: Book,
+    rarity: Rarity,
     engine: Engine,
     policy: Policy,
     hasher: FixedState,
@@ -41,6 +43,7 @@ impl World {
             sessions: Sessions::new(sessions).watching(config.engine.paths.clone()),
             network: Network::new(bounds),
             book: store::book(&config.feeds, &config.reputation)?,
+            rarity: Rarity::default(),
             engine: Engine::new(config.engine.score.clone()),
             policy: config.engine.policy,
             hasher: FixedState::default(),
@@ -63,12 +66,15 @@ impl World {
         seen.session = key.by_id.then(|| key.hash());
         (seen.asn, seen.country) = (standing.asn, standing.country.map(|country| country.letters()));
         let view = self.network.note(&seen);
+        let address = subject.address();
+        let share = identity.and_then(|identity| self.rarity.note(report, identity.ja4_stable, address, at));
         let facts = Facts {
             identity,
             session: session.as_ref(),
             by_id: key.by_id,
             network: Some(&view),
             standing: Some(&standing),
+            share,
             ..Facts::new(at, report, &subject)
         };
         let assessment = self.engine.assess(&facts);

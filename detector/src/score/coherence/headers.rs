@@ -7,7 +7,7 @@ use super::super::settings::Settings;
 use super::super::signal::Signal;
 use super::{Names, Said};
 use crate::agent::{Engine, Os};
-use crate::family::{self, Expected};
+use crate::family::{self, Expected, Share};
 
 /// The first version of Chromium and of Firefox that sends all of [`EVERYWHERE`] with every request but a WebSocket's.
 const COMPLETE_SINCE: u16 = 100;
@@ -42,6 +42,10 @@ pub(super) fn assess(facts: &Facts<'_>, said: &Said<'_>, settings: &Settings, ev
     }
     if report.user_agent.is_none() && said.names.is_some_and(|names| !names.has("user-agent")) {
         evidence.add(settings, Signal::NoUserAgent, Value::Nothing, Value::Word("a browser"));
+    }
+    if let Some(share) = facts.share.filter(Share::is_rare) {
+        let addresses = Value::Count(u64::from(share.addresses));
+        evidence.add(settings, Signal::RareBrowser, addresses, Value::Word("more addresses"));
     }
     if let Some((observed, expected)) = contradiction(said) {
         evidence.add(settings, Signal::HintsMismatch, observed, expected);

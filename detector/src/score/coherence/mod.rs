@@ -5,6 +5,7 @@
 
 mod headers;
 mod hello;
+mod language;
 mod names;
 mod system;
 mod traits;
@@ -33,7 +34,7 @@ impl<'a> Said<'a> {
         let report = facts.report;
         let hints = [&report.client_hints, &report.client_hints_mobile, &report.client_hints_platform];
         let [brands, mobile, platform] = hints.map(|hint| hint.as_deref());
-        let names = report.header_names.as_deref().map(Names);
+        let names = report.header_names.as_deref().and_then(Names::of);
         Self {
             agent: report.user_agent.as_deref().map_or(Agent::UNKNOWN, Agent::of),
             hints: Hints::of(brands, mobile, platform),
@@ -60,4 +61,5 @@ pub(super) fn assess(facts: &Facts<'_>, settings: &Settings, evidence: &mut Evid
     hello::assess(facts, &said, settings, evidence);
     system::assess(&said, settings, evidence);
     headers::assess(facts, &said, settings, evidence);
+    language::assess(facts, &said, settings, evidence);
 }

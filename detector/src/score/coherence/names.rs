@@ -2,15 +2,21 @@
 
 /// The names, with commas between.
 #[derive(Clone, Copy)]
-pub(super) struct Names<'a>(pub(super) &'a str);
+pub(super) struct Names<'a>(&'a str);
 
-/// Names looked at: browsers send some twenty.
-const MOST: usize = 64;
+/// Bytes of a list that is looked at. Browsers send some 200; of more, a part may be missing, and what isn't in it says
+/// nothing.
+const MOST: usize = 511;
 
 impl<'a> Names<'a> {
+    /// Of a report's list.
+    pub(super) fn of(list: &'a str) -> Option<Self> {
+        (list.len() <= MOST).then_some(Self(list))
+    }
+
     /// In their order.
     pub(super) fn iter(self) -> impl Iterator<Item = &'a str> {
-        self.0.split(',').take(MOST).map(str::trim)
+        self.0.split(',').map(str::trim)
     }
 
     /// Whether this is one of them, in whatever case.

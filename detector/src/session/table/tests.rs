@@ -1,5 +1,6 @@
 use super::*;
 use crate::fingerprint::Ja4;
+use crate::session::{Hello, Hellos};
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_nanos(1_000_000_000_000_000 + millis * 1_000_000)
@@ -156,4 +157,29 @@ fn a_flood_of_clients_is_bounded_and_counted() {
     assert_eq!((sessions.len(), sessions.expired()), (499, 501));
     let key = sessions.key(&client(1, 1), &page("/"));
     assert_eq!(sessions.summary(key, at(0)), None);
+}
+
+/// The hellos of these orders, each with two requests over its connection.
+fn hellos(orders: &[(u64, bool)]) -> Hellos {
+    let mut sessions = Sessions::new(Limits::default());
+    let (report, subject) = (page("/"), client(7, 1));
+    let key = sessions.key(&subject, &report);
+    for round in [0, 500] {
+        for (number, (order, resumes)) in (0..).zip(orders) {
+            let hello = Some(Hello { at: at(number * 1000), order: *order, resumes: *resumes });
+            let now = at(100_000 + round + number * 1000);
+            let request = Request { hello, ..sessions.request(&report, now, number) };
+            sessions.note(key, &request, now);
+        }
+    }
+    sessions.summary(key, at(200_000)).unwrap().hellos
+}
+
+#[test]
+fn each_connections_hello_counts_once() {
+    let seen = |connections, in_first_order, resumed| Hellos { connections, in_first_order, resumed };
+    assert_eq!(hellos(&[(7, false), (7, false), (7, true)]), seen(3, 3, 1));
+    // More connections than are followed at a time.
+    let many: Vec<_> = (0..20).map(|order| (order, order % 2 == 1)).collect();
+    assert_eq!(hellos(&many), seen(20, 1, 10));
 }

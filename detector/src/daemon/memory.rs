@@ -1,0 +1,151 @@
+//! What was assessed lately, and what is decided about clients: for the requests that come after, and for `detector
+//! explain`.
+//!
+//! Memory: [`Bounds::held`] decisions and twice [`Bounds::remembered`] assessments, of some 2 KiB each.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use lru::LruCache;
+
+use super::wanted::Target;
+use crate::breaker::Scope;
+use crate::clock::Timestamp;
+use crate::fingerprint::Ja4;
+use crate::inline::Id;
+use crate::policy::decide::{Decision, Unit};
+use crate::reputation::Standing;
+use crate::score::Assessment;
+
+/// How much is remembered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Clients about whom something is decided.
+    pub(super) held: usize,
+    /// Assessments; and as many of those that decided something.
+    pub(super) remembered: usize,
+}
+
+/// What came of a request, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) id: Id,
+    pub(super) at: Timestamp,
+    pub(super) address: IpAddr,
+    /// As the client's hello has it; `None` behind a proxy.
+    pub(super) ja4: Option<Ja4>,
+    pub(super) standing: Standing,
+    pub(super) assessment: Arc<Assessment>,
+    /// The hardest that holds for the client.
+    pub(super) decision: Decision,
+    /// The end of that, if it has one.
+    pub(super) until: Option<Timestamp>,
+    /// Whether it is carried out, or only counts.
+    pub(super) in_force: bool,
+    /// It was decided by an earlier request of the client.
+    pub(super) earlier: Option<Id>,
+}
+
+/// A decision that a client would notice.
+pub(super) struct Held {
+    pub(super) decision: Decision,
+    pub(super) until: Timestamp,
+    /// A hash of the site's name.
+    pub(super) site: u64,
+    /// Whom the kernel was to stop.
+    pub(super) target: Option<Target>,
+    pub(super) id: Id,
+    pub(super) assessment: Arc<Assessment>,
+}
+
+/// The number of the rule by which something was decided, for the breaker.
+pub(super) fn rule(decision: &Decision) -> u16 {
+    decision.reason.map_or(u16::MAX, |signal| signal as u16)
+}
+
+/// All of that.
+pub(super) struct Memory {
+    held: LruCache<Unit, Held, RandomState>,
+    all: VecDeque<Arc<Record>>,
+    /// Those that decided something newly.
+    decisive: VecDeque<Arc<Record>>,
+    most: usize,
+}
+
+impl Memory {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            held: LruCache::with_hasher(held, RandomState::default()),
+            all: VecDeque::new(),
+            decisive: VecDeque::new(),
+            most: bounds.remembered.max(1),
+        }
+    }
+
+    /// Clients about whom something is decided, ended ones included.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What is decided about a client.
+    pub(super) fn held(&mut self, unit: &Unit, now: Timestamp) -> Option<&Held> {
+        self.held.get(unit).filter(|held| now < held.until)
+    }
+
+    /// Something is decided about a client.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.held.put(held.decision.unit, held);
+    }
+
+    /// Nothing is any more; what it was.
+    pub(super) fn release(&mut self, unit: &Unit) -> Option<Held> {
+        self.held.pop(unit)
+    }
+
+    /// Whom the kernel stops by a rule, or of a site's clients.
+    pub(super) fn targets(&self, scope: Scope) -> impl Iterator<Item = Target> {
+        let concerned = self.held.iter().filter(move |(_, held)| match scope {
+            Scope::All => true,
+            Scope::Rule(number) => rule(&held.decision) == number,
+            Scope::Site(site) => held.site == site,
+        });
+        concerned.filter_map(|(_, held)| held.target)
+    }
+
+    /// Keeps what came of a request.
+    pub(super) fn remember(&mut self, record: Record, decisive: bool) -> Arc<Record> {
+        let record = Arc::new(record);
+        push(&mut self.all, &record, self.most);
+        if decisive {
+            push(&mut self.decisive, &record, self.most);
+        }
+        record
+    }
+
+    /// What was assessed last of whom an operator asks for: what still holds before what doesn't. And how many assessments
+    /// of them are remembered.
+    pub(super) fn find(&self, of: impl Fn(&Record) -> bool, now: Timestamp) -> Option<(Record, usize)> {
+        // What was lifted is over, whatever its end.
+        let end = |record: &Record| {
+            let held = self.held.peek(&record.decision.unit).filter(|held| now < held.until);
+            held.filter(|_| record.decision.action.is_felt()).map(|held| held.until)
+        };
+        let all = || self.all.iter().rev().filter(|record| of(record));
+        let decisive = || self.decisive.iter().rev().filter(|record| of(record));
+        let holds = |record: &&Arc<Record>| end(record).is_some();
+        let found = all().find(holds).or_else(|| decisive().find(holds)).or_else(|| all().next());
+        let found = found.or_else(|| decisive().next())?;
+        Some((Record { until: end(found), ..Record::clone(found) }, all().count().max(1)))
+    }
+}
+
+fn push(ring: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) {
+    if ring.len() >= most {
+        ring.pop_front();
+    }
+    ring.push_back(Arc::clone(record));
+}
