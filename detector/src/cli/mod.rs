@@ -72,7 +72,7 @@ pub enum Command {
     Unblock(change::UnblockArgs),
     /// Take an allow entry back
     Unallow(change::UnallowArgs),
-    /// Steer an address, a prefix or the clients with a JA4 value to the challenge listener
+    /// Steer addresses or JA4 values to the challenge listener
     Challenge(challenge::ChallengeArgs),
     /// Take a challenge back
     Unchallenge(challenge::UnchallengeArgs),
