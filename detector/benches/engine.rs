@@ -14,7 +14,7 @@ use detector::join::Subject;
 use detector::network::{self, Network, Observation};
 use detector::policy::decide::{Action, Decision, Policy};
 use detector::report::Report;
-use detector::score::{Engine, Facts};
+use detector::score::{Engine, Facts, is_shown};
 use detector::session::{self, Sessions};
 use foldhash::fast::FixedState;
 
@@ -71,6 +71,8 @@ impl World {
         let decision = self.policy.decide(&assessment, subject);
         if decision.action >= Action::Challenge {
             self.network.stopped(&seen);
+        } else if is_shown(&assessment) {
+            self.network.shown(&seen);
         }
         decision
     }

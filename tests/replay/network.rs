@@ -22,7 +22,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     },
     Pair { signal: Signal::FingerprintSpread, policy: "", fires: rotates, silent: a_popular_browser },
     Pair { signal: Signal::NetworkChanged, policy: "", fires: wanders, silent: turns_a_vpn_on },
-    Pair { signal: Signal::Crowd, policy: "", fires: a_corporate_proxy, silent: carrier_nat },
+    Pair { signal: Signal::Crowd, policy: "", fires: a_corporate_proxy, silent: many_names },
 ];
 
 fn a_busy_network(scene: &mut Scene) -> Result<()> {
@@ -35,15 +35,28 @@ fn a_busy_network(scene: &mut Scene) -> Result<()> {
 
 /// As busy, with the many browsers of a company's people behind one address.
 fn a_corporate_proxy(scene: &mut Scene) -> Result<()> {
-    for client in 0..20 {
+    for client in 0..20_u8 {
         let over = scene.connect(&browser()?, CLIENT, 0.0);
-        let agent = format!("Mozilla/5.0 (Windows NT 10.0; rv:{client}.0) Gecko/20100101 Firefox/{client}.0");
+        let system = format!("X11; Linux {} x86_64", char::from(b'A' + client));
+        let agent =
+            format!("Mozilla/5.0 ({system}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36");
         for (number, pause) in pauses().take(6).enumerate() {
             let at = 1.0 + number as f64 * 9.0 + pause / 5.0 + f64::from(client) * 0.1;
             view_with(scene, over, at, &letters(number), json!({ "ua": agent }));
         }
     }
     Ok(())
+}
+
+/// A program with another User-Agent for each page, and people with one.
+fn many_names(scene: &mut Scene) -> Result<()> {
+    for number in 0..40_u32 {
+        let at = f64::from(number);
+        let over = scene.connect(&tool()?, CLIENT, at);
+        let agent = format!("Mozilla/5.0 (X11; Linux x86_64; rv:{number}.0) Gecko/20100101 Firefox/{number}.0");
+        scene.request(over, at + 0.1, json!({ "path": letters(number as usize), "ua": agent }));
+    }
+    carrier_nat(scene)
 }
 
 /// Somebody comes from there, when forty requests from 198.51.100.0/24 went into a trap.

@@ -5,12 +5,13 @@ use detector_tests::process::output;
 use detector_tests::replay::Scene;
 use serde_json::Value;
 
-use crate::clients::{CLIENT, person, scraper};
+use crate::clients::{CLIENT, browser, letters, page, person, read_at};
 
-/// A person and a scraper of nine pages, at two addresses.
+/// A person and a scraper of nine pages with the same browser's hello, at two addresses.
 fn scene() -> Result<Scene> {
     let mut scene = Scene::default();
-    scraper(&mut scene, 9)?;
+    let over = scene.connect(&browser()?, CLIENT, 0.0);
+    read_at(9).enumerate().for_each(|(number, at)| page(&mut scene, over, at, &letters(number)));
     person(&mut scene, [192, 0, 2, 9].into(), 0.0, 5)?;
     Ok(scene)
 }
@@ -38,8 +39,8 @@ fn who_would_be_hit_is_told_by_family() -> Result<()> {
     let (directory, scene) = (tempfile::tempdir()?, scene()?);
     let printed = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "json"]))?;
     let rows: Vec<Value> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let row = |clients: u64| rows.iter().find(|row| row["newly_hit"] == clients).context("no such row");
-    assert_eq!(row(1)?["new_challenge"], 1);
+    let hit = rows.iter().find(|row| row["newly_hit"] == 1).context("nobody would be hit")?;
+    assert_eq!(hit["new_challenge"], 1, "{hit}");
     assert_eq!(rows.iter().filter_map(|row| row["clients"].as_u64()).sum::<u64>(), 2, "{rows:?}");
     assert_eq!(rows.iter().filter_map(|row| row["old_challenge"].as_u64()).sum::<u64>(), 0);
     let table = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "table"]))?;

@@ -13,7 +13,8 @@ fn said(user_agent: &str) -> Said {
 #[test]
 fn browsers_are_known_by_product_engine_version_and_system() {
     use Engine::{Chromium, Gecko, WebKit};
-    let cases: [(&str, &str, Engine, _, _); 9] = [
+    type Case = (&'static str, &'static str, Engine, Option<u16>, Option<Os>);
+    let cases: [Case; 9] = [
         (
             "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
             "Chrome",

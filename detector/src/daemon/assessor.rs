@@ -25,7 +25,7 @@ use crate::network::{Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy, Unit};
 use crate::report::Report;
 use crate::reputation::{Country, Standing};
-use crate::score::{Assessment, Axis, Engine, Facts, Settles, Signal, has_credit};
+use crate::score::{Assessment, Axis, Engine, Facts, Settles, Signal, has_credit, is_shown};
 use crate::session::{Key, Request, Summary};
 use crate::telemetry::Metrics;
 
@@ -159,14 +159,14 @@ impl Assessor {
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
         self.metrics.score.assessments.add(assessment.confidence.label(), 1);
-        let credit = has_credit(&facts, &assessment);
+        let (credit, shown) = (has_credit(&facts, &assessment), is_shown(&assessment));
         let judged = Judged { id, asked, standing, credit, assessment: Arc::new(assessment), decision };
         let record = self.carry_out(judged);
         self.metrics.score.decisions.add(record.decision.action.label(), 1);
-        if record.decision.action >= Action::Challenge
-            && let Some(seen) = observation
-        {
-            self.network().stopped(&seen);
+        match observation {
+            Some(seen) if record.decision.action >= Action::Challenge => self.network().stopped(&seen),
+            Some(seen) if shown => self.network().shown(&seen),
+            _ => {}
         }
         record
     }

@@ -16,16 +16,21 @@ pub(super) struct Kinds {
 
 impl Kinds {
     pub(super) fn add(&mut self, hash: u64, now: Timestamp) {
+        self.age(now);
+        let bit = (hash as usize) & BITS.saturating_sub(1);
+        let [current, _] = &mut self.seen;
+        if let Some(word) = current.get_mut(bit / 64) {
+            *word |= 1 << (bit & 63);
+        }
+    }
+
+    /// Forgets what is out of the window.
+    pub(super) fn age(&mut self, now: Timestamp) {
         let half = now.since(Timestamp::default()).as_secs().checked_div(HALF_HOUR_S).unwrap_or(0);
         if half > self.half {
             let [current, _] = self.seen;
             let before = if half == self.half.saturating_add(1) { current } else { Default::default() };
             (self.half, self.seen) = (half, [Default::default(), before]);
-        }
-        let bit = (hash as usize) & BITS.saturating_sub(1);
-        let [current, _] = &mut self.seen;
-        if let Some(word) = current.get_mut(bit / 64) {
-            *word |= 1 << (bit & 63);
         }
     }
 

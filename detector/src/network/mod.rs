@@ -131,7 +131,7 @@ impl Network {
         let network = self.random.hash_one(seen.asn.map_or(Ok(prefix), Err));
         let address = self.addresses.get_or_insert_mut(unit, Address::default);
         address.requests.add(at);
-        address.kinds.add(self.random.hash_one(seen.kind), at);
+        address.kinds.age(at);
         let mut view = View {
             address: address.requests.rates(at),
             clients: address.kinds.count(),
@@ -163,6 +163,14 @@ impl Network {
             (view.session_networks, view.session_countries) = roaming.note(network, seen.country, at);
         }
         view
+    }
+
+    /// A request like this came from somebody who browses as people do. Nobody else's kind is counted: to change the
+    /// User-Agent makes no crowd.
+    pub fn shown(&mut self, seen: &Observation) {
+        if let Some(address) = self.addresses.peek_mut(&unit(seen.address)) {
+            address.kinds.add(self.random.hash_one(seen.kind), seen.at);
+        }
     }
 
     /// A request like this was stopped, or is to be.

@@ -25,7 +25,7 @@ pub struct View {
     /// How its pages follow each other wherever they come from: the pauses' standard deviation as a share of their mean, if
     /// there were enough. People give 1, a clock gives 0.
     pub pace: Option<f32>,
-    /// Kinds of clients seen at its address within the hour: an estimate.
+    /// Kinds of clients at its address that browsed as people do, within the hour: an estimate.
     pub clients: u32,
     /// Networks that its session came from within ten minutes; 1 without a session id.
     pub session_networks: u32,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::assess::Assessment;
+use super::confidence::Confidence;
 use super::facts::Facts;
 use super::signal::Signal;
 
@@ -27,4 +28,11 @@ pub fn has_credit(facts: &Facts<'_>, assessment: &Assessment) -> bool {
             && session.traps == 0
     });
     returning || assessment.settled == Some(Signal::VerifiedBot)
+}
+
+/// Whether a request came from somebody who browses as people do, with nothing against them: of such an address's crowd is
+/// made.
+#[must_use]
+pub fn is_shown(assessment: &Assessment) -> bool {
+    assessment.confidence <= Confidence::LikelyHuman && assessment.evidence.has(Signal::BrowsesLikeAPerson)
 }

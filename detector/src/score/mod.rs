@@ -35,7 +35,7 @@ pub use self::network::Settings as Network;
 pub use assess::{Assessment, Engine};
 pub use axis::{Axes, Axis};
 pub use confidence::{Confidence, Thresholds};
-pub use credit::has_credit;
+pub use credit::{has_credit, is_shown};
 pub use evidence::{Evidence, EvidenceList, Value};
 pub use facts::Facts;
 pub use layer::{Layer, LayerScore, Mode};

@@ -10,7 +10,7 @@ use crate::feeds::{self, store};
 use crate::network::{self, Network, Observation};
 use crate::policy::decide::{Action, Decision, Policy};
 use crate::reputation::Book;
-use crate::score::{Assessment, Engine, Facts};
+use crate::score::{Assessment, Engine, Facts, is_shown};
 use crate::session::{self, Sessions};
 
 /// What a policy says of a request.
@@ -81,6 +81,8 @@ impl World {
         let decision = self.policy.decide(&assessment, &subject);
         if decision.action >= Action::Challenge {
             self.network.stopped(&seen);
+        } else if is_shown(&assessment) {
+            self.network.shown(&seen);
         }
         Judged { assessment, decision }
     }
