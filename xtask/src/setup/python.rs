@@ -40,7 +40,8 @@ pub(super) fn install_for_lab() -> Result<State> {
     let python = venv.join("bin/python");
     let program = "import aiohttp, httpx, h2, requests; print('aiohttp', aiohttp.__version__, 'httpx', \
                    httpx.__version__, 'requests', requests.__version__)";
-    let versions = || shell::output(Command::new(&python).args(["-c", program])).ok().map(|text| text.trim().to_owned());
+    let versions =
+        || shell::output(Command::new(&python).args(["-c", program])).ok().map(|text| text.trim().to_owned());
     if let Some(versions) = versions() {
         return Ok(State::Present(versions));
     }
