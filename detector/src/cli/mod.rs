@@ -39,7 +39,7 @@ Examples:
   detector list                         what is blocked and allowed, with hits
   detector status --format json         counters, and the JA4 values seen most
 
-Exit codes: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";
+Exit: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";
 
 /// What was typed.
 #[derive(Debug, Parser)]

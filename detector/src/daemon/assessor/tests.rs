@@ -99,6 +99,22 @@ impl Scene {
         self.assessor.assess(&asked, self.assessor.id())
     }
 
+    /// Somebody who reads some pages, each as long as it takes.
+    fn reader(&mut self) -> Summary {
+        let subject = Subject::Forwarded { address: [192, 0, 2, 2].into(), agent: 2, headers: 2 };
+        let page = Report { path: Some("/a".into()), referer: Some("/".into()), ..Report::default() };
+        let image = Report { path: Some("/a.png".into()), referer: Some("/".into()), ..Report::default() };
+        let key = self.sessions.key(&subject, &page);
+        for second in [0, 7, 31, 44, 95, 101] {
+            let now = Timestamp::default().plus(Duration::from_secs(second));
+            for report in [&page, &image] {
+                let request = self.sessions.request(report, now, 1);
+                self.sessions.note(key, &request, now);
+            }
+        }
+        self.sessions.summary(key, Timestamp::default().plus(Duration::from_secs(110))).unwrap()
+    }
+
     /// Somebody who reads here since two hours.
     fn person(&mut self) -> Summary {
         let subject = Subject::Forwarded { address: [192, 0, 2, 1].into(), agent: 1, headers: 1 };
@@ -181,9 +197,10 @@ fn all_of_a_64_is_one_client() {
 /// threats.md T44: a bot among the people behind one address.
 #[test]
 fn nobody_in_a_crowd_is_stopped_in_the_kernel() {
-    let scene = scene(false);
+    let mut scene = scene(false);
+    let reader = scene.reader();
     for kind in 0..20 {
-        scene.ask_or_tell(address(1), &format!("Reader/{kind}"), None, at(0.0), true);
+        scene.ask_or_tell(address(1), &format!("Reader/{kind}"), Some(&reader), at(0.0), true);
     }
     let _ = scene.orderly.take(100).count();
     let bot = scene.ask_or_tell(address(1), FORGED, None, at(1.0), true);
