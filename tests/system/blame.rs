@@ -66,10 +66,11 @@ fn ten_thousand_forged_headers_move_no_blame() -> Result<()> {
     let metrics = daemon.metrics(&lab)?;
     ensure!(outcome(&lab, &daemon, "forwarded")? == 0.0, "a stranger's header was believed");
     ensure!(metrics.sum("detector_session_clients", &[]) == 1.0, "{}", daemon.counted(&lab)?);
-    ensure!(
-        metrics.sum("detector_enforce_verdicts", &[]) == 0.0
-            && control_ok(&lab, &["list", "--format", "json"])?.is_empty()
-    );
+    // A client that asks 10,000 times is judged by that; none of the values in its headers is.
+    let listed = control_ok(&lab, &["list", "--format", "json"])?;
+    let own = CLIENT_V4.to_string();
+    ensure!(listed.lines().all(|verdict| verdict.contains(&own)) && listed.lines().count() <= 1, "{listed}");
+    ensure!(!listed.contains("198.18.") && !listed.contains("203.0.113."), "{listed}");
     // Who is blocked by one of those values isn't this client.
     control_ok(&lab, &["block", "198.18.0.7"])?;
     ask(&lab, 10, "X-Forwarded-For", "198.18.0.7")?;

@@ -90,7 +90,11 @@ impl Scene {
             let (status, told) = self.ask("/first", more)?;
             let ja4 = if ja4_is_known { self.last_ja4()? } else { "-".to_owned() };
             ensure!(status == "200" && told[0] == "allow" && told[1] == ja4 && told[2].len() > 17, "{status} {told:?}");
-            ensure!(["", "-"].contains(&told[3].as_str()), "a client's own word: {told:?}");
+            // Detector's own, where it knows whom; never the client's.
+            let score = told[3].parse::<f64>().ok();
+            let own =
+                if ja4_is_known { score.is_some_and(|score| 0.0 < score && score < 1.0) } else { score != Some(1.0) };
+            ensure!(own, "a client's own word: {told:?}");
         }
         let client = CLIENT_V4.to_string();
         control_ok(&self.lab, &["block", &client, "--at", "inline"])?;

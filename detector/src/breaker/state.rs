@@ -21,7 +21,7 @@ impl State {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::HalfOpen => "half-open",
+            Self::HalfOpen => "half_open",
             Self::Open => "open",
         }
     }

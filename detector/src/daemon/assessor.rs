@@ -137,6 +137,11 @@ impl Assessor {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A request isn't assessed: too many wait.
+    pub(super) fn left_out(&self) {
+        self.metrics.score.left_out.add("behind", 1);
+    }
+
     /// Assesses a request, and has done what is decided about its client.
     pub(super) fn assess(&self, asked: &Asked<'_>, id: Id) -> Arc<Record> {
         let Asked { report, subject, identity, session, key, now, .. } = *asked;
@@ -162,7 +167,7 @@ impl Assessor {
         let (credit, shown) = (has_credit(&facts, &assessment), is_shown(&assessment));
         let judged = Judged { id, asked, standing, credit, assessment: Arc::new(assessment), decision };
         let record = self.carry_out(judged);
-        self.metrics.score.decisions.add(record.decision.action.label(), 1);
+        self.metrics.score.decisions.add(record.decision.action.metric_label(), 1);
         match observation {
             Some(seen) if record.decision.action >= Action::Challenge => self.network().stopped(&seen),
             Some(seen) if shown => self.network().shown(&seen),

@@ -17,7 +17,7 @@ use super::{
     suspects::Suspects,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Timestamp, monotonic},
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
@@ -28,6 +28,10 @@ use crate::{
 
 /// Of a text of a report that waits; no path that says something is longer.
 const KEPT: usize = 512;
+
+/// How late a report may be, by what came before it, and still be assessed: what a client did is kept up with first, and
+/// its next request tells as much.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Labels of `detector_join_reports_total` beside those of [`Miss`].
 const JOINED: &str = "joined";
@@ -94,7 +98,8 @@ impl Joiner {
         let outcome = self.join().report(&mut connections, report, arrived, keep, &mut later);
         self.note_late(late);
         if let Some(outcome) = outcome {
-            self.note(report, arrived, number, &outcome);
+            let behind = monotonic().since(arrived) > LATE;
+            self.note(report, arrived, number, &outcome, behind);
         }
     }
 
@@ -149,11 +154,12 @@ impl Joiner {
 
     fn note_late(&self, late: Late) {
         for (Waiting { report, arrived, kept }, outcome) in late {
-            self.note(&report, arrived, kept, &outcome);
+            self.note(&report, arrived, kept, &outcome, false);
         }
     }
 
-    fn note(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome) {
+    /// `behind`: so many reports wait that there is no time to assess this one.
+    fn note(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome, behind: bool) {
         if let Some(number) = kept {
             let ja4 = match outcome {
                 Outcome::Joined(_, found) => Some(found.identity.ja4),
@@ -185,6 +191,9 @@ impl Joiner {
         };
         sessions.note(key, &request, arrived);
         let Some(assessor) = &self.assessor else { return };
+        if behind {
+            return assessor.left_out();
+        }
         let summary = sessions.summary(key, arrived);
         drop(sessions);
         let identity = if let Outcome::Joined(_, found) = outcome { Some(&*found.identity) } else { None };

@@ -335,7 +335,7 @@ fn labels() -> Labels {
         ends: End::ALL.iter().map(|end| end.label()).collect(),
         score: ScoreLabels {
             confidences: Confidence::ALL.iter().map(|confidence| confidence.label()).collect(),
-            actions: Action::ALL.iter().map(|action| action.label()).collect(),
+            actions: Action::ALL.iter().map(|action| action.metric_label()).collect(),
             lists: ["read", "unreadable"].into_iter().chain(ListRefused::LABELS).collect(),
             crawlers: Answer::ALL.iter().map(|answer| answer.label()).collect(),
             states: [breaker::State::Closed, breaker::State::HalfOpen, breaker::State::Open]

@@ -92,6 +92,12 @@ impl Seats {
         Self(Arc::new(Shared { most, grace, taken: Mutex::default(), freed: Notify::new() }))
     }
 
+    /// How long nobody loses one.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.0.grace
+    }
+
     /// A seat for a connection that has just come: a free one, or that of the peer which has been silent longest. `None`:
     /// all others are being answered, or have just come.
     #[must_use]

@@ -49,7 +49,8 @@ pub const HEADERS_MAX: usize = 64 * 1024;
 /// a question could meet a connection that is just being closed, and count as the daemon's failure.
 const IDLE: Duration = Duration::from_secs(180);
 
-/// For a connection when all others are being answered, or have just come: less than the 30 ms that nginx waits.
+/// For a connection when all others are being answered: less than the 30 ms that nginx waits. Where they have just come, it
+/// waits until one of them has had its time: others wait behind it, and none of them is any better off if it goes.
 const SEAT_WAIT: Duration = Duration::from_millis(20);
 
 /// For what is being answered when the daemon stops.
@@ -164,7 +165,7 @@ impl<D: Decide> Endpoint<D> {
     /// One accepted connection, or why there is none.
     async fn take(self: &Arc<Self>, accepted: io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) {
         let Ok(stream) = accepted else { return sleep(ACCEPT_PAUSE).await };
-        let Ok(seat) = timeout(SEAT_WAIT, self.seats.wait()).await else {
+        let Ok(seat) = timeout(self.seats.grace().saturating_add(SEAT_WAIT), self.seats.wait()).await else {
             return self.decider.connection(Connection::Refused);
         };
         self.decider.connection(Connection::Taken);

@@ -34,7 +34,7 @@ impl Action {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Allow, Self::Observe, Self::RateLimit, Self::Challenge, Self::Block];
 
-    /// The word for it in output, in the configuration and in metrics.
+    /// The word for it in output and in the configuration.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -43,6 +43,15 @@ impl Action {
             Self::RateLimit => "rate-limit",
             Self::Challenge => "challenge",
             Self::Block => "block",
+        }
+    }
+
+    /// The metric label.
+    #[must_use]
+    pub const fn metric_label(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            other => other.label(),
         }
     }
 

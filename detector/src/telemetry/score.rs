@@ -24,6 +24,8 @@ pub struct ScoreLabels {
 pub struct ScoreMetrics {
     /// Assessments by confidence.
     pub assessments: Counters,
+    /// Requests that were told of and not assessed.
+    pub left_out: Counters,
     /// Decisions about clients by what is to be done; of those in force and those that only count.
     pub decisions: Counters,
     /// Verdicts on their way to the kernel: `queued` or `dropped`.
@@ -61,6 +63,12 @@ impl ScoreMetrics {
                 "Assessments of requests by how sure it is that a program sent them.",
                 "confidence",
                 labels.confidences,
+            ))?,
+            left_out: keep(Counters::by_label(
+                "detector_score_left_out_total",
+                "Requests that were told of and not assessed, by why.",
+                "reason",
+                ["behind"],
             ))?,
             decisions: keep(Counters::by_label(
                 "detector_score_decisions_total",
