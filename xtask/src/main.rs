@@ -48,7 +48,7 @@ const VERBS: [Verb; 9] = [
     },
     Verb {
         name: "lab",
-        usage: "[--visits N] [--browsers N] [--parallel N] [--pages N] [--kinds A,B] [--all] [--json FILE]",
+        usage: "[--visits N] [--browsers N] [--parallel N] [--kinds A,B] [--all] [--json FILE]",
         about: "Sets up, then has clients of 42 kinds, Chromium and Firefox among them, visit a site behind nginx, and \
                 tells what detector makes of each kind, and whether that is right. 4 visits of each kind, 2 of each \
                 with a real browser, unless told otherwise; those with odd numbers are told, the others are for \

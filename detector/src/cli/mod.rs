@@ -36,7 +36,6 @@ Examples:
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
                                         drop connections of such clients
   detector allow 198.51.100.0/24        let these pass, whatever else is said
-  detector list                         what is blocked and allowed, with hits
   detector status --format json         counters, and the JA4 values seen most
 
 Exit: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";

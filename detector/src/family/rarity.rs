@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use detector_common::key::mix;
 use foldhash::fast::RandomState;
 use lru::LruCache;
 use sha2::{Digest as _, Sha256};
@@ -93,7 +94,8 @@ impl Rarity {
         }
         let key = self.random.hash_one((agent, ja4_stable, headers(report)));
         let set = self.sets.get_or_insert_mut(key, || Set { id: id(&agent, ja4_stable, report), addresses: 0 });
-        let hash = self.random.hash_one(address);
+        // Of a fast hash the lower bits alone are no lottery.
+        let hash = mix(self.random.hash_one(address));
         set.addresses |= 1_u64.wrapping_shl(hash as u32);
         if let Some(word) = self.addresses.get_mut(hash.wrapping_shr(6) as usize & (BITS / 64).saturating_sub(1)) {
             let bit = 1_u64.wrapping_shl(hash as u32);

@@ -1,6 +1,8 @@
 //! How many different things were seen within the last half hour to hour: linear counting (Whang 1990), right within 10 %
 //! up to 200, and of more it says 1,400 at most.
 
+use detector_common::key::mix;
+
 use crate::clock::Timestamp;
 
 const BITS: usize = 256;
@@ -17,7 +19,8 @@ pub(super) struct Kinds {
 impl Kinds {
     pub(super) fn add(&mut self, hash: u64, now: Timestamp) {
         self.age(now);
-        let bit = (hash as usize) & BITS.saturating_sub(1);
+        // Of a fast hash the lower bits alone are no lottery.
+        let bit = (mix(hash) as usize) & BITS.saturating_sub(1);
         let [current, _] = &mut self.seen;
         if let Some(word) = current.get_mut(bit / 64) {
             *word |= 1 << (bit & 63);

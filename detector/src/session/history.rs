@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use detector_common::key::mix;
+
 use super::hellos::{Followed, Hellos};
 use super::request::Request;
 use super::track::{Steps, Track};
@@ -156,7 +158,8 @@ impl History {
         }
         let disobeyed = self.robots_read && request.forbidden;
         self.robots_read |= request.robots;
-        let bit = (request.path as usize) & BITS.saturating_sub(1);
+        // Of a fast hash the lower bits alone are no lottery.
+        let bit = (mix(request.path) as usize) & BITS.saturating_sub(1);
         let [current, _] = &mut self.paths;
         if let Some(word) = current.get_mut(bit / 64) {
             *word |= 1 << (bit & 63);
