@@ -73,7 +73,9 @@ fn counts_and_shares_of_an_hour() {
     assert_eq!((summary.requests, summary.assets, summary.pages(), summary.connections), (4, 1, 3, 2));
     assert_eq!(summary.statuses, [2, 0, 1, 1]);
     assert_eq!((summary.error_share(), summary.asset_share(), summary.unreferred_share()), (0.5, 0.25, 2.0 / 3.0));
-    assert_eq!((summary.first_page_depth, summary.paths, summary.per_minute()), (Some(3), 4, 2.0));
+    assert_eq!((summary.first_page_depth, summary.per_minute()), (Some(3), 2.0));
+    // Of four paths two may have one bit of 512, once in a hundred tables.
+    assert!((3..=4).contains(&summary.paths), "{}", summary.paths);
     let summary = note(&page("/"), 3_299_000, 2);
     assert_eq!(summary.requests, 5);
     let summary = note(&page("/"), 3_600_000 + 300_000, 3);
