@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use detector_common::mode::WHOLE_SHARE;
+use detector_common::{key::mix, mode::WHOLE_SHARE};
 use foldhash::fast::RandomState;
 use tracing::{info, warn};
 
@@ -263,7 +263,8 @@ impl Assessor {
     fn is_permitted(&self, unit: &Unit, permit: Permit) -> bool {
         match permit {
             Permit::Enforce => true,
-            Permit::Share(share) => (self.random.hash_one(unit) >> 40) as f32 / ((1 << 24) as f32) < share,
+            // Of a fast hash the bits alone are no lottery.
+            Permit::Share(share) => (mix(self.random.hash_one(unit)) >> 40) as f32 / ((1 << 24) as f32) < share,
             Permit::Observe => false,
         }
     }

@@ -78,7 +78,7 @@ pub struct Answer {
 pub enum Connection {
     /// It was taken.
     Taken,
-    /// All others were being answered, or had just come, and it was closed.
+    /// All others were being answered, and it was closed.
     Refused,
     /// It had been silent longest when another one came, and no room was left.
     Displaced,
