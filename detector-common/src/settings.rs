@@ -33,6 +33,9 @@ pub const IN_USE_STABLE_PAIRS: u32 = 1 << 10;
 /// Units' QUIC Initial packets.
 pub const IN_USE_INITIALS: u32 = 1 << 11;
 
+/// IPv6 prefixes of [`crate::table::WIDE_BITS`] and fingerprints together, by stable key.
+pub const IN_USE_WIDE_PAIRS: u32 = 1 << 12;
+
 /// Those of which the verdicts are in `VERDICTS`.
 pub const IN_USE_TABLE: u32 = IN_USE_IPV4
     | IN_USE_IPV6
@@ -41,6 +44,7 @@ pub const IN_USE_TABLE: u32 = IN_USE_IPV4
     | IN_USE_STABLE
     | IN_USE_KEY_PAIRS
     | IN_USE_STABLE_PAIRS
+    | IN_USE_WIDE_PAIRS
     | IN_USE_INITIALS;
 
 /// The one entry of the `SETTINGS` array.

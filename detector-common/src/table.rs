@@ -87,6 +87,9 @@ pub struct TableSeeds {
     pub stable: u64,
 }
 
+/// Bits of the IPv6 prefixes, wider than a unit, that a verdict may be about together with a fingerprint (threats.md T45).
+pub const WIDE_BITS: [u32; 2] = [56, 48];
+
 /// 0 names nothing: an empty cell would have it.
 #[inline(always)]
 const fn name(hash: u64) -> u64 {
@@ -137,6 +140,14 @@ impl TableSeeds {
             return self.address(address);
         }
         name(mix(half(address, 0) ^ self.subnet))
+    }
+
+    /// The name of an IPv6 prefix wider than a unit, by any address in it; `bits`: one of [`WIDE_BITS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn wide(&self, address: &Address, bits: u32) -> u64 {
+        let prefix = half(address, 0) & (u64::MAX << (64 - bits)).to_be();
+        pair(name(mix(prefix ^ self.subnet)), bits as u64)
     }
 
     /// The name of a fingerprint, by its `key`.

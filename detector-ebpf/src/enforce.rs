@@ -19,9 +19,9 @@ use detector_common::{
     settings::{
         IN_USE_CONNECTIONS, IN_USE_INITIALS, IN_USE_IPV4, IN_USE_IPV6, IN_USE_KEY_PAIRS, IN_USE_KEYS,
         IN_USE_PREFIXES_IPV4, IN_USE_PREFIXES_IPV6, IN_USE_PREFIXES_SHORT, IN_USE_STABLE, IN_USE_STABLE_PAIRS,
-        IN_USE_SUBNETS, Settings,
+        IN_USE_SUBNETS, IN_USE_WIDE_PAIRS, Settings,
     },
-    table::{self, CELLS, HITS_MAX, Word, exempt_place, filter_place, initials, is_ipv4, neighbour, pair},
+    table::{self, CELLS, HITS_MAX, WIDE_BITS, Word, exempt_place, filter_place, initials, is_ipv4, neighbour, pair},
     verdict::{Action, FOREVER, ORIGIN_AUTOMATIC, ORIGIN_OPERATOR, Verdict},
 };
 
@@ -377,7 +377,7 @@ pub fn fingerprint(
         (scratch.found.action, scratch.found.elsewhere) = (0, 0);
         (scratch.header.key, scratch.header.key_stable, scratch.reason)
     };
-    let any = IN_USE_KEYS | IN_USE_STABLE | IN_USE_KEY_PAIRS | IN_USE_STABLE_PAIRS;
+    let any = IN_USE_KEYS | IN_USE_STABLE | IN_USE_KEY_PAIRS | IN_USE_STABLE_PAIRS | IN_USE_WIDE_PAIRS;
     if settings.in_use & any == 0 {
         return Decision::Pass(reason);
     }
@@ -395,6 +395,11 @@ pub fn fingerprint(
     }
     if settings.in_use & IN_USE_STABLE_PAIRS != 0 {
         look_up(settings, scratch, pair(unit, stable), unit, Counter::DropPair as u32);
+    }
+    if settings.in_use & IN_USE_WIDE_PAIRS != 0 && !is_ipv4(&key.source) {
+        for bits in WIDE_BITS {
+            look_up(settings, scratch, pair(seeds.wide(&key.source, bits), stable), unit, Counter::DropPair as u32);
+        }
     }
     conclude(ctx, scratch, key, packet, reason)
 }

@@ -7,6 +7,11 @@ local HOST, PORT = "127.0.0.1", 9466
 local PATIENCE, PAUSE = 0.04, 10
 
 local NAMES = { "decision", "confidence", "score", "ja4", "reasons", "id" }
+-- What is told of the request as its client sent it.
+local TOLD = {
+	"x-forwarded-for", "referer", "accept", "accept-language", "accept-encoding", "sec-ch-ua", "sec-ch-ua-mobile",
+	"sec-ch-ua-platform", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-fetch-user",
+}
 local silent_until = 0
 
 -- The status, and the lines of the head.
@@ -38,7 +43,10 @@ core.register_action("detector", { "http-req" }, function(txn)
 	tell("x-detector-host", f:req_hdr("host"))
 	tell("x-detector-method", f:method())
 	tell("x-detector-uri", f:pathq())
-	tell("x-forwarded-for", f:req_fhdr("x-forwarded-for"))
+	-- The site's own session, if detector.cfg sets it before.
+	tell("x-detector-session", txn:get_var("txn.d_sid"))
+	tell("x-detector-header-names", f:req_hdr_names())
+	for _, name in ipairs(TOLD) do tell(name, f:req_fhdr(name)) end
 	tell("user-agent", f:req_hdr("user-agent"))
 	local status, answer = ask(table.concat(lines, "\r\n") .. "\r\n\r\n")
 	if status ~= 200 and status ~= 401 and status ~= 403 then

@@ -2,30 +2,34 @@
 //! is told by kind, and whether that is what it should be.
 //!
 //! In: root, what `cargo xtask setup` installs, and on the command line how many visits of which kinds. Out: on stdout a
-//! table by kind: the last assessment of each visit, by confidence, and the signals that spoke; then what must hold, and
-//! whether it does. Exit code 0 if all of it did, 1 if something didn't, 64 for a wrong command line, 77 without root.
+//! table by kind: the last assessment of each visit, of people the worst, by confidence, and the signals that spoke; then
+//! what must hold, and whether it does. Exit code 0 if all of it did, 1 if something didn't, 64 for a wrong command line, 77
+//! without root.
 //!
-//! Thresholds are tuned on the visits with even numbers; what is told here is of the odd ones, unless `--all` is given.
+//! Weights and thresholds are chosen by the even rounds of some kinds (`--tuning`: no others are made); what is told else is
+//! of their odd rounds, and of the kinds that nobody looked at. See docs/lab.md.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use detector_tests::daemon::{Daemon, DaemonOptions, control};
 use detector_tests::deadline::{PATIENCE, until};
+use detector_tests::findings::{Assessed, Findings, Visit, as_json};
 use detector_tests::lab::{Lab, LabOptions, require_root};
+use detector_tests::process::output;
 use detector_tests::reporters::Reporter;
 use detector_tests::site;
-use detector_tests::visits::{Plan, Visits, What, kinds};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use detector_tests::visits::{Kinds, Plan, Visits, What, kinds};
 
-const USAGE: &str = "usage: cargo xtask lab [--visits N] [--browsers N] [--parallel N] [--pages N] [--pace N] [--kinds A,B] \
-                     [--enforce] [--all] [--json FILE]";
+const USAGE: &str = "usage: cargo xtask lab [--visits N] [--browsers N] [--parallel N] [--pages N] [--pace N] [--minutes N] [--kinds A,B] \
+                     [--tuning] [--enforce] [--all] [--json FILE]";
 
 macro_rules! config {
     ($mode:literal) => {
@@ -41,7 +45,8 @@ macro_rules! config {
 const OBSERVING: &str = config!("observe");
 const ENFORCING: &str = config!("enforce");
 
-const CONFIDENCES: [&str; 5] = ["definitely_human", "likely_human", "suspicious", "likely_bot", "definitely_bot"];
+/// How often is looked at what is made of a person.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// How much is done.
 struct Size {
@@ -53,8 +58,12 @@ struct Size {
     parallel: usize,
     pages: u32,
     pace: f32,
+    /// After so many no more visits begin.
+    minutes: u64,
     /// Words in the names of the kinds; all, if there are none.
     kinds: Vec<String>,
+    /// Only kinds that aren't held out.
+    tuning: bool,
     enforce: bool,
     all: bool,
     json: Option<String>,
@@ -68,13 +77,16 @@ impl Size {
             parallel: 4,
             pages: 12,
             pace: 1.0,
+            minutes: 240,
             kinds: Vec::new(),
+            tuning: false,
             enforce: false,
             all: false,
             json: None,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
+                "--tuning" => size.tuning = true,
                 "--enforce" => size.enforce = true,
                 "--all" => size.all = true,
                 flag => {
@@ -85,6 +97,7 @@ impl Size {
                         "--parallel" => size.parallel = value.parse()?,
                         "--pages" => size.pages = value.parse()?,
                         "--pace" => size.pace = value.parse()?,
+                        "--minutes" => size.minutes = value.parse()?,
                         "--kinds" => size.kinds = value.split(',').map(str::to_owned).collect(),
                         "--json" => size.json = Some(value),
                         other => bail!("`{other}` is unknown"),
@@ -94,33 +107,6 @@ impl Size {
         }
         Ok(size)
     }
-}
-
-/// What detector said of a client at last.
-#[derive(Clone, Debug, Deserialize)]
-struct Assessed {
-    confidence: String,
-    action: String,
-    score: f32,
-    axes: Vec<String>,
-    signals: Vec<Spoke>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Spoke {
-    signal: String,
-    weight: f32,
-    counts: bool,
-}
-
-/// A visit, and what came of it.
-struct Visit {
-    kind: String,
-    number: u16,
-    pages: u32,
-    error: Option<String>,
-    /// Absent if no request of it was reported.
-    assessed: Option<Assessed>,
 }
 
 fn main() -> ExitCode {
@@ -149,31 +135,45 @@ fn story(size: &Size) -> Result<bool> {
     let lab = Lab::new(LabOptions::default())?;
     let pages = lab.file("site");
     site::write(&pages)?;
+    // As dist/sysctl.d has it: without, a busy web server's reports get lost.
+    output(lab.server().command("sysctl").args(["-qw", "net.unix.max_dgram_qlen=1024"]))?;
     let config = if size.enforce { ENFORCING } else { OBSERVING };
     let daemon = Daemon::start(&lab, DaemonOptions { config, ..DaemonOptions::default() })?;
     let _server = Reporter::nginx_serving(&lab, &pages)?;
     let kinds = kinds()?;
     let plans = plans(&kinds, size)?;
     let visits = Visits::new(&lab, &lab.file("nginx").join("certificate.pem"), u16::try_from(plans.len())?)?;
-    let seen = all_visits(&lab, &visits, plans, size)?;
+    let seen = all_visits(&lab, &visits, plans, &kinds, size);
     drop(daemon);
     if let Some(file) = &size.json {
         fs::write(file, serde_json::to_string_pretty(&as_json(&seen, &kinds))?)?;
     }
-    let told: Vec<&Visit> = seen.iter().filter(|visit| size.all || visit.number % 2 == 1).collect();
-    table(&told, &kinds);
-    Ok(claims(&told, &kinds))
+    let real = seen.iter().filter(|visit| visit.pages > 0 && kinds.get(&visit.kind).is_some_and(|kind| kind.browser));
+    println!("{} visits, {} of them in real browsers", seen.len(), real.count());
+    let mut hold = true;
+    for (held, title) in [(false, "Kinds that were looked at, odd rounds"), (true, "Kinds that nobody looked at")] {
+        let findings = Findings::new(&seen, &kinds, held, size.all);
+        if !findings.is_empty() {
+            println!("\n{title}");
+            findings.table();
+            hold &= findings.claims();
+        }
+    }
+    Ok(hold)
 }
 
-/// The kinds of all visits, in turn, so that each has the same chance of a busy moment.
-fn plans<'a>(kinds: &'a BTreeMap<String, What>, size: &Size) -> Result<VecDeque<&'a str>> {
+/// The kinds of all visits with their rounds, in turn, so that each has the same chance of a busy moment.
+fn plans<'a>(kinds: &'a Kinds, size: &Size) -> Result<VecDeque<(&'a str, u16)>> {
     let wanted = |kind: &str| size.kinds.is_empty() || size.kinds.iter().any(|word| kind.contains(word.as_str()));
-    let is_browser = |what: What| matches!(what, What::Person | What::Robot);
     let mut plans = VecDeque::new();
-    for round in 0..size.visits.max(size.browsers) {
-        for (kind, what) in kinds.iter().filter(|(kind, _)| wanted(kind)) {
-            if round < if is_browser(*what) { size.browsers } else { size.visits } {
-                plans.push_back(kind.as_str());
+    let most = size.visits.max(size.browsers);
+    for turn in 0..u32::from(most) {
+        for (name, kind) in kinds.iter().filter(|(name, kind)| wanted(name) && !(size.tuning && kind.held)) {
+            // Kinds with fewer visits have theirs all along.
+            let own = u32::from(if kind.browser { size.browsers } else { size.visits });
+            let [round, next] = [turn, turn + 1].map(|turn| turn * own / u32::from(most));
+            if next > round {
+                plans.push_back((name.as_str(), u16::try_from(round)?));
             }
         }
     }
@@ -181,145 +181,79 @@ fn plans<'a>(kinds: &'a BTreeMap<String, What>, size: &Size) -> Result<VecDeque<
     Ok(plans)
 }
 
-fn all_visits(lab: &Lab, visits: &Visits<'_>, plans: VecDeque<&str>, size: &Size) -> Result<Vec<Visit>> {
-    eprintln!("{} visits, {} at a time", plans.len(), size.parallel);
+fn all_visits(lab: &Lab, visits: &Visits<'_>, plans: VecDeque<(&str, u16)>, kinds: &Kinds, size: &Size) -> Vec<Visit> {
+    let (all, end) = (plans.len(), Instant::now() + Duration::from_secs(60 * size.minutes));
+    eprintln!("{all} visits, {} at a time", size.parallel);
     let queue = Mutex::new((plans, 0_u16));
-    let (seen, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..size.parallel {
             scope.spawn(|| {
                 loop {
-                    let (kind, number) = {
-                        let mut queue = lock();
-                        let Some(kind) = queue.0.pop_front() else { return };
+                    let (kind, round, number) = {
+                        let mut queue = lock(&queue);
+                        if Instant::now() > end {
+                            return;
+                        }
+                        let Some((kind, round)) = queue.0.pop_front() else { return };
                         queue.1 += 1;
-                        (kind, queue.1 - 1)
+                        (kind, round, queue.1 - 1)
                     };
                     let plan = Plan { kind, number, pages: size.pages, pace: size.pace };
-                    match visit(lab, visits, &plan) {
-                        Ok(visit) => seen.lock().unwrap_or_else(PoisonError::into_inner).push(visit),
-                        Err(error) => failed
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(error.context(format!("visit {number}, {kind}"))),
+                    let is_person = kinds.get(kind).is_some_and(|kind| kind.what == What::Person);
+                    // One that fails is told of, and no reason to give up the others.
+                    let made = visit(lab, visits, &plan, round, is_person).unwrap_or_else(|error| {
+                        let error = Some(format!("{error:#}"));
+                        Visit { kind: kind.to_owned(), round, pages: 0, error, assessed: None }
+                    });
+                    let mut seen = lock(&seen);
+                    seen.push(made);
+                    let made = seen.len();
+                    if made % 100 == 0 {
+                        eprintln!("{made} of {all} made");
                     }
                 }
             });
         }
     });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
-        return Err(error);
-    }
-    Ok(seen.into_inner().unwrap_or_else(PoisonError::into_inner))
+    seen.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn visit(lab: &Lab, visits: &Visits<'_>, plan: &Plan<'_>) -> Result<Visit> {
-    let told = visits.make(plan)?;
-    let address = plan.address().to_string();
-    let explained = || -> Result<Option<Assessed>> {
-        let done = control(lab, &["explain", &address, "--format", "json"])?;
-        match done.status.code() {
-            Some(0) => Ok(Some(serde_json::from_slice(&done.stdout)?)),
-            Some(2) => Ok(None),
-            _ => bail!("detector explain: {}", String::from_utf8_lossy(&done.stderr)),
-        }
-    };
-    let assessed = if told.pages > 0 { until("an assessment", PATIENCE, explained).ok() } else { explained()? };
-    let (kind, number) = (plan.kind.to_owned(), plan.number);
-    Ok(Visit { kind, number, pages: told.pages, error: told.error, assessed })
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn place(confidence: &str) -> usize {
-    CONFIDENCES.iter().position(|known| *known == confidence).unwrap_or(0)
-}
-
-/// A line for each kind.
-fn table(seen: &[&Visit], kinds: &BTreeMap<String, What>) {
-    println!(
-        "{:<26} {:<9} {:>6} {:>6}   {:>5} {:>5} {:>5} {:>5} {:>5}   what spoke most, and in how many visits",
-        "kind", "what", "visits", "pages", "human", "likel", "suspi", "likel", "bot"
-    );
-    for (kind, what) in kinds {
-        let of_kind: Vec<&&Visit> = seen.iter().filter(|visit| visit.kind == *kind).collect();
-        if of_kind.is_empty() {
-            continue;
-        }
-        let mut counts = [0; CONFIDENCES.len()];
-        let mut spoke = BTreeMap::<&str, (f32, usize)>::new();
-        for assessed in of_kind.iter().filter_map(|visit| visit.assessed.as_ref()) {
-            counts[place(&assessed.confidence)] += 1;
-            for signal in assessed.signals.iter().filter(|signal| signal.counts && signal.weight != 0.0) {
-                let (weight, count) = spoke.entry(&signal.signal).or_default();
-                (*weight, *count) = (*weight + signal.weight, *count + 1);
-            }
-        }
-        let mut heaviest: Vec<(&str, f32, usize)> =
-            spoke.into_iter().map(|(signal, (weight, count))| (signal, weight, count)).collect();
-        heaviest.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-        let heaviest: Vec<String> =
-            heaviest.iter().take(4).map(|(signal, _, count)| format!("{signal} {count}")).collect();
-        let what = format!("{what:?}").to_lowercase();
-        let pages: u32 = of_kind.iter().map(|visit| visit.pages).sum();
-        let [human, likely_human, suspicious, likely_bot, bot] = counts;
-        println!(
-            "{kind:<26} {what:<9} {:>6} {pages:>6}   {human:>5} {likely_human:>5} {suspicious:>5} {likely_bot:>5} \
-             {bot:>5}   {}",
-            of_kind.len(),
-            heaviest.join(", ")
-        );
-        if let Some(error) = of_kind.iter().find_map(|visit| visit.error.as_deref()) {
-            let errors = of_kind.iter().filter(|visit| visit.error.is_some()).count();
-            println!("{:<26} {errors} of them ended early, like: {:.100}", "", error.lines().next().unwrap_or(error));
-        }
-    }
-}
-
-/// What must hold, and whether it does.
-fn claims(seen: &[&Visit], kinds: &BTreeMap<String, What>) -> bool {
-    let all = |what: What| seen.iter().filter(move |visit| kinds.get(&visit.kind) == Some(&what));
-    let at_least = |what: What, least: usize| {
-        let reached = |visit: &&&Visit| visit.assessed.as_ref().is_some_and(|seen| place(&seen.confidence) >= least);
-        (all(what).count(), all(what).filter(reached).count())
-    };
-    let (people, suspicious) = at_least(What::Person, 2);
-    let (_, bots) = at_least(What::Person, 3);
-    let felt = |visit: &&&Visit| {
-        visit.assessed.as_ref().is_some_and(|seen| !matches!(seen.action.as_str(), "allow" | "observe"))
-    };
-    let stopped = all(What::Person).filter(felt).count();
-    let (forged, caught) = at_least(What::Forged, 3);
-    let (imitators, reached) = at_least(What::Imitator, 2);
-    println!();
-    let mut hold = true;
-    let mut claim = |holds: bool, text: String| {
-        hold &= holds;
-        println!("{} {text}", if holds { "holds:" } else { "FAILS:" });
-    };
-    claim(stopped == 0, format!("{stopped} of {people} people would be slowed down, challenged or blocked (0)"));
-    claim(suspicious * 100 <= people, format!("{suspicious} of {people} people are suspicious or more (1 in 100)"));
-    claim(bots == 0, format!("{bots} of {people} people are likely bots or more (0)"));
-    claim(caught == forged, format!("{caught} of {forged} forged browsers are likely bots or more (all)"));
-    claim(
-        reached * 10 >= imitators * 9,
-        format!("{reached} of {imitators} imitators are suspicious or more (9 in 10)"),
-    );
-    let silent = seen.iter().filter(|visit| visit.assessed.is_none()).count();
-    claim(silent == 0, format!("of {silent} of {} visits no request was assessed (0)", seen.len()));
-    hold
-}
-
-fn as_json(seen: &[Visit], kinds: &BTreeMap<String, What>) -> Value {
-    let visit = |visit: &Visit| {
-        let assessed = visit.assessed.as_ref().map(|seen| {
-            let signals: BTreeMap<&str, f32> =
-                seen.signals.iter().map(|signal| (signal.signal.as_str(), signal.weight)).collect();
-            json!({ "confidence": seen.confidence, "score": seen.score, "action": seen.action, "axes": seen.axes,
-                "signals": signals })
+fn visit(lab: &Lab, visits: &Visits<'_>, plan: &Plan<'_>, round: u16, is_person: bool) -> Result<Visit> {
+    let explained = || explained(lab, plan);
+    let mut worst: Option<Assessed> = None;
+    let told = thread::scope(|scope| {
+        let (end, ended) = mpsc::channel();
+        let made = scope.spawn(move || {
+            let told = visits.make(plan);
+            drop(end);
+            told
         });
-        let what = kinds.get(&visit.kind).map(|what| format!("{what:?}").to_lowercase());
-        json!({ "kind": visit.kind, "what": what, "number": visit.number, "pages": visit.pages, "error": visit.error,
-            "assessed": assessed })
-    };
-    seen.iter().map(visit).collect()
+        while is_person && ended.recv_timeout(LOOK) == Err::<(), _>(RecvTimeoutError::Timeout) {
+            worst = worse(worst.take(), explained()?);
+        }
+        made.join().unwrap_or_else(|_| bail!("the visit's thread is gone"))
+    })?;
+    let last = if told.pages > 0 { until("an assessment", PATIENCE, explained).ok() } else { explained()? };
+    let assessed = worse(worst, last);
+    Ok(Visit { kind: plan.kind.to_owned(), round, pages: told.pages, error: told.error, assessed })
+}
+
+/// The one that says more against a client; of two alike the later one, which is the second.
+fn worse(first: Option<Assessed>, second: Option<Assessed>) -> Option<Assessed> {
+    [first, second].into_iter().flatten().max_by_key(Assessed::place)
+}
+
+/// What detector says of a visit's client, if it knows it, and isn't too busy to say: then it is asked again.
+fn explained(lab: &Lab, plan: &Plan<'_>) -> Result<Option<Assessed>> {
+    let done = control(lab, &["explain", &plan.address().to_string(), "--format", "json"])?;
+    match done.status.code() {
+        Some(0) => Ok(Some(serde_json::from_slice(&done.stdout)?)),
+        Some(2 | 69) => Ok(None),
+        _ => bail!("detector explain: {}", String::from_utf8_lossy(&done.stderr)),
+    }
 }

@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 import time
 
-# Seconds for a page.
-PATIENCE = 60
+# Seconds for a start, or a page: the lab has many browsers at a time.
+PATIENCE = 120
 # Of a link that is in view: its middle.
 _PLACE = """(() => {
   const links = [...document.querySelectorAll("a.more")];
@@ -55,7 +55,7 @@ class _Browser:
 class Chromium(_Browser):
     """With a window on a display of its own, or headless."""
 
-    def __init__(self, name, headless, agent):
+    def __init__(self, name, headless, agent, flags):
         super().__init__()
         self.numbers = 0
         self.read_from = b""
@@ -70,7 +70,7 @@ class Chromium(_Browser):
             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-breakpad",
             "--disable-crash-reporter", "--ignore-certificate-errors", f"--user-data-dir={self.home}/profile",
             f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {name}",
-            "--no-proxy-server", "--window-size=1280,900", "--remote-debugging-pipe", "about:blank",
+            "--no-proxy-server", "--window-size=1280,900", "--remote-debugging-pipe", *flags, "about:blank",
         ]  # fmt: skip
         if headless:
             command.insert(1, "--headless=new")
@@ -147,14 +147,32 @@ class Chromium(_Browser):
     def click(self, number):
         """On one of the page's links."""
         self.events.clear()
+        self._press(number, "left")
+        self._loaded()
+
+    def tab(self, number):
+        """Opens one of the page's links in a tab of its own, behind this one."""
+        self._press(number, "middle")
+
+    def _press(self, number, button):
         found = self.call("Runtime.evaluate", {"expression": _PLACE % number, "returnByValue": True})
         place = found["result"].get("value")
         if place is None:
             raise OSError("no page with links")
-        at = {**place, "button": "left", "clickCount": 1}
+        at = {**place, "button": button, "clickCount": 1}
         self.call("Input.dispatchMouseEvent", {**at, "type": "mouseMoved", "button": "none", "clickCount": 0})
         self.call("Input.dispatchMouseEvent", {**at, "type": "mousePressed"})
         self.call("Input.dispatchMouseEvent", {**at, "type": "mouseReleased"})
+
+    def scroll(self, pixels):
+        """Down, with a wheel."""
+        at = {"type": "mouseWheel", "x": 400, "y": 400, "deltaX": 0, "deltaY": pixels}
+        self.call("Input.dispatchMouseEvent", at)
+
+    def reload(self):
+        """The page."""
+        self.events.clear()
+        self.call("Page.reload")
         self._loaded()
 
     def back(self):
@@ -165,7 +183,7 @@ class Chromium(_Browser):
 class Firefox(_Browser):
     """Without a window."""
 
-    def __init__(self):
+    def __init__(self, preferences):
         super().__init__()
         profile = f"{self.home}/profile"
         os.mkdir(profile)
@@ -184,6 +202,7 @@ class Firefox(_Browser):
             "network.connectivity-service.enabled": False,
             "extensions.update.enabled": False,
             "services.settings.server": "data:,",
+            **preferences,
         }
         with open(f"{profile}/user.js", "w", encoding="utf-8") as file:
             for key, value in wanted.items():

@@ -139,6 +139,32 @@ fn a_verdict_on_a_fingerprint_from_one_source_hits_neither_its_neighbours_nor_it
     assert_eq!(run(&mut bench, &Row::new(short).client_port(2).seq(BASE)), PASSED);
 }
 
+/// threats.md T45: all of a /56, or of a /48, with one fingerprint, and nothing beside it.
+#[test]
+fn a_verdict_on_a_fingerprint_from_a_wider_prefix_ends_at_its_edge() {
+    let (short, long, key) = hellos();
+    let stable = samples().iter().map(|sample| sample.hello.fingerprint.keys).find(|keys| keys.key == key);
+    let stable = stable.expect("the long hello's own").stable;
+    for (prefix, inside, beside) in [
+        ("2001:db8:0:ab00::/56", "2001:db8:0:abff:1::7", "2001:db8:0:ac00::7"),
+        ("2001:db8::/56", "2001:db8::7", "2001:db8:0:100::7"),
+        ("2001:db8:7::/48", "2001:db8:7:ffff:1::7", "2001:db8:8::7"),
+    ] {
+        let mut bench = bench();
+        let client = |payload: &[u8], port, host: &str| {
+            let mut row = Row::new(payload).client_port(port).seq(BASE).v6();
+            row.source.set_ip(host.parse().unwrap());
+            row
+        };
+        assert_eq!(run(&mut bench, &client(long, 1, inside)), PASSED, "{prefix}: before");
+        bench.block(Slot::StablePair(prefix.parse().unwrap(), stable), None);
+        assert_eq!(run(&mut bench, &client(long, 2, inside)), (DROP, "pair"), "{prefix}");
+        assert_eq!(run(&mut bench, &client(short, 3, inside)), PASSED, "{prefix}: another client in it");
+        assert_eq!(run(&mut bench, &client(long, 4, beside)), PASSED, "{prefix}: beside it");
+        assert_eq!(run(&mut bench, &Row::new(long).client_port(5).seq(BASE)), PASSED, "{prefix}: IPv4");
+    }
+}
+
 #[test]
 fn a_blocked_hello_says_nothing_about_the_datagrams_after_it() {
     let (_, long, key) = hellos();

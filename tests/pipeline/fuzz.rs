@@ -126,3 +126,13 @@ fn question() {
 fn control() {
     fuzz("control", fuzzing::control);
 }
+
+#[test]
+fn scoring() {
+    fuzz("scoring", fuzzing::scoring);
+}
+
+#[test]
+fn list() {
+    fuzz("list", fuzzing::list);
+}

@@ -102,6 +102,14 @@ impl Recorded {
         Ok(Self(connections))
     }
 
+    /// The bytes of the first one's ClientHello, as its records have them.
+    #[must_use]
+    pub fn hello(&self) -> Vec<u8> {
+        let client = self.0.iter().take(1).flatten().filter(|(from_client, _)| *from_client);
+        let payload = |frame: &[u8]| Segment::of(frame).map(|segment| frame[segment.payload..segment.end].to_vec());
+        client.filter_map(|(_, frame)| payload(frame)).flatten().collect()
+    }
+
     /// The TCP connection that began after so many others.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ const ORIGIN: &str = "8090";
 /// What the lines of `dist/` have in place of the lab's socket.
 const SOCKET: &str = "/run/detector/signals.sock";
 
+/// Where the lines of `dist/` ask.
+const DECISION: &str = "/run/detector/decision.sock";
+
 /// A running web server.
 #[derive(Debug)]
 pub struct Reporter {
@@ -93,7 +96,38 @@ impl Reporter {
         Self::nginx_with(lab, true, &format!("location / {{ root {}; index index.html; }}", site.display()))
     }
 
+    /// The same, which asks before it answers, with an application behind it that serves the files. `asked.log` of the lab
+    /// has what it was answered, line by line as JSON, and `told.log` the same of what the application was told.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn nginx_asking(lab: &Lab, site: &Path, decision: &Path) -> Result<Self> {
+        let directory = lab.file("snippets");
+        fs::create_dir(&directory)?;
+        for name in ["server", "location", "proxy"] {
+            let name = format!("detector-decision-{name}.conf");
+            fs::write(directory.join(&name), shipped(&format!("nginx/{name}"))?)?;
+        }
+        let http = replaced("nginx/detector-decision-http.conf", DECISION, &decision.display().to_string())?;
+        let absent = "$detector_asked_names { default \"\"; }";
+        ensure!(http.contains(absent), "dist/nginx/detector-decision-http.conf has no `{absent}`");
+        let http = http.replace(absent, "$detector_asked_names { default $detector_header_names; }");
+        let fill = |text: &str| {
+            let text = text.replace("SNIPPETS", &directory.display().to_string());
+            let text =
+                text.replace("SITE", &site.display().to_string()).replace("LOGS/", &lab.file("").display().to_string());
+            text.replace("SOCKET", &format!("syslog:server=unix:{},nohostname", socket(lab)))
+        };
+        fs::write(directory.join("http.conf"), http + &fill(APPLICATION))?;
+        let include = format!("include {}/http.conf;", directory.display());
+        Self::nginx_configured(lab, true, &fill(ASKING), &include)
+    }
+
     fn nginx_with(lab: &Lab, njs: bool, pages: &str) -> Result<Self> {
+        Self::nginx_configured(lab, njs, pages, "")
+    }
+
+    fn nginx_configured(lab: &Lab, njs: bool, pages: &str, http: &str) -> Result<Self> {
         let directory = directory(lab, "nginx")?;
         fs::create_dir(directory.join("conf.d"))?;
         let mut lines = replaced("nginx/detector.conf", SOCKET, &socket(lab))?;
@@ -108,7 +142,7 @@ impl Reporter {
             load = "load_module /usr/lib/nginx/modules/ngx_http_js_module.so;";
         }
         fs::write(directory.join("conf.d/detector.conf"), lines)?;
-        let text = NGINX.replace("LOAD_MODULE", load).replace("PAGES", pages);
+        let text = NGINX.replace("LOAD_MODULE", load).replace("PAGES", pages).replace("HTTP", http);
         fs::write(directory.join("nginx.conf"), text)?;
         let mut command = lab.web().command("nginx");
         command.arg("-p").arg(&directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "error.log"]);
@@ -215,6 +249,38 @@ fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {
 /// What the web servers answer to every path.
 const HELLO: &str = "location / { return 200 'hello\\n'; }";
 
+/// What asks, in the place of the pages.
+const ASKING: &str = "\
+        include SNIPPETS/detector-decision-server.conf;
+        include SNIPPETS/detector-decision-location.conf;
+        access_log SOCKET detector;
+        access_log LOGS/asked.log asked;
+        location / {
+            include SNIPPETS/detector-decision-proxy.conf;
+            proxy_pass http://127.0.0.1:8091;
+            proxy_set_header Host $host;
+        }
+";
+
+/// The application behind it.
+const APPLICATION: &str = "
+log_format asked escape=json '{\"path\":\"$request_uri\",\"status\":\"$status\",\"decision\":\"$detector_decision\",'
+    '\"confidence\":\"$detector_confidence\",\"score\":\"$detector_score\",\"ja4\":\"$detector_ja4\",'
+    '\"reasons\":\"$detector_reasons\",\"id\":\"$detector_id\"}';
+log_format told escape=json '{\"path\":\"$request_uri\",\"status\":\"$status\",'
+    '\"decision\":\"$http_x_detector_decision\",\"confidence\":\"$http_x_detector_confidence\",'
+    '\"score\":\"$http_x_detector_score\",\"ja4\":\"$http_x_detector_ja4\",'
+    '\"reasons\":\"$http_x_detector_reasons\",\"id\":\"$http_x_detector_id\"}';
+server {
+    listen 127.0.0.1:8091;
+    access_log LOGS/told.log told;
+    root SITE;
+    index index.html;
+    error_page 404 = @missing;
+    location @missing { return 200 'hello\\n'; }
+}
+";
+
 const NGINX: &str = "\
 LOAD_MODULE
 user www-data;
@@ -228,6 +294,7 @@ http {
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     keepalive_requests 1000000;
     include conf.d/*.conf;
+    HTTP
     server {
         listen 443 ssl http2;
         ssl_certificate certificate.pem;
@@ -241,13 +308,13 @@ http {
             proxy_set_header Upgrade $http_upgrade;
         }
     }
-    server { listen 8080; location / { return 200 'hello\\n'; } }
-    server { listen 8081 proxy_protocol; location / { return 200 'hello\\n'; } }
+    server { listen 8080; PAGES }
+    server { listen 8081 proxy_protocol; PAGES }
     server {
         listen 8445 ssl http2 proxy_protocol;
         ssl_certificate certificate.pem;
         ssl_certificate_key key.pem;
-        location / { return 200 'hello\\n'; }
+        PAGES
     }
 }
 ";

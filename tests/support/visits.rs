@@ -22,6 +22,8 @@ use crate::server::SERVER_NAME;
 const NETWORKS: &str = "10.80.0.0/12";
 /// Visits at most: one for each of those networks.
 const MOST: u16 = 4095;
+/// What a visit may take, in seconds.
+const LONGEST: &str = "900";
 /// The user of visit 0.
 const FIRST_USER: u32 = 20_000;
 
@@ -29,9 +31,9 @@ const FIRST_USER: u32 = 20_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
-    /// A real browser that is read with.
+    /// A browser that is read with: a real one, or one in text.
     Person,
-    /// A real browser that is driven.
+    /// A real browser that is driven, or what does all that one does.
     Robot,
     /// A library or a tool with a browser's name.
     Forged,
@@ -44,6 +46,20 @@ pub enum What {
     /// A harmless machine.
     Welcome,
 }
+
+/// A kind of client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Kind {
+    /// What it is.
+    pub what: What,
+    /// It is a real browser with an engine.
+    pub browser: bool,
+    /// Nobody looks at what is made of it while weights and thresholds are chosen.
+    pub held: bool,
+}
+
+/// All kinds by their names.
+pub type Kinds = BTreeMap<String, Kind>;
 
 /// What a client says of its visit.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,7 +124,7 @@ fn ways(number: u16) -> String {
 ///
 /// # Errors
 /// When the Python of `cargo xtask setup` is missing.
-pub fn kinds() -> Result<BTreeMap<String, What>> {
+pub fn kinds() -> Result<Kinds> {
     let mut command = Command::new(programs::python()?);
     let listed = output(command.arg("-B").arg(programs::script("visits.py")).arg("--list"))?;
     Ok(serde_json::from_str(&listed)?)
@@ -144,7 +160,11 @@ impl<'a> Visits<'a> {
         let become_user = "mount --bind \"$0\" /etc/hosts && user=$1 && shift && exec setpriv --reuid=$user \
                            --regid=$user --clear-groups -- \"$@\"";
         command.arg("-c").arg(become_user).arg(&self.hosts).arg(user.to_string());
-        command.arg(&self.python).arg("-B").arg(programs::script("visits.py"));
+        command
+            .args(["timeout", "--kill-after=5", LONGEST])
+            .arg(&self.python)
+            .arg("-B")
+            .arg(programs::script("visits.py"));
         command.args(["--kind", plan.kind, "--seed", &plan.number.to_string(), "--pages", &plan.pages.to_string()]);
         command.args(["--pace", &plan.pace.to_string()]);
         command.args(["--name", SERVER_NAME]);

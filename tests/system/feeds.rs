@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,6 +36,7 @@ http {
         ssl_certificate leaf.pem;
         ssl_certificate_key leaf.key;
         root lists;
+        location = /flaky.txt { if (!-f $document_root/well) { return 503; } }
         location = /moved { return 302 http://10.77.0.1:8080/bad.txt; }
     }
     server { listen 8080; root lists; }
@@ -183,6 +185,37 @@ fn a_publisher_is_believed_by_its_certificate_and_its_checksum() -> Result<()> {
     ensure!(gone.contains("404"), "{gone}");
     let asked = fs::read_to_string(publisher.lab.file("publisher").join("requests.log"))?;
     assert_eq!(asked.matches("/gone.txt").count(), 1, "what will not change is asked for once");
+    Ok(())
+}
+
+/// What may work a moment later is tried again, after pauses of chance: five times at most, some seconds in all.
+#[test]
+fn a_publisher_in_trouble_is_asked_again_and_one_that_says_something_else_is_not() -> Result<()> {
+    let publisher = Publisher::start()?;
+    publisher.publish("flaky.txt", &addresses(10))?;
+    let config = publisher.config(&BAD.replace("bad.txt", "flaky.txt"));
+    let answers = |path: &str, status: &str| -> Result<usize> {
+        let log = fs::read_to_string(publisher.lab.file("publisher").join("requests.log"))?;
+        let (path, status) = (format!("GET /{path} "), format!("\" {status} "));
+        Ok(log.lines().filter(|line| line.contains(&path) && line.contains(&status)).count())
+    };
+    let began = Instant::now();
+    let (code, row) = thread::scope(|scope| {
+        let update = scope.spawn(|| publisher.update(&config, &[]));
+        until("two tries", PATIENCE, || Ok((answers("flaky.txt", "503")? >= 2).then_some(())))?;
+        publisher.publish("well", "")?;
+        update.join().map_err(|_| anyhow::anyhow!("the update panicked"))?
+    })?;
+    let took = began.elapsed();
+    assert_eq!((code, row["prefixes"].as_u64()), (Some(0), Some(10)), "{row}");
+    let (refused, given) = (answers("flaky.txt", "503")?, answers("flaky.txt", "200")?);
+    ensure!(given == 1 && refused <= 4 && took < Duration::from_secs(35), "{refused} times 503, {took:?}");
+    // A list that isn't the one that was meant is the same a moment later.
+    publisher.publish("bad.txt", &addresses(10))?;
+    let pinned = BAD.replace(" }", &format!(", sha256 = \"{}\" }}", "0".repeat(64)));
+    let (code, row) = publisher.update(&publisher.config(&pinned), &[])?;
+    ensure!(code == Some(1) && row["error"].as_str().is_some_and(|error| error.contains("SHA-256")), "{row}");
+    assert_eq!(answers("bad.txt", "200")?, 1, "it is asked for once");
     Ok(())
 }
 

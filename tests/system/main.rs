@@ -4,15 +4,18 @@
 //! sentence without it. Run by `cargo xtask test`, one test at a time: the machine's cores are few, and deadlines are
 //! meant for one lab.
 
+mod agree;
 mod basics;
 mod blame;
 mod block;
 mod browsers;
 mod bulk;
 mod control;
+mod databases;
 mod demo;
 mod disorder;
 mod expiry;
+mod explain;
 mod feeds;
 #[path = "../pipeline/fixture.rs"]
 #[expect(dead_code, reason = "the captures are wanted here, and no pipeline")]
@@ -41,4 +44,7 @@ mod slow;
 mod steer;
 mod store;
 mod terms;
+mod threats;
+mod threats_crowd;
+mod threats_lists;
 mod visits;

@@ -12,7 +12,7 @@ use detector_tests::reporters::{self, Reporter};
 use detector_tests::server::SERVER_NAME;
 
 /// On nginx' own host: HAProxy terminates TLS and speaks the PROXY protocol, or passes TLS on with it, or writes a header.
-const HERE: &str = "\
+pub(crate) const HERE: &str = "\
 defaults
     timeout connect 5s
     timeout client 75s
@@ -42,7 +42,7 @@ backend forwarded
 ";
 
 /// On another host, here the client's own; over TLS to nginx.
-const ELSEWHERE: &str = "\
+pub(crate) const ELSEWHERE: &str = "\
 defaults
     mode http
     timeout connect 5s

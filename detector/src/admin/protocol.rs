@@ -19,7 +19,7 @@ use crate::policy::terms::{Layer, Measure, Terms};
 use crate::policy::ttl::Ttl;
 use crate::signals::Figures;
 
-pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal};
+pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedOrder, ExplainedSignal, ORDERS_MAX};
 pub use load::{Item, List, Load, Loaded};
 pub use reports::{Seen, TEXT_MAX};
 pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};

@@ -36,6 +36,8 @@ pub use state::State;
 /// All numbers of the breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
+    /// Since the first request of a session whose client has shown to be human.
+    pub returning: Duration,
     /// The slow window.
     pub window: Duration,
     /// The share of people newly stopped within it that opens.
@@ -63,6 +65,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            returning: Duration::from_secs(3600),
             window: Duration::from_secs(600),
             share: 0.2,
             fast_window: Duration::from_secs(60),
@@ -129,7 +132,6 @@ pub struct Breaker {
     sites: LruCache<u64, (People, Circuit), RandomState>,
     verdicts: u32,
     minute: Timestamp,
-    alarmed: Option<Timestamp>,
 }
 
 impl Breaker {
@@ -143,8 +145,13 @@ impl Breaker {
             sites: table(settings.sites),
             verdicts: 0,
             minute: Timestamp::default(),
-            alarmed: None,
         }
+    }
+
+    /// The numbers it works by.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Somebody who has shown to be human sent a request.
@@ -163,15 +170,13 @@ impl Breaker {
             (self.minute, self.verdicts) = (now, 0);
         }
         self.verdicts = self.verdicts.saturating_add(1);
-        if self.verdicts > self.settings.verdicts_per_minute {
-            self.alarmed = Some(now);
-        }
     }
 
-    /// Whether there are so many new verdicts that more on addresses should challenge, and not block.
+    /// Whether there are so many new verdicts in this minute that more on addresses should challenge, and not block. The next
+    /// minute has as many again, so that a flood that lasts is stopped bit by bit.
     #[must_use]
     pub fn is_alarmed(&self, now: Timestamp) -> bool {
-        self.alarmed.is_some_and(|alarmed| now.since(alarmed) < MINUTE)
+        self.verdicts > self.settings.verdicts_per_minute && now.since(self.minute) < MINUTE
     }
 
     /// Looks at what was told; once a second is often enough. Tells what changed.

@@ -103,6 +103,11 @@ fn volume_alarms_and_opens_nothing() {
         breaker.verdict(at(0));
     }
     assert!(breaker.is_alarmed(at(59)) && !breaker.is_alarmed(at(60)));
+    let minute = (0..2000).map(|_| {
+        breaker.verdict(at(60));
+        breaker.is_alarmed(at(60))
+    });
+    assert_eq!(minute.filter(|alarmed| !alarmed).count(), 1000, "the next minute has as many again");
     assert_eq!(tick(&mut breaker, 1), []);
     assert_eq!(breaker.permits(RULE, SITE), Permit::Enforce);
 }

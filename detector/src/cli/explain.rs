@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::client::{Client, ControlArgs};
 use super::list::json;
 use super::{Exit, Failure, Format, figures, printable};
-use crate::admin::protocol::{ExplainOf, Explained, ExplainedSignal, Request, Response};
+use crate::admin::protocol::{ExplainOf, Explained, ExplainedOrder, ExplainedSignal, Request, Response};
 use crate::fingerprint::Ja4;
 
 const EXAMPLES: &str = "\
@@ -73,10 +73,34 @@ pub fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     }
 }
 
+/// As many lines as a small terminal shows.
+const LINES: usize = 24;
+/// Signals that are spelt out, whatever stands above them.
+const SPELT_OUT: usize = 3;
+
 fn screen(known: &Explained, suffix: &str) -> String {
     let mut lines = vec![client(known), String::new(), verdict(known)];
-    let mut row = |name: &str, what: String| lines.push(format!("  {name:<8}{what}"));
+    lines.extend(rows(known, suffix).into_iter().map(|(name, what)| format!("  {name:<8}{what}")));
+    if !known.signals.is_empty() {
+        lines.push(String::new());
+        let room = (LINES.saturating_sub(lines.len() + 2) / 2).max(SPELT_OUT);
+        lines.extend(signals(&known.signals, room));
+    }
+    lines.join("\n")
+}
+
+/// What is known of it beside the signals, by name.
+fn rows(known: &Explained, suffix: &str) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name, what| rows.push((name, what));
+    for order in &known.orders {
+        row("ordered", ordered(order));
+        row("lift", format!("{}{suffix}", order.lift));
+    }
     row("unit", known.unit.clone());
+    if known.reach == "inline" {
+        row("where", "in answers to web servers only".to_owned());
+    }
     if let Some(expires) = known.expires_in_s {
         row("expires", format!("in {}, unless it goes on", figures::seconds(expires)));
     }
@@ -86,33 +110,36 @@ fn screen(known: &Explained, suffix: &str) -> String {
     if !known.axes.is_empty() {
         row("axes", known.axes.join(", "));
     }
+    row("layers", layers(known));
+    if let Some(network) = network(known) {
+        row("network", network);
+    }
     if !known.lists.is_empty() {
         row("lists", known.lists.join(", "));
     }
     let earlier = known.decided_by.as_ref().map(|earlier| format!(", decided by {earlier}"));
     row("id", format!("{}, {} ago{}", known.id, figures::seconds(known.ago_s), earlier.unwrap_or_default()));
-    lines.push(String::new());
-    lines.push(layers(known));
-    if !known.signals.is_empty() {
-        lines.push(String::new());
-        lines.extend(signals(&known.signals));
-    }
-    lines.join("\n")
+    rows
 }
 
 /// Who it is.
 fn client(known: &Explained) -> String {
-    let network = match (known.asn, &known.country) {
-        (None, None) => String::new(),
-        (asn, country) => {
-            let parts = asn.map(|asn| format!("AS{asn}")).into_iter().chain(country.clone());
-            format!(" ({})", parts.collect::<Vec<_>>().join(", "))
-        }
-    };
     match &known.ja4 {
-        Some(ja4) => format!("{}{network}  {ja4}", known.address),
-        None => format!("{}{network}", known.address),
+        Some(ja4) => format!("{}  {ja4}", known.address),
+        None => known.address.to_string(),
     }
+}
+
+/// Whose address it is.
+fn network(known: &Explained) -> Option<String> {
+    let parts: Vec<String> = known.asn.map(|asn| format!("AS{asn}")).into_iter().chain(known.country.clone()).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What an operator wants done.
+fn ordered(order: &ExplainedOrder) -> String {
+    let left = order.expires_in_s.map_or("forever".to_owned(), |left| format!("{} left", figures::seconds(left)));
+    format!("{} {}{}, {left}", order.action, order.subject, order.at)
 }
 
 /// How sure it is, and what is done.
@@ -123,32 +150,35 @@ fn verdict(known: &Explained) -> String {
     format!("{sure}{settled}: {}{}", known.action, only_counts.unwrap_or_default())
 }
 
-/// What each layer says, in a line.
+/// What the layers add that have something to say, and which don't count.
 fn layers(known: &Explained) -> String {
-    let said = known.layers.iter().map(|layer| {
-        let log_odds = layer.log_odds.map_or("-".to_owned(), |log_odds| format!("{log_odds:+.1}"));
+    let said = known.layers.iter().filter_map(|layer| {
         let mode = if layer.mode == "on" { String::new() } else { format!(" ({})", layer.mode) };
-        format!("  {:<12} {log_odds:>5}{mode}", layer.layer)
+        match layer.log_odds {
+            Some(log_odds) => Some(format!("{} {log_odds:+.1}{mode}", layer.layer)),
+            None if layer.mode == "off" => Some(format!("{}{mode}", layer.layer)),
+            None => None,
+        }
     });
-    std::iter::once("LAYER        LOG-ODDS".to_owned()).chain(said).collect::<Vec<_>>().join("\n")
+    let said: Vec<String> = said.collect();
+    if said.is_empty() { "none has anything to say".to_owned() } else { said.join(", ") }
 }
 
-fn signals(found: &[ExplainedSignal]) -> Vec<String> {
-    let width = |of: fn(&ExplainedSignal) -> &str, least: usize| {
-        found.iter().map(|signal| of(signal).chars().count()).max().unwrap_or_default().max(least)
-    };
-    let name = width(|signal| &signal.signal, 6);
-    let axis = width(|signal| &signal.axis, 4);
-    let observed = width(|signal| &signal.observed, 8);
-    let mut lines =
-        vec![format!("WEIGHT  {:<name$}  {:<axis$}  {:<observed$}  EXPECTED", "SIGNAL", "AXIS", "OBSERVED")];
-    for signal in found {
-        let shadow = if signal.counts { "" } else { "  (doesn't count)" };
+/// The heaviest `most` in two lines each, the rest by name.
+fn signals(found: &[ExplainedSignal], most: usize) -> Vec<String> {
+    let (shown, rest) = found.split_at(most.min(found.len()));
+    let axis = shown.iter().map(|signal| signal.axis.chars().count()).max().unwrap_or_default().max(4);
+    let mut lines = vec![format!("WEIGHT  {:<axis$}  SIGNAL: OBSERVED (EXPECTED)", "AXIS")];
+    for signal in shown {
+        let shadow = if signal.counts { "" } else { ", doesn't count" };
         lines.push(format!(
-            "{:>+6.1}  {:<name$}  {:<axis$}  {:<observed$}  {}{shadow}",
-            signal.weight, signal.signal, signal.axis, signal.observed, signal.expected
+            "{:>+6.1}  {:<axis$}  {}: {} ({}){shadow}",
+            signal.weight, signal.axis, signal.signal, signal.observed, signal.expected
         ));
         lines.push(format!("        {}", signal.meaning));
+    }
+    if !rest.is_empty() {
+        lines.push(format!("and {} lighter ones, which `--format json` has", rest.len()));
     }
     lines
 }
@@ -157,6 +187,7 @@ fn signals(found: &[ExplainedSignal]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::admin::protocol::ExplainedLayer;
+    use crate::score::Signal;
 
     fn known() -> Explained {
         let signal =
@@ -196,6 +227,7 @@ mod tests {
             until: Some("2026-11-23T00:40:00Z".to_owned()),
             expires_in_s: Some(3597),
             lift: Some("detector allow 192.0.2.7 --ttl 1d".to_owned()),
+            orders: Vec::new(),
             layers: vec![
                 layer("reputation", "shadow", Some(2.0)),
                 layer("coherence", "on", Some(6.0)),
@@ -219,27 +251,72 @@ mod tests {
     #[test]
     fn the_screen_says_what_why_and_how_to_lift_it() {
         let expected = "\
-192.0.2.7 (AS24940, DE)  t13d1516h2_8daaf6152771_d8a2da3f94cd
+192.0.2.7  t13d1516h2_8daaf6152771_d8a2da3f94cd
 
 definitely_bot, score 0.988: block, only counted: the mode is observe
   unit    192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd
   expires in 59m 57s, unless it goes on
   lift    detector allow 192.0.2.7 --ttl 1d --control-socket /x
   axes    tls, http
+  layers  reputation +2.0 (shadow), coherence +6.0
+  network AS24940, DE
   lists   drop
   id      5f3c0a12b7e4d901-2a, 3s ago
 
-LAYER        LOG-ODDS
-  reputation    +2.0 (shadow)
-  coherence     +6.0
-  model            -
-
-WEIGHT  SIGNAL           AXIS  OBSERVED  EXPECTED
-  +3.5  ua-tls-mismatch  tls   go        chrome 140
+WEIGHT  AXIS  SIGNAL: OBSERVED (EXPECTED)
+  +3.5  tls   ua-tls-mismatch: go (chrome 140)
         the hello is of another family than the User-Agent says
-  -2.5  no-user-agent    http  none      none
+  -2.5  http  no-user-agent: none (none)
         no User-Agent";
         assert_eq!(screen(&known(), " --control-socket /x"), expected);
+    }
+
+    #[test]
+    fn what_an_operator_ordered_comes_first_with_the_command_that_lifts_it() {
+        let order = ExplainedOrder {
+            action: "block".to_owned(),
+            at: crate::policy::terms::Layer::Inline,
+            subject: "192.0.2.0/24".parse().unwrap(),
+            expires_in_s: Some(3543),
+            lift: "detector unblock 192.0.2.0/24".to_owned(),
+        };
+        let known = Explained { orders: vec![order], lift: None, reach: "inline".to_owned(), ..known() };
+        let printed = screen(&known, "");
+        let lines: Vec<&str> = printed.lines().skip(3).take(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "  ordered block 192.0.2.0/24 --at inline, 59m 3s left",
+                "  lift    detector unblock 192.0.2.0/24",
+                "  unit    192.0.2.7 with t13d1516h2_8daaf6152771_d8a2da3f94cd",
+                "  where   in answers to web servers only",
+            ]
+        );
+    }
+
+    /// However much was found, and for the longest texts there are.
+    #[test]
+    fn it_fits_on_a_small_screen() {
+        let mut all = known();
+        all.signals = Signal::ALL
+            .map(|signal| ExplainedSignal {
+                signal: signal.name().to_owned(),
+                layer: signal.layer().label().to_owned(),
+                axis: signal.axis().label().to_owned(),
+                weight: signal.weight(),
+                counts: true,
+                observed: "1.25".to_owned(),
+                expected: "more addresses".to_owned(),
+                meaning: signal.meaning().to_owned(),
+            })
+            .to_vec();
+        for _ in 0..all.signals.len() {
+            all.signals.rotate_left(1);
+            let printed = screen(&all, "");
+            assert!(printed.lines().count() <= LINES, "{printed}");
+            assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
+        }
+        assert!(screen(&all, "").ends_with(" lighter ones, which `--format json` has"));
     }
 
     #[test]

@@ -164,6 +164,7 @@ pub(super) struct Limits {
     pub(super) waiting_reports: Option<Count<1, ENTRIES>>,
     pub(super) sessions: Option<Count<1, ENTRIES>>,
     pub(super) assessments: Option<Count<1, { 1 << 20 }>>,
+    pub(super) assessed_per_second: Option<Count<1, 10_000_000>>,
     pub(super) held_decisions: Option<Count<1, ENTRIES>>,
     pub(super) verdict_queue: Option<Count<1, ENTRIES>>,
     pub(super) network_addresses: Option<Count<1, ENTRIES>>,

@@ -261,8 +261,25 @@ pub struct Limits {
     pub held_decisions: u32,
     /// Assessments remembered for `detector explain`, and as many of those that decided something.
     pub assessments: u32,
+    /// Requests told by reports that are assessed in a second.
+    pub assessed_per_second: u32,
     /// Clients whose User-Agents are counted, to find proxies that nobody configured.
     pub proxy_candidates: u32,
+}
+
+impl Limits {
+    /// What is kept of clients' last hour.
+    #[must_use]
+    pub fn session(&self) -> crate::session::Limits {
+        crate::session::Limits { sessions: self.sessions as usize, ..crate::session::Limits::default() }
+    }
+
+    /// What is kept of networks and fingerprints.
+    #[must_use]
+    pub const fn network(&self) -> crate::network::Limits {
+        let (addresses, fingerprints) = (self.network_addresses, self.network_fingerprints);
+        crate::network::Limits { addresses: addresses as usize, fingerprints: fingerprints as usize }
+    }
 }
 
 /// What flags and environment say; they win over the file.
@@ -411,6 +428,7 @@ impl Default for Limits {
             waiting_reports: 16_384,
             sessions: 100_000,
             assessments: 4096,
+            assessed_per_second: 20_000,
             held_decisions: 16_384,
             verdict_queue: 16_384,
             network_addresses: 65_536,
@@ -628,6 +646,7 @@ impl Limits {
             waiting_reports: pick!(waiting_reports),
             sessions: pick!(sessions),
             assessments: pick!(assessments),
+            assessed_per_second: pick!(assessed_per_second),
             held_decisions: pick!(held_decisions),
             verdict_queue: pick!(verdict_queue),
             network_addresses: pick!(network_addresses),

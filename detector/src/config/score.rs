@@ -82,6 +82,7 @@ pub(super) struct Decisions {
     likely_bot: Option<Typed<Action>>,
     definitely_bot: Option<Typed<Action>>,
     axes: Option<Count<1, 6>>,
+    siblings: Option<Count<0, 256>>,
     rate: Option<RateLimit>,
     rate_limit_ttl: Option<Span>,
     challenge_ttl: Option<Span>,
@@ -91,6 +92,7 @@ pub(super) struct Decisions {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Breaker {
+    returning: Option<Span>,
     window: Option<Span>,
     share: Option<Share>,
     fast_window: Option<Span>,
@@ -211,12 +213,14 @@ impl Decisions {
             likely_bot: action(self.likely_bot, base.likely_bot),
             definitely_bot: action(self.definitely_bot, base.definitely_bot),
             axes: base.axes,
+            siblings: base.siblings,
             rate: self.rate.unwrap_or(base.rate),
             rate_limit_ttl: self.rate_limit_ttl.map_or(base.rate_limit_ttl, |span| span.0),
             challenge_ttl: self.challenge_ttl.map_or(base.challenge_ttl, |span| span.0),
             block_ttl: self.block_ttl.map_or(base.block_ttl, |span| span.0),
         };
         count(&mut policy.axes, self.axes);
+        count(&mut policy.siblings, self.siblings);
         policy
     }
 }
@@ -225,6 +229,7 @@ impl Breaker {
     fn resolve(self) -> breaker::Settings {
         let mut settings = breaker::Settings::default();
         let spans = [
+            (&mut settings.returning, self.returning),
             (&mut settings.window, self.window),
             (&mut settings.fast_window, self.fast_window),
             (&mut settings.open, self.open),

@@ -7,12 +7,14 @@ use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use detector_common::{key::mix, mode::WHOLE_SHARE};
 use foldhash::fast::RandomState;
 use tracing::{info, warn};
 
-use super::memory::{Bounds, Held, Memory, Record, rule};
+use super::budget::Budget;
+use super::memory::{Bounds, Held, Memory, Record};
 use super::reputation::Reputation;
 use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
@@ -22,10 +24,10 @@ use crate::family::{Rarity, Share};
 use crate::inline::Id;
 use crate::join::{Identity, Reach, Subject};
 use crate::network::{Network, Observation};
-use crate::policy::decide::{Action, Decision, Policy, Unit};
+use crate::policy::decide::{Action, Decision, Others, Policy, Spared, Unit};
 use crate::report::Report;
 use crate::reputation::{Country, Standing};
-use crate::score::{Assessment, Axis, Engine, Facts, Settles, Signal, has_credit, is_shown};
+use crate::score::{Assessment, Confidence, Engine, Facts, Settles, has_credit, is_shown};
 use crate::session::{Key, Request, Summary};
 use crate::telemetry::Metrics;
 
@@ -53,12 +55,15 @@ pub(super) struct Assessor {
     /// Whether the mode is enforce.
     enforcing: Arc<AtomicBool>,
     breaker: Mutex<Breaker>,
+    /// When a session's client counts for that.
+    returning: Duration,
     network: Mutex<Network>,
     rarity: Mutex<Rarity>,
     memory: Mutex<Memory>,
     random: RandomState,
     daemon: u64,
     number: AtomicU64,
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -73,6 +78,7 @@ pub(super) struct Parts {
     pub(super) wishes: Wishes,
     pub(super) enforcing: Arc<AtomicBool>,
     pub(super) bounds: Bounds,
+    pub(super) budget: Budget,
     /// Any secret: what tells this daemon's decisions from another's.
     pub(super) daemon: u64,
     pub(super) metrics: Arc<Metrics>,
@@ -81,7 +87,7 @@ pub(super) struct Parts {
 impl Assessor {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
-        let Parts { bounds, daemon, metrics, .. } = parts;
+        let Parts { bounds, budget, daemon, metrics, .. } = parts;
         // What is pinned may be as a breaker left it that nobody remembers.
         wishes.want(Wanted::Share(WHOLE_SHARE));
         Self {
@@ -91,13 +97,15 @@ impl Assessor {
             requests,
             wishes,
             enforcing,
+            returning: breaker.settings().returning,
             breaker: Mutex::new(breaker),
             network: Mutex::new(network),
             rarity: Mutex::default(),
-            memory: Mutex::new(Memory::new(bounds)),
+            memory: Mutex::new(Memory::new(bounds, policy.siblings)),
             random: RandomState::default(),
             daemon,
             number: AtomicU64::new(0),
+            budget,
             metrics,
         }
     }
@@ -115,15 +123,15 @@ impl Assessor {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn observation(&self, asked: &Asked<'_>, standing: &Standing) -> Option<Observation> {
-        let request = asked.request?;
+    fn observation(&self, asked: &Asked<'_>, standing: &Standing) -> Observation {
+        let (page, at) = asked.request.map_or((false, asked.now), |request| (request.is_page(), request.at));
         let agent = asked.report.user_agent.as_deref();
-        Some(Observation {
-            session: asked.key.filter(|key| key.by_id).map(|key| key.hash()),
+        Observation {
+            session: session_id(asked),
             asn: standing.asn,
             country: standing.country.map(Country::letters),
-            ..Observation::of(asked.subject, agent, request.is_page(), request.at, &self.random)
-        })
+            ..Observation::of(asked.subject, agent, page, at, &self.random)
+        }
     }
 
     /// How many share what a request's browser is like. A question about it counts no second time.
@@ -137,9 +145,15 @@ impl Assessor {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request isn't assessed: too many wait.
-    pub(super) fn left_out(&self) {
-        self.metrics.score.left_out.add("behind", 1);
+    /// Whether there is time to assess a request that was told of. `behind`: too many wait for that.
+    pub(super) fn has_time(&self, behind: bool, now: Timestamp) -> bool {
+        let why = match behind {
+            true => "behind",
+            false if self.budget.take(now) => return true,
+            false => "budget",
+        };
+        self.metrics.score.left_out.add(why, 1);
+        false
     }
 
     /// Assesses a request, and has done what is decided about its client.
@@ -148,8 +162,10 @@ impl Assessor {
         let address = subject.address();
         let spared = self.requests.spares(address, now);
         let standing = self.reputation.standing(address, report.user_agent.as_deref(), spared, now);
-        let observation = self.observation(asked, &standing);
-        let network = observation.map(|seen| self.network().note(&seen));
+        let seen = self.observation(asked, &standing);
+        // A question counts no second time, but people around it are as welcome.
+        let counts = asked.request.is_some();
+        let network = if counts { self.network().note(&seen) } else { self.network().look(&seen) };
         let facts = Facts {
             now,
             report,
@@ -157,70 +173,124 @@ impl Assessor {
             identity,
             session,
             by_id: key.is_some_and(|key| key.by_id),
-            network: network.as_ref(),
+            network: Some(&network),
             standing: Some(&standing),
             share: self.share(asked),
         };
         let assessment = self.engine.assess(&facts);
         let decision = self.policy.decide(&assessment, subject);
         self.metrics.score.assessments.add(assessment.confidence.label(), 1);
-        let (credit, shown) = (has_credit(&facts, &assessment), is_shown(&assessment));
-        let judged = Judged { id, asked, standing, credit, assessment: Arc::new(assessment), decision };
+        let (credit, shown) = (has_credit(&facts, &assessment, self.returning), is_shown(&assessment));
+        let shared = network.shared;
+        let judged = Judged { id, asked, standing, credit, shared, assessment: Arc::new(assessment), decision };
         let record = self.carry_out(judged);
         self.metrics.score.decisions.add(record.decision.action.metric_label(), 1);
-        match observation {
-            Some(seen) if record.decision.action >= Action::Challenge => self.network().stopped(&seen),
-            Some(seen) if shown => self.network().shown(&seen),
-            _ => {}
+        if counts && record.decision.action >= Action::Challenge {
+            self.network().stopped(&seen);
+        }
+        // Whatever others with its fingerprint did there.
+        if counts && shown {
+            self.network().shown(&seen);
         }
         record
     }
 
     /// What holds for the client now: what was just decided, or what was decided earlier, if that is harder.
-    fn carry_out(&self, judged: Judged<'_>) -> Arc<Record> {
-        let Judged { id, asked, standing, credit, assessment, mut decision } = judged;
-        let now = asked.now;
-        let site = self.random.hash_one(asked.report.server_name.as_deref());
-        let welcome = assessment.settled.is_some_and(|signal| signal.settles() == Some(Settles::Good));
+    fn carry_out(&self, mut judged: Judged<'_>) -> Arc<Record> {
+        let site = self.random.hash_one(judged.asked.report.server_name.as_deref());
         let mut memory = self.memory();
-        if welcome && let Some(target) = memory.release(&decision.unit).and_then(|held| held.target) {
-            self.wishes.want(Wanted::Lift(target));
-        }
-        let earlier = memory.held(&decision.unit, now);
-        let is_new = decision.action.is_felt()
-            && earlier.is_none_or(|held| held.decision.action < decision.action)
-            && !is_personal(asked, &decision);
-        self.tell_breaker((credit, is_new), &mut decision, site, now);
+        self.settle_unit(&mut memory, &mut judged);
+        let Judged { id, asked, standing, credit, assessment, mut decision, .. } = judged;
+        let now = asked.now;
+        let unit = hardest(&mut memory, asked, &decision);
+        let earlier = memory.held(&unit, now);
+        let is_new = decision.action.is_felt() && earlier.is_none_or(|held| held.decision.action < decision.action);
+        let client = self.random.hash_one(session(asked).unwrap_or_else(|| Unit::of(asked.subject)));
+        self.tell_breaker((credit.then_some(client), is_new), &mut decision, site, now);
+        let ja4 = asked.identity.map(|identity| identity.ja4);
         if let Some(held) = earlier.filter(|held| held.decision.action > decision.action) {
-            let ja4 = asked.identity.map(|identity| identity.ja4);
             let record = Record { standing, ja4, ..self.still(held, asked.subject.address(), id, now) };
-            return memory.remember(record, false);
+            let too_fast = self.is_too_fast(&mut memory, asked, &record.decision);
+            return memory.remember(Record { too_fast, ..record }, false);
         }
         let permit = self.permit(&decision, site);
-        let holds = decision.action.is_felt() && !is_personal(asked, &decision);
+        let holds = decision.action.is_felt();
         if holds {
             let until = now.plus(decision.ttl);
-            let target = target(asked, &decision, &assessment);
+            let target = target(asked, &decision);
             let due = is_new || earlier.is_none_or(|held| held.until.since(now) < decision.ttl / 2);
             if due && let Some(target) = target.filter(|_| self.is_permitted(&decision.unit, permit)) {
                 let rate = (decision.action == Action::RateLimit).then_some(self.policy.rate);
                 self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
             }
-            memory.hold(Held { decision, until, site, target, id, assessment: Arc::clone(&assessment) });
+            let assessment = Arc::clone(&assessment);
+            memory.hold(Held { decision, until, site, target, id, assessment, next: Timestamp::default() });
         }
         let record = Record {
             id,
             at: now,
             address: asked.subject.address(),
-            ja4: asked.identity.map(|identity| identity.ja4),
+            ja4,
             standing,
             assessment,
             decision,
             until: holds.then(|| now.plus(decision.ttl)),
+            site,
             in_force: holds && self.is_in_force(&decision, permit),
             earlier: None,
+            too_fast: self.is_too_fast(&mut memory, asked, &decision),
         };
         memory.remember(record, is_new)
+    }
+
+    /// Whom a decision is about: what one of a site's own sessions did is held against that alone, and where others are
+    /// behind an address (threats.md T44), nothing that they may have done too.
+    fn settle_unit(&self, memory: &mut Memory, judged: &mut Judged<'_>) {
+        let Judged { asked, assessment, decision, shared, .. } = judged;
+        if assessment.settled.is_some_and(|signal| signal.settles() == Some(Settles::Good)) {
+            for unit in [Some(decision.unit), session(asked)].into_iter().flatten() {
+                self.release(memory, &unit);
+            }
+        }
+        let (spared, whom) = decision.sparing(assessment, &others(asked, *shared));
+        *decision = spared;
+        match whom {
+            Spared::Company => {}
+            Spared::Crowd => {
+                // From before so many came.
+                if memory.held(&decision.unit, asked.now).is_some_and(|held| held.decision.action >= Action::Challenge)
+                {
+                    self.release(memory, &decision.unit);
+                }
+            }
+            Spared::Nobody => self.widen(memory, asked, assessment, decision),
+        }
+    }
+
+    /// Ends what is decided about somebody.
+    fn release(&self, memory: &mut Memory, unit: &Unit) {
+        if let Some(target) = memory.release(unit).and_then(|held| held.target) {
+            self.wishes.want(Wanted::Lift(target));
+        }
+    }
+
+    /// Whether a question is about a request of a session that comes faster than those may.
+    fn is_too_fast(&self, memory: &mut Memory, asked: &Asked<'_>, decision: &Decision) -> bool {
+        let limited = decision.action == Action::RateLimit && matches!(decision.unit, Unit::Session(_));
+        limited && asked.request.is_none() && memory.is_too_fast(&decision.unit, self.policy.rate, asked.now)
+    }
+
+    /// A client that changes its /64 is bad in a wider prefix; somebody there who isn't ends that.
+    fn widen(&self, memory: &mut Memory, asked: &Asked<'_>, assessment: &Assessment, decision: &mut Decision) {
+        let (Unit::Pair(unit, ja4), now) = (decision.unit, asked.now) else { return };
+        let by_hello = decision.is_by_hello(&others(asked, false));
+        if decision.action == Action::Block && decision.reach == Reach::Packets && by_hello {
+            decision.unit = Unit::Pair(memory.siblings.bad(unit, ja4, now.plus(decision.ttl), now), ja4);
+        } else if assessment.confidence <= Confidence::LikelyHuman {
+            for prefix in memory.siblings.clean(unit, ja4, now) {
+                self.release(memory, &Unit::Pair(prefix, ja4));
+            }
+        }
     }
 
     /// What was decided earlier and still holds.
@@ -235,29 +305,37 @@ impl Assessor {
             assessment: Arc::clone(&held.assessment),
             decision: held.decision,
             until: Some(held.until),
+            site: held.site,
             in_force: self.is_in_force(&held.decision, permit),
             earlier: Some(held.id),
+            too_fast: false,
         }
     }
 
-    /// Tells the breaker of a request. Of too many new verdicts none blocks.
-    fn tell_breaker(&self, (credit, is_new): (bool, bool), decision: &mut Decision, site: u64, now: Timestamp) {
-        let mut breaker = self.breaker();
+    /// Tells the breaker of a request. Of too many new verdicts none blocks. `client`: who has credit.
+    fn tell_breaker(&self, (client, is_new): (Option<u64>, bool), decision: &mut Decision, site: u64, now: Timestamp) {
         let stops = is_new && decision.action >= Action::Challenge;
-        if credit {
-            let client = self.random.hash_one(decision.unit);
-            breaker.note(Seen { client, site, stopped_by: stops.then_some(rule(decision)) }, now);
-        } else if stops {
+        if client.is_none() && !stops {
+            return;
+        }
+        let mut breaker = self.breaker();
+        if let Some(client) = client {
+            breaker.note(Seen { client, site, stopped_by: stops.then_some(decision.rule()) }, now);
+        } else {
             breaker.verdict(now);
             if breaker.is_alarmed(now) && decision.action == Action::Block {
+                self.metrics.score.queue.add("held_back", 1);
                 (decision.action, decision.ttl) = (Action::Challenge, self.policy.challenge_ttl);
             }
         }
     }
 
-    /// What the breaker lets a decision do.
+    /// What the breaker lets a decision do: what nobody feels asks for none.
     fn permit(&self, decision: &Decision, site: u64) -> Permit {
-        self.breaker().permits(rule(decision), site)
+        if !decision.action.is_felt() {
+            return Permit::Observe;
+        }
+        self.breaker().permits(decision.rule(), site)
     }
 
     fn is_permitted(&self, unit: &Unit, permit: Permit) -> bool {
@@ -322,19 +400,18 @@ impl Assessor {
         self.memory().targets(scope).for_each(|target| self.wishes.want(Wanted::Lift(target)));
     }
 
-    /// What was assessed last of whom an operator asks for, and how many assessments of them are remembered.
+    /// What was assessed last of whom an operator asks for, and how many assessments of them are remembered. Whether it is
+    /// carried out is said of now: mode and breakers change.
     pub(super) fn find(&self, of: impl Fn(&Record) -> bool) -> Option<(Record, usize)> {
-        self.memory().find(of, monotonic())
+        let (record, count) = self.memory().find(of, monotonic())?;
+        let permit = self.permit(&record.decision, record.site);
+        let in_force = record.until.is_some() && self.is_in_force(&record.decision, permit);
+        Some((Record { in_force, ..record }, count))
     }
 
     /// The names of lists.
     pub(super) fn list_names(&self, lists: u64) -> Vec<String> {
         self.reputation.names(lists)
-    }
-
-    /// Breakers that aren't closed.
-    pub(super) fn troubled(&self) -> usize {
-        self.breaker().troubled().count()
     }
 
     /// Whether the mode is enforce.
@@ -349,6 +426,8 @@ struct Judged<'a> {
     standing: Standing,
     /// It has shown to be a person, or a welcome crawler.
     credit: bool,
+    /// Somebody at its address browses with its fingerprint.
+    shared: bool,
     assessment: Arc<Assessment>,
     decision: Decision,
 }
@@ -362,19 +441,32 @@ fn share_of(permit: Permit) -> u32 {
     }
 }
 
-/// Whether a decision rests on what one of the site's own sessions did: others may have its address and fingerprint, so
-/// nothing is held against those.
-fn is_personal(asked: &Asked<'_>, decision: &Decision) -> bool {
-    let by_id = asked.key.is_some_and(|key| key.by_id);
-    by_id && decision.axes.has(Axis::Behaviour)
+/// A hash of the session, if it is the site's own.
+fn session_id(asked: &Asked<'_>) -> Option<u64> {
+    asked.key.filter(|key| key.by_id).map(|key| key.hash())
 }
 
-/// Whom the kernel is to stop: a client of its own, by address and fingerprint. Nobody in a crowd: a limit would be one on
-/// all of them (threats.md T44).
-fn target(asked: &Asked<'_>, decision: &Decision, assessment: &Assessment) -> Option<Target> {
+fn session(asked: &Asked<'_>) -> Option<Unit> {
+    session_id(asked).map(Unit::Session)
+}
+
+/// Of what is held of a request's client, and of its session, whom the harder one is about.
+fn hardest(memory: &mut Memory, asked: &Asked<'_>, decision: &Decision) -> Unit {
+    let mut action = |unit: &Unit| memory.held(unit, asked.now).map(|held| held.decision.action);
+    let held = action(&decision.unit);
+    session(asked).filter(|session| action(session) > held).unwrap_or(decision.unit)
+}
+
+/// Who else may be where a request came from. `shared`: somebody there browses with its fingerprint.
+fn others<'a>(asked: &Asked<'a>, shared: bool) -> Others<'a> {
+    Others { session: session_id(asked), shared, identity: asked.identity }
+}
+
+/// Whom the kernel is to stop: a client of its own, by address and fingerprint.
+fn target(asked: &Asked<'_>, decision: &Decision) -> Option<Target> {
     let stops = matches!(decision.action, Action::Block | Action::RateLimit);
     let (Unit::Pair(unit, ja4), Reach::Packets, true) = (decision.unit, decision.reach, stops) else { return None };
-    let identity = asked.identity.filter(|identity| !identity.void && !assessment.evidence.has(Signal::Crowd))?;
+    let identity = asked.identity.filter(|identity| !identity.void)?;
     Some(Target { unit, key: identity.keys.stable, ja4 })
 }
 

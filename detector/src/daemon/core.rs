@@ -140,9 +140,7 @@ struct Verdicts<M> {
     /// Connections that were just decided against.
     decided: Vec<(Flow, Decision)>,
     mode: Mode,
-    enforcing: bool,
-    /// The same for other threads.
-    shared_enforcing: Arc<AtomicBool>,
+    enforcing: Arc<AtomicBool>,
 }
 
 impl<M: VerdictMaps> Core<M> {
@@ -151,7 +149,7 @@ impl<M: VerdictMaps> Core<M> {
         connections: Connections,
         enforcer: Enforcer<M>,
         metrics: Arc<Metrics>,
-        (lines, teller, shared_enforcing): (SyncSender<Line>, Teller, Arc<AtomicBool>),
+        (lines, teller, enforcing): (SyncSender<Line>, Teller, Arc<AtomicBool>),
         memory: &Memory,
     ) -> Self {
         let seen = LruCache::new(memory.fingerprints);
@@ -160,20 +158,8 @@ impl<M: VerdictMaps> Core<M> {
         let tally = Tally::default();
         let decided = Vec::new();
         // Until the first look at the map, which is at once.
-        let (mode, enforcing) = (Mode::default(), false);
-        let verdicts = Verdicts {
-            enforcer,
-            metrics,
-            lines,
-            teller,
-            seen,
-            browsers,
-            tally,
-            decided,
-            mode,
-            enforcing,
-            shared_enforcing,
-        };
+        let mode = Mode::default();
+        let verdicts = Verdicts { enforcer, metrics, lines, teller, seen, browsers, tally, decided, mode, enforcing };
         Self { pipeline, connections, verdicts, confirmed_until: Timestamp::default() }
     }
 
@@ -386,10 +372,12 @@ impl<M: VerdictMaps> Core<M> {
 }
 
 impl<M: VerdictMaps> Verdicts<M> {
+    fn is_enforcing(&self) -> bool {
+        self.enforcing.load(Ordering::Relaxed)
+    }
+
     fn enforces(&mut self, enforcing: bool) {
-        if enforcing != self.enforcing {
-            self.enforcing = enforcing;
-            self.shared_enforcing.store(enforcing, Ordering::Relaxed);
+        if self.enforcing.swap(enforcing, Ordering::Relaxed) != enforcing {
             let mode = if enforcing { ConfigMode::Enforce } else { ConfigMode::Observe };
             self.metrics.set_mode(mode);
             info!(mode = mode.label(), "the mode");
@@ -565,7 +553,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             self.teller.tell(Told::Void(tuple(&settled.hello)));
         }
         self.tally.lines_queued += 1;
-        let enforcing = self.enforcing;
+        let enforcing = self.is_enforcing();
         match self.lines.try_send(Line { settled, decision, enforcing }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.tally.lines_dropped += 1,
@@ -758,7 +746,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             }
             Row::Challenge(rule) => (Action::Challenge, rule.origin, rule.until, rule.hits),
             Row::Rule(rule) => {
-                let observed = rule.origin == Origin::Rule && !self.enforcing;
+                let observed = rule.origin == Origin::Rule && !self.is_enforcing();
                 let action = if observed { Action::Observe } else { Action::Block };
                 (action, rule.origin, rule.until, rule.hits)
             }

@@ -2,16 +2,22 @@
 
 use super::assessor::Assessor;
 use super::memory::Record;
-use crate::admin::protocol::{ExplainOf, Explained, ExplainedLayer, ExplainedSignal, Response, until};
+use super::orders::Orders;
+use crate::admin::protocol::{
+    Change, Changed, ExplainOf, Explained, ExplainedLayer, ExplainedOrder, ExplainedSignal, ORDERS_MAX, Request,
+    Response, until,
+};
 use crate::clock::{Timestamp, monotonic, wall};
 use crate::join::Reach;
 use crate::policy::decide::Unit;
+use crate::policy::subject::Subject;
+use crate::policy::terms::{Measure, Terms};
 use crate::policy::ttl::Ttl;
 use crate::reputation::Country;
 use crate::score::{Assessment, Mode};
 
 /// Why somebody is treated as they are.
-pub(super) fn answer(assessor: &Assessor, of: &ExplainOf) -> Response {
+pub(super) fn answer(assessor: &Assessor, orders: &Orders, of: &ExplainOf) -> Response {
     let found = match of {
         ExplainOf::Address(address) => {
             let address = address.to_canonical();
@@ -23,12 +29,16 @@ pub(super) fn answer(assessor: &Assessor, of: &ExplainOf) -> Response {
         ExplainOf::Id(id) => assessor.find(|record| record.id.to_string() == *id),
     };
     let Some((record, assessments)) = found else { return Response::NotFound };
-    Response::Explained(Box::new(explained(assessor, &record, assessments, monotonic())))
+    let ordered = orders.about(record.address.to_canonical(), record.ja4);
+    let orders = ordered.iter().filter_map(order).take(ORDERS_MAX).collect();
+    Response::Explained(Box::new(Explained { orders, ..explained(assessor, &record, assessments, monotonic()) }))
 }
 
 fn is_in(unit: &Unit, address: std::net::IpAddr) -> bool {
-    let (Unit::Pair(prefix, _) | Unit::Forwarded(prefix, ..)) = unit;
-    prefix.contains(&address)
+    match unit {
+        Unit::Pair(prefix, _) | Unit::Forwarded(prefix, ..) => prefix.contains(&address),
+        Unit::Session(_) => false,
+    }
 }
 
 fn explained(assessor: &Assessor, record: &Record, assessments: usize, now: Timestamp) -> Explained {
@@ -37,11 +47,12 @@ fn explained(assessor: &Assessor, record: &Record, assessments: usize, now: Time
     let when = wall().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH);
     let left = record.until.filter(|end| now < *end).map(|end| Ttl::For(end.since(now)));
     let felt = decision.action.is_felt();
-    let only_counts = (felt && !in_force).then(|| match assessor.enforces() {
-        false => "the mode is observe".to_owned(),
-        true if assessor.troubled() > 0 => "a circuit breaker is open".to_owned(),
-        true => "the mode was observe, or a circuit breaker open".to_owned(),
-    });
+    let why = || match left {
+        None => "nothing is held against the client",
+        Some(_) if !assessor.enforces() => "the mode is observe",
+        Some(_) => "a circuit breaker is open",
+    };
+    let only_counts = (felt && !in_force).then(|| why().to_owned());
     Explained {
         id: id.to_string(),
         decided_by: earlier.map(|earlier| earlier.to_string()),
@@ -62,22 +73,50 @@ fn explained(assessor: &Assessor, record: &Record, assessments: usize, now: Time
         reach: if decision.reach == Reach::Packets { "packets" } else { "inline" }.to_owned(),
         until: left.map(|left| until(left, wall())),
         expires_in_s: left.and_then(Ttl::as_secs),
-        lift: left.filter(|_| felt).map(|_| format!("detector allow {address} --ttl 1d")),
+        lift: left.filter(|_| felt).map(|_| format!("detector allow {} --ttl 1d", place(&decision.unit, *address))),
+        orders: Vec::new(),
         layers: layers(assessment),
         signals: signals(assessment),
         assessments,
     }
 }
 
-fn unit(unit: &Unit) -> String {
-    let place = |prefix: &ipnet::IpNet| match prefix.prefix_len() == prefix.max_prefix_len() {
-        true => prefix.addr().to_string(),
-        false => prefix.to_string(),
-    };
+/// What an operator may allow to lift what is decided about a unit: of a session, which has no name that he could type, the
+/// address of its last request.
+fn place(unit: &Unit, address: std::net::IpAddr) -> Subject {
     match unit {
-        Unit::Pair(prefix, ja4) => format!("{} with {ja4}", place(prefix)),
-        Unit::Forwarded(prefix, ..) => format!("{} behind a proxy, with this browser", place(prefix)),
+        Unit::Pair(prefix, _) | Unit::Forwarded(prefix, ..) => Subject::from(*prefix),
+        Unit::Session(_) => Subject::from(ipnet::IpNet::from(address)),
     }
+}
+
+fn unit(unit: &Unit) -> String {
+    match unit {
+        Unit::Pair(prefix, ja4) => format!("{} with {ja4}", Subject::from(*prefix)),
+        Unit::Forwarded(prefix, ..) => format!("{} behind a proxy, with this User-Agent", Subject::from(*prefix)),
+        Unit::Session(_) => "this session of the site's own".to_owned(),
+    }
+}
+
+/// An order, and what takes it back.
+fn order(order: &Request) -> Option<ExplainedOrder> {
+    let (subject, ttl, terms, action, change) = match order {
+        Request::Block { subject, ttl, terms, .. } => {
+            let action = match terms.measure {
+                Measure::Block => "block",
+                Measure::RateLimit(_) => "limit",
+                Measure::Observe => "observe",
+            };
+            (subject, *ttl, *terms, action, Change::from(terms.measure))
+        }
+        Request::Challenge { subject, ttl, at } => {
+            (subject, *ttl, Terms { at: *at, ..Terms::default() }, "challenge", Change::Challenged)
+        }
+        Request::Allow { subject, ttl } => (subject, *ttl, Terms::default(), "allow", Change::Allowed),
+        _ => return None,
+    };
+    let Changed { subject, expires_in_s, undo, .. } = Changed::on(change, subject.clone(), terms, ttl, wall());
+    Some(ExplainedOrder { action: action.to_owned(), at: terms.at, subject, expires_in_s, lift: undo })
 }
 
 fn layers(assessment: &Assessment) -> Vec<ExplainedLayer> {
@@ -99,7 +138,7 @@ fn signals(assessment: &Assessment) -> Vec<ExplainedSignal> {
         weight: evidence.weight,
         counts: counts(evidence.signal.layer()),
         observed: evidence.observed.to_string(),
-        expected: evidence.expected.to_string(),
+        expected: evidence.expected_text(),
         meaning: evidence.signal.meaning().to_owned(),
     };
     sorted.map(signal).collect()

@@ -1,7 +1,7 @@
 //! What the decision endpoint answers: a question in; the verdict that holds for its client, how sure it is that a program
 //! asks, and the client's JA4, out. An operator's verdict comes first; then what scoring decides, where that is in force.
 
-use std::sync::Arc;
+use std::{iter, net::IpAddr, sync::Arc};
 
 use tracing::debug;
 
@@ -10,12 +10,14 @@ use super::{
     known::{Knowledge, Known},
     memory::Record,
     requests::Requests,
+    suspects::Suspects,
 };
 use crate::{
     clock::monotonic,
-    inline::{Answer, Connection, Decide, Question, Scored},
-    join::{Claim, Identity, Source, Subject, Trusted},
+    inline::{Answer, Connection, Decide, Id, Question, Scored},
+    join::{Apart, Claim, Identity, Source, Subject, Trusted},
     policy::{decide::Action, requests::Ruling},
+    report::Report,
     telemetry::Metrics,
 };
 
@@ -25,87 +27,86 @@ pub(super) const KNOWLEDGE: [&str; 9] =
 
 /// Decides.
 pub(super) struct Decider {
-    requests: Arc<Requests>,
-    known: Known,
-    trusted: Trusted,
-    assessor: Arc<Assessor>,
-    metrics: Arc<Metrics>,
+    pub(super) requests: Arc<Requests>,
+    pub(super) known: Known,
+    pub(super) trusted: Trusted,
+    /// That of the reports: what they lead to is held against the clients that ask.
+    pub(super) apart: Apart,
+    pub(super) suspects: Suspects,
+    pub(super) assessor: Arc<Assessor>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
+/// A hello, or why it isn't known.
+type Hello = (Option<Arc<Identity>>, &'static str);
+
 impl Decider {
-    pub(super) fn new(
-        requests: Arc<Requests>,
-        known: Known,
-        trusted: Trusted,
-        assessor: Arc<Assessor>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { requests, known, trusted, assessor, metrics }
+    /// What the hello said of the connection that a question is about.
+    async fn identity(&self, report: &Report<'_>) -> Hello {
+        let Some(claim) = Claim::of(report, monotonic()) else { return (None, "no_tuple") };
+        hello(self.known.find(claim).await)
     }
 
-    /// What the hello said of the connection that a question is about, or why that isn't known.
-    async fn identity(&self, question: &Question<'_>) -> (Option<Arc<Identity>>, &'static str) {
-        let Some(claim) = Claim::of(&question.report(), monotonic()) else { return (None, "no_tuple") };
-        let (identity, label) = match self.known.find(claim).await {
-            Knowledge::Known(identity) => (identity, "known"),
-            Knowledge::Waited(identity) => (identity, "waited"),
-            Knowledge::NoHello => return (None, "no_hello"),
-            Knowledge::Busy => return (None, "busy"),
-            Knowledge::Ambiguous => return (None, "ambiguous"),
-        };
-        if identity.void { (None, "void") } else { (Some(identity), label) }
+    /// The same of a client behind a trusted proxy. The connection is the proxy's: only if that takes its clients'
+    /// connections on this host, and says which one it is, is the client's own hello known. It isn't waited for.
+    fn proxied(&self, report: &Report<'_>, address: IpAddr) -> Hello {
+        let claim = Claim::proxied(report, monotonic()).filter(|claim| claim.client.address == address);
+        let own = claim.and_then(|claim| self.known.look(&claim)).map(hello);
+        own.filter(|(identity, _)| identity.is_some()).unwrap_or((None, "proxied"))
     }
 
-    /// What scoring says of a request of a client whose hello is known: without that, nothing does.
-    fn scored(&self, question: &Question<'_>, identity: &Identity, record_of: RecordOf) -> Option<Arc<Record>> {
-        let RecordOf { address, id } = record_of;
-        let subject = Subject::Client { address, ja4_stable: identity.ja4_stable, proxy_suspected: false };
-        let (report, now) = (question.report(), monotonic());
-        // A server that passes its client's headers on passes this one; else what they lack says nothing.
-        if report.user_agent.is_none() {
-            return self.assessor.held(&subject, id);
+    /// Whose request it is, if that can be said: of a client of its own its hello tells.
+    fn subject(&self, source: Option<Source>, identity: Option<&Identity>, report: &Report<'_>) -> Option<Subject> {
+        match (source?, identity) {
+            (Source::Client(address) | Source::Forwarded(address), Some(identity)) => {
+                let proxy_suspected = self.suspects.within(iter::once(address.into())).is_some();
+                Some(Subject::Client { address, ja4_stable: identity.ja4_stable, proxy_suspected })
+            }
+            (Source::Forwarded(address), None) => Some(self.apart.subject(address, report)),
+            (Source::Client(_), None) | (Source::Proxy, _) => None,
         }
-        let (session, key) = self.known.summary(&subject, &report, now);
-        let asked = Asked {
-            report: &report,
-            subject: &subject,
-            identity: Some(identity),
-            session: session.as_ref(),
-            key: Some(key),
-            request: None,
-            now,
-        };
+    }
+
+    /// What scoring says of a request.
+    fn scored(
+        &self,
+        report: &Report<'_>,
+        subject: &Subject,
+        identity: Option<&Identity>,
+        id: Id,
+    ) -> Option<Arc<Record>> {
+        // A server that passes its client's headers on passes this one; else what they lack says nothing.
+        if report.user_agent.is_none() && report.header_names.is_none() {
+            return self.assessor.held(subject, id);
+        }
+        let now = monotonic();
+        let (session, key) = self.known.summary(subject, report, now);
+        let session = session.as_ref();
+        let asked = Asked { report, subject, identity, session, key: Some(key), request: None, now };
         Some(self.assessor.assess(&asked, id))
     }
 }
 
-/// Whose record it is to be.
-struct RecordOf {
-    address: std::net::IpAddr,
-    id: crate::inline::Id,
-}
-
 impl Decide for Decider {
     async fn decide(&self, question: &Question<'_>) -> Answer {
-        let (address, (identity, label)) = match question.source(&self.trusted) {
-            Some(Source::Client(address)) => (Some(address), self.identity(question).await),
-            // The connection is the proxy's: its hello says nothing about the client, nor its address.
-            Some(Source::Forwarded(address)) => (Some(address), (None, "proxied")),
+        let (report, source) = (question.report(), question.source(&self.trusted));
+        let (address, (identity, label)) = match source {
+            Some(Source::Client(address)) => (Some(address), self.identity(&report).await),
+            Some(Source::Forwarded(address)) => (Some(address), self.proxied(&report, address)),
             Some(Source::Proxy) => (None, (None, "proxy")),
             None => (None, (None, "no_tuple")),
         };
         let ja4 = identity.as_ref().map(|identity| identity.ja4);
         let ordered = address.map_or(Ruling::Allow, |address| self.requests.decide(address, ja4));
         let id = self.assessor.id();
-        let known = address.zip(identity.as_deref());
-        let record = known.and_then(|(address, identity)| self.scored(question, identity, RecordOf { address, id }));
+        let subject = self.subject(source, identity.as_deref(), &report);
+        let record = subject.and_then(|subject| self.scored(&report, &subject, identity.as_deref(), id));
         let ruling = ordered.max(record.as_ref().map_or(Ruling::Allow, |record| ruling(record)));
         self.metrics.decisions.add(ruling.label(), 1);
         self.metrics.decision_fingerprints.add(label, 1);
         debug!(
             target: "detector::inline",
-            %id, decision = ruling.label(), fingerprint = label, ?address, ?ja4, asked = ?question.report(),
-            "decided"
+            %id, decision = ruling.label(), fingerprint = label, ?address, ?ja4, asked = ?report, "decided"
         );
         Answer { ruling, ja4, id, scored: record.map(|record| Scored::of(&record.assessment)) }
     }
@@ -115,10 +116,23 @@ impl Decide for Decider {
     }
 }
 
-/// What a web server is to do of what was decided. New connections are slowed down in the kernel, not requests.
+fn hello(found: Knowledge) -> Hello {
+    match found {
+        Knowledge::Known(identity) | Knowledge::Waited(identity) if identity.void => (None, "void"),
+        Knowledge::Known(identity) => (Some(identity), "known"),
+        Knowledge::Waited(identity) => (Some(identity), "waited"),
+        Knowledge::NoHello => (None, "no_hello"),
+        Knowledge::Busy => (None, "busy"),
+        Knowledge::Ambiguous => (None, "ambiguous"),
+    }
+}
+
+/// What a web server is to do of what was decided. New connections are slowed down in the kernel; requests are only where
+/// they are of one session of the site's own.
 fn ruling(record: &Record) -> Ruling {
     match record.decision.action {
         Action::Block if record.in_force => Ruling::Deny,
+        Action::RateLimit if record.in_force && record.too_fast => Ruling::Deny,
         Action::Challenge if record.in_force => Ruling::Challenge,
         _ => Ruling::Allow,
     }

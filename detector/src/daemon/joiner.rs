@@ -1,7 +1,7 @@
 //! What is done with a report: its client found by [`Join`], its request added to the client's session and to the signals
 //! of the client's JA4. By two threads: that of the reports, and for one that came before its hello that of the hellos.
 //!
-//! Memory: the bounds of [`Join`] and [`Sessions`], and of each report that waits [`KEPT`] bytes of each text.
+//! Memory: the bounds of [`Join`] and [`Histories`], and of each report that waits [`KEPT`] bytes of each text.
 
 use std::{
     borrow::Cow,
@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     assessor::{Asked, Assessor},
+    histories::Histories,
     reports::Recent,
     shards::Shards,
     signals::Watch,
@@ -21,7 +22,7 @@ use crate::{
     join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
     policy::families,
     report::Report,
-    session::{Key, Sessions, Summary},
+    session::{Key, Summary},
     signals::Request,
     telemetry::Metrics,
 };
@@ -45,11 +46,11 @@ struct Waiting {
     kept: Option<u64>,
 }
 
-/// Where reports go. What is found of them, and what is known of clients, stand behind locks of their own: neither is
-/// held while the other is brought up to date.
+/// Where reports go. What is found of them, and what is known of clients, stand behind locks of their own: none is
+/// held while another is brought up to date.
 pub(super) struct Joiner {
     join: Mutex<Join<Waiting>>,
-    sessions: Mutex<Sessions>,
+    sessions: Histories,
     signals: Arc<Watch>,
     recent: Recent,
     suspects: Suspects,
@@ -64,14 +65,14 @@ impl Joiner {
     pub(super) fn new(
         bounds: Bounds,
         proxies: Proxies,
-        sessions: Sessions,
+        sessions: Histories,
         signals: Arc<Watch>,
         recent: Recent,
         suspects: Suspects,
         assessor: Option<Arc<Assessor>>,
     ) -> Self {
         let join = Join::new(bounds, proxies);
-        Self { join: Mutex::new(join), sessions: Mutex::new(sessions), signals, recent, suspects, assessor }
+        Self { join: Mutex::new(join), sessions, signals, recent, suspects, assessor }
     }
 
     /// One to which nobody reports.
@@ -80,7 +81,8 @@ impl Joiner {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
         let proxies = Proxies::new(crate::join::Trusted::new([]));
         let sessions = crate::session::Limits::default();
-        let (sessions, recent, suspects) = (Sessions::new(sessions), Recent::new(1), Suspects::new(1));
+        let sessions = Histories::new(sessions, crate::session::Paths::default());
+        let (recent, suspects) = (Recent::new(1), Suspects::new(1));
         Self::new(Bounds::default(), proxies, sessions, Arc::new(signals), recent, suspects, None)
     }
 
@@ -115,7 +117,7 @@ impl Joiner {
         let mut late = Late::new();
         self.join().due(&mut connections, now, &mut |waiting, outcome| late.push((waiting, outcome)));
         self.note_late(late);
-        self.sessions().expire(now);
+        self.sessions.expire(now);
         if let Some(assessor) = &self.assessor {
             assessor.tick(now);
         }
@@ -123,9 +125,7 @@ impl Joiner {
 
     /// What a client did within the last hour, and the key of that.
     pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, Key) {
-        let mut sessions = self.sessions();
-        let key = sessions.key(subject, report);
-        (sessions.summary(key, now), key)
+        self.sessions.summary(subject, report, now)
     }
 
     /// Brings the metrics up to date.
@@ -139,17 +139,13 @@ impl Joiner {
         for why in Miss::ALL {
             metrics.joined.set(why.label(), counts.missed(why));
         }
-        let sessions = self.sessions();
-        metrics.set_sessions(waiting, sessions.len());
-        metrics.sessions_evicted.set("", sessions.evicted());
+        let (sessions, evicted) = self.sessions.count();
+        metrics.set_sessions(waiting, sessions);
+        metrics.sessions_evicted.set("", evicted);
     }
 
     fn join(&self) -> MutexGuard<'_, Join<Waiting>> {
         self.join.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_late(&self, late: Late) {
@@ -182,20 +178,16 @@ impl Joiner {
             self.signals.note(&Request::of(report, ja4, *address, false, browser), arrived);
         }
         let began = arrived.before(report.duration.unwrap_or(Duration::ZERO));
-        let mut sessions = self.sessions();
-        let key = sessions.key(subject, report);
-        let request = sessions.request(report, began, connection);
+        let reader = self.sessions.reader();
+        let key = reader.key(subject, report);
+        let request = reader.request(report, began, connection);
         let request = match outcome {
             Outcome::Joined(_, found) => request.with_hello(&found.identity),
             Outcome::Forwarded(_) | Outcome::Missed(_) => request,
         };
-        sessions.note(key, &request, arrived);
-        let Some(assessor) = &self.assessor else { return };
-        if behind {
-            return assessor.left_out();
-        }
-        let summary = sessions.summary(key, arrived);
-        drop(sessions);
+        let assessor = self.assessor.as_ref().filter(|assessor| assessor.has_time(behind, arrived));
+        let summary = self.sessions.note(key, &request, arrived, assessor.is_some());
+        let Some(assessor) = assessor else { return };
         let identity = if let Outcome::Joined(_, found) = outcome { Some(&*found.identity) } else { None };
         let asked = Asked {
             report,

@@ -190,7 +190,8 @@ impl Known {
         }
     }
 
-    fn look(&self, claim: &Claim) -> Option<Knowledge> {
+    /// What is known of it by now, if that is anything.
+    pub(super) fn look(&self, claim: &Claim) -> Option<Knowledge> {
         match self.0.connections.fit(claim, false) {
             Fit::Sure(found) => Some(Knowledge::Known(found.identity)),
             Fit::Ambiguous => Some(Knowledge::Ambiguous),

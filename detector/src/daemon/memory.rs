@@ -16,7 +16,9 @@ use crate::breaker::Scope;
 use crate::clock::Timestamp;
 use crate::fingerprint::Ja4;
 use crate::inline::Id;
+use crate::network::Siblings;
 use crate::policy::decide::{Decision, Unit};
+use crate::policy::terms::RateLimit;
 use crate::reputation::Standing;
 use crate::score::Assessment;
 
@@ -27,6 +29,8 @@ pub(super) struct Bounds {
     pub(super) held: usize,
     /// Assessments; and as many of those that decided something.
     pub(super) remembered: usize,
+    /// IPv6 prefixes wider than a /64, with a fingerprint.
+    pub(super) prefixes: usize,
 }
 
 /// What came of a request, and why.
@@ -43,10 +47,14 @@ pub(super) struct Record {
     pub(super) decision: Decision,
     /// The end of that, if it has one.
     pub(super) until: Option<Timestamp>,
+    /// A hash of the site's name.
+    pub(super) site: u64,
     /// Whether it is carried out, or only counts.
     pub(super) in_force: bool,
     /// It was decided by an earlier request of the client.
     pub(super) earlier: Option<Id>,
+    /// A session's requests come faster than they may.
+    pub(super) too_fast: bool,
 }
 
 /// A decision that a client would notice.
@@ -59,16 +67,14 @@ pub(super) struct Held {
     pub(super) target: Option<Target>,
     pub(super) id: Id,
     pub(super) assessment: Arc<Assessment>,
-}
-
-/// The number of the rule by which something was decided, for the breaker.
-pub(super) fn rule(decision: &Decision) -> u16 {
-    decision.reason.map_or(u16::MAX, |signal| signal as u16)
+    /// When the next request of a session is due that may come so fast and no faster.
+    pub(super) next: Timestamp,
 }
 
 /// All of that.
 pub(super) struct Memory {
     held: LruCache<Unit, Held, RandomState>,
+    pub(super) siblings: Siblings<Ja4>,
     all: VecDeque<Arc<Record>>,
     /// Those that decided something newly.
     decisive: VecDeque<Arc<Record>>,
@@ -76,10 +82,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    /// `siblings`: of [`crate::policy::decide::Policy`].
+    pub(super) fn new(bounds: Bounds, siblings: usize) -> Self {
         let held = NonZeroUsize::new(bounds.held).unwrap_or(NonZeroUsize::MIN);
         Self {
             held: LruCache::with_hasher(held, RandomState::default()),
+            siblings: Siblings::new(bounds.prefixes, siblings),
             all: VecDeque::new(),
             decisive: VecDeque::new(),
             most: bounds.remembered.max(1),
@@ -98,7 +106,18 @@ impl Memory {
 
     /// Something is decided about a client.
     pub(super) fn hold(&mut self, held: Held) {
-        self.held.put(held.decision.unit, held);
+        let next = self.held.peek(&held.decision.unit).map_or(held.next, |held| held.next);
+        self.held.put(held.decision.unit, Held { next, ..held });
+    }
+
+    /// Whether a request of a limited session comes too fast; else it is counted.
+    pub(super) fn is_too_fast(&mut self, unit: &Unit, rate: RateLimit, now: Timestamp) -> bool {
+        let Some(held) = self.held.peek_mut(unit) else { return false };
+        if held.next > now.plus(rate.tolerance()) {
+            return true;
+        }
+        held.next = held.next.max(now).plus(rate.interval());
+        false
     }
 
     /// Nothing is any more; what it was.
@@ -110,7 +129,7 @@ impl Memory {
     pub(super) fn targets(&self, scope: Scope) -> impl Iterator<Item = Target> {
         let concerned = self.held.iter().filter(move |(_, held)| match scope {
             Scope::All => true,
-            Scope::Rule(number) => rule(&held.decision) == number,
+            Scope::Rule(number) => held.decision.rule() == number,
             Scope::Site(site) => held.site == site,
         });
         concerned.filter_map(|(_, held)| held.target)

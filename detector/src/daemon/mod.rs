@@ -5,11 +5,13 @@
 //! it over.
 
 mod assessor;
+mod budget;
 mod challenge;
 mod core;
 mod crawlers;
 mod engine;
 mod explain;
+mod histories;
 mod inline;
 mod joiner;
 mod keeper;
@@ -51,10 +53,12 @@ use tracing::{error, info, warn};
 pub use self::output::Format;
 use self::{
     assessor::{Assessor, Parts},
+    budget::Budget,
     challenge::{Challengers, Held},
     core::{Core, Memory},
     crawlers::Detective,
     engine::{Engine, Handle},
+    histories::Histories,
     inline::{Decider, KNOWLEDGE},
     joiner::Joiner,
     keeper::{Host, Keeper},
@@ -94,14 +98,13 @@ use crate::{
         self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
         Steering, VerdictMaps as _, Waker, interface, own_addresses,
     },
-    network::{self, Network},
+    network::Network,
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::decide::Action,
     policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     report::Rejected,
     reputation::{Answer, Refused as ListRefused},
     score::{self, Confidence},
-    session::{self, Sessions},
     telemetry::{Metrics, counters::Counters, metrics::Labels, score::ScoreLabels},
 };
 
@@ -253,7 +256,7 @@ impl Handler for Daemon {
             Request::Status => self.status(),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
-            Request::Explain { of } => explain::answer(&self.assessor, &of),
+            Request::Explain { of } => explain::answer(&self.assessor, &self.orders, &of),
             Request::List { skip } => self.requests.list(self.engine.request(request), skip),
             Request::Mode { .. } => self.engine.request(request),
             change => {
@@ -370,11 +373,6 @@ fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
         open: limits.known_connections,
         debug,
     }
-}
-
-fn network_limits(limits: &Limits) -> network::Limits {
-    let (addresses, fingerprints) = (limits.network_addresses, limits.network_fingerprints);
-    network::Limits { addresses: addresses as usize, fingerprints: fingerprints as usize }
 }
 
 fn enforce_limits(limits: &Limits) -> enforce::Limits {
@@ -591,21 +589,27 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         engine: score::Engine::new(config.engine.score.clone()),
         policy: config.engine.policy,
         breaker: Breaker::new(config.engine.breaker),
-        network: Network::new(network_limits(limits)),
+        network: Network::new(limits.network()),
         reputation: reputation.clone(),
         requests: Arc::clone(&requests),
         wishes,
         enforcing: Arc::clone(&enforcing),
-        bounds: Bounds { held: limits.held_decisions as usize, remembered: limits.assessments as usize },
+        bounds: Bounds {
+            held: limits.held_decisions as usize,
+            remembered: limits.assessments as usize,
+            prefixes: limits.network_addresses as usize,
+        },
+        budget: Budget::per_second(limits.assessed_per_second),
         daemon: random_seeds().rest,
         metrics: Arc::clone(&metrics),
     });
     let assessor = Arc::new(assessor);
-    let sessions = session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() };
+    let proxies = Proxies::new(trusted.clone()).watching(candidates);
+    let apart = proxies.apart().clone();
     let joiner = Joiner::new(
         join::Bounds { waiting: limits.waiting_reports as usize, ..join::Bounds::default() },
-        Proxies::new(trusted.clone()).watching(candidates),
-        Sessions::new(sessions).watching(config.engine.paths.clone()),
+        proxies,
+        Histories::new(limits.session(), config.engine.paths.clone()),
         Arc::clone(&signals),
         recent.clone(),
         suspects.clone(),
@@ -620,8 +624,15 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let force = (engine.clone(), Arc::clone(&requests));
     let orders = Orders::open(config, force, suspects.clone(), Arc::clone(&metrics), host.spared());
     let orders = Arc::new(orders);
-    let (asked, metrics_too) = (Arc::clone(&requests), Arc::clone(&metrics));
-    let decider = Decider::new(asked, known.clone(), trusted, Arc::clone(&assessor), metrics_too);
+    let decider = Decider {
+        requests: Arc::clone(&requests),
+        known: known.clone(),
+        trusted,
+        apart,
+        suspects: suspects.clone(),
+        assessor: Arc::clone(&assessor),
+        metrics: Arc::clone(&metrics),
+    };
     let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);

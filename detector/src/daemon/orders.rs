@@ -29,6 +29,7 @@ use crate::{
     clock::{Timestamp, monotonic},
     config::{Config, DEFAULT_CONTROL_SOCKET, Limits},
     enforce::store::{Kept, Now, Order, Store},
+    fingerprint::Ja4,
     policy::{
         browsers::Targets,
         families,
@@ -324,6 +325,20 @@ impl Orders {
             self.metrics.refusals.add(label, 1);
             *response
         })
+    }
+
+    /// What operators have ordered about a client, by its address, its fingerprint or both.
+    pub(super) fn about(&self, address: IpAddr, ja4: Option<Ja4>) -> Vec<Request> {
+        let (state, now) = (self.state(), monotonic());
+        let unconfirmed = state.unconfirmed.iter().flat_map(|unconfirmed| &unconfirmed.orders);
+        let live = |kept: &&Kept<Request>| kept.until.is_none_or(|until| now < until);
+        let is_it = |subject: &Subject| {
+            subject.as_prefix().is_none_or(|prefix| prefix.contains(&address))
+                && subject.as_ja4().is_none_or(|value| Some(value) == ja4)
+        };
+        let all = state.store.iter().map(|(_, kept)| kept).chain(unconfirmed).filter(live);
+        let about = all.filter(|kept| kept.order.subject().is_some_and(is_it));
+        about.map(|kept| request(kept, now)).collect()
     }
 
     /// Whether a load of so many entries may come at all.

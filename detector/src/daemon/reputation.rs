@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Error;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, wall};
 use crate::config::{self, Config, Feeds};
 use crate::feeds::store::{self, Stamp};
 use crate::reputation::{Answer, Book, Check, Confirm, Databases, Limits, Standing};
@@ -93,13 +93,15 @@ struct Shelf {
     reputation: config::Reputation,
     stamps: Vec<Stamp>,
     lists: BTreeMap<String, Vec<IpNet>>,
+    databases: Databases,
     metrics: Arc<Metrics>,
 }
 
 impl Shelf {
     fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
         let (feeds, reputation) = (config.feeds.clone(), config.reputation.clone());
-        Self { feeds, reputation, stamps: Vec::new(), lists: BTreeMap::new(), metrics }
+        let databases = Databases { hosting: reputation.hosting_asns.clone(), ..Databases::default() };
+        Self { feeds, reputation, stamps: Vec::new(), lists: BTreeMap::new(), databases, metrics }
     }
 
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
@@ -137,23 +139,25 @@ impl Shelf {
             let prefixes = self.lists.get(name).into_iter().flatten().copied();
             (name.clone(), list.class, prefixes)
         });
-        Book::new(lists, self.databases())
-    }
-
-    fn databases(&self) -> Databases {
-        let open = |path: &Option<PathBuf>| {
-            let path = path.as_ref()?;
-            let read = store::database(path).inspect_err(|error| {
-                warn!(%error, "scoring goes on without an address database");
-            });
-            self.metrics.score.lists.add(if read.is_ok() { "read" } else { "unreadable" }, 1);
-            read.ok()
-        };
-        Databases {
-            asn: open(&self.reputation.asn_database),
-            country: open(&self.reputation.country_database),
-            hosting: self.reputation.hosting_asns.clone(),
+        let databases = [
+            (&self.reputation.asn_database, &mut self.databases.asn),
+            (&self.reputation.country_database, &mut self.databases.country),
+        ];
+        for (path, known) in databases {
+            let Some(path) = path else { continue };
+            match store::database(path) {
+                Ok(read) => {
+                    info!(path = %path.display(), "an address database is read");
+                    self.metrics.score.lists.add("read", 1);
+                    *known = Some(read);
+                }
+                Err(error) => {
+                    warn!(%error, "an address database is not taken; what was known of addresses stays");
+                    self.metrics.score.lists.add(error.label(), 1);
+                }
+            }
         }
+        Book::new(lists, self.databases.clone())
     }
 }
 
@@ -168,9 +172,15 @@ impl Librarian {
         let (stop, stopped) = channel::<()>();
         let run = move || {
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                shelf.metrics.score.set_list_age(store::age(&shelf.feeds, wall()));
                 if shelf.changed() {
                     let book = Arc::new(shelf.read());
-                    *reputation.0.book.write().unwrap_or_else(PoisonError::into_inner) = book;
+                    // The one before ends after the lock: to free a large list takes a while.
+                    let before = {
+                        let mut now = reputation.0.book.write().unwrap_or_else(PoisonError::into_inner);
+                        std::mem::replace(&mut *now, book)
+                    };
+                    drop(before);
                 }
             }
         };

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroUsize, time::Duration}
 
 use detector_common::{
     key::Keys,
+    table::WIDE_BITS,
     verdict::{Action, ORIGIN_AUTOMATIC, Verdict},
 };
 use ipnet::IpNet;
@@ -175,7 +176,10 @@ impl<M: VerdictMaps> Enforcer<M> {
         if self.automatics.evicted.is_empty() {
             return Ok(());
         }
-        for slot in [unit_slot(client), Slot::Stable(keys.stable), Slot::StablePair(unit(client), keys.stable)] {
+        let wide = WIDE_BITS.iter().filter(|_| client.is_ipv6()).filter_map(|bits| u8::try_from(*bits).ok());
+        let wide = wide.map(|bits| Slot::StablePair(IpNet::new_assert(client, bits).trunc(), keys.stable));
+        let own = [unit_slot(client), Slot::Stable(keys.stable), Slot::StablePair(unit(client), keys.stable)];
+        for slot in own.into_iter().chain(wide) {
             let Some(Evicted { verdict, expires_at }) = self.automatics.evicted.pop(&slot) else { continue };
             if now < expires_at {
                 self.automatic(slot, Automatic { ttl: expires_at.since(now), ..verdict }, now)?;

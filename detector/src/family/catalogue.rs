@@ -211,9 +211,31 @@ fn ciphers(ja4: Ja4) -> [u8; 13] {
     ciphers
 }
 
-/// The extensions of a JA4_r.
+/// The extensions of a JA4_r that a browser has however it is used: in its private windows Firefox resumes nothing, and
+/// doesn't say how it would.
 fn extensions(raw: &Ja4Raw) -> ExtensionSet {
     let list = raw.as_str().split('_').nth(2).unwrap_or_default();
     let codes = list.split(',').filter_map(|code| u16::from_str_radix(code, 16).ok());
-    codes.fold(ExtensionSet::default(), ExtensionSet::with)
+    codes.filter(|code| *code != ExtensionSet::PSK_KEY_EXCHANGE_MODES).fold(ExtensionSet::default(), ExtensionSet::with)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::shipped;
+
+    /// Of Firefox 153 in a private window, recorded on Debian; and the same without key shares.
+    #[test]
+    fn a_private_window_is_the_browsers() {
+        let stable = "t13d1615h2_86a278354501_a54fffd0eb61".parse().unwrap();
+        let all = [0, 5, 0xa, 0xb, 0xd, 0x10, 0x12, 0x17, 0x1b, 0x1c, 0x22, 0x2b, 0x33, 0xfe0d, 0xff01];
+        let find = |codes: &[u16]| {
+            let extensions = codes.iter().fold(ExtensionSet::default(), |set, code| set.with(*code));
+            shipped().find(stable, &Traits { extensions, ..Traits::default() })
+        };
+        let found = find(&all);
+        assert!(matches!(found, Verdict::Drift(known) if known.engine == Some(Engine::Gecko)), "{found:?}");
+        let others: Vec<u16> = all.into_iter().filter(|code| *code != 0x33).collect();
+        assert!(matches!(find(&others), Verdict::Unknown));
+    }
 }

@@ -166,6 +166,13 @@ mod tests {
     }
 
     #[test]
+    fn a_publisher_in_trouble_holds_up_the_others_for_minutes_at_most() {
+        let patience = Patience::default();
+        let pauses: Duration = (1..patience.tries).map(|tried| patience.wait(tried - 1, 999)).sum();
+        assert!(pauses + patience.answer * patience.tries <= Duration::from_secs(240), "{pauses:?}");
+    }
+
+    #[test]
     fn only_what_may_pass_is_tried_again() {
         for (status, again) in [(200, false), (404, false), (403, false), (429, true), (500, true), (503, true)] {
             assert_eq!(is_transient(&ureq::Error::StatusCode(status)), again, "{status}");

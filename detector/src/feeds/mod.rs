@@ -47,6 +47,14 @@ pub enum Error {
         /// In hexadecimal digits.
         wanted: String,
     },
+    /// A file is no address database, or not all of one.
+    #[error("`{path}` is no whole address database (MMDB): {why}; get it anew, and put it in place in one step (mv)")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// It is not to be believed.
     #[error(transparent)]
     Refused(#[from] Refused),

@@ -4,14 +4,15 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use maxminddb::Reader;
 
 use super::Error;
 use crate::config::{FeedList, FeedSource, Feeds, Reputation};
-use crate::reputation::{Book, Databases, List};
+use crate::reputation::{Book, Database, Databases, List};
 
 /// The largest database that is read.
 const DATABASE_MAX: u64 = 512 << 20;
@@ -35,6 +36,15 @@ pub fn stamp(path: &Path) -> Stamp {
     Some((found.modified().ok()?, found.len()))
 }
 
+/// How long ago the list was fetched for which that is longest. One that never was is as old as can be.
+#[must_use]
+pub fn age(feeds: &Feeds, now: SystemTime) -> Duration {
+    let fetched = feeds.lists.iter().filter(|(_, list)| matches!(list.source, FeedSource::Url { .. }));
+    let times = fetched.map(|(name, list)| stamp(&path(feeds, name, list)));
+    let oldest = times.map(|stamp| stamp.map_or(UNIX_EPOCH, |(written, _)| written)).min();
+    oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default()
+}
+
 /// Reads one, with the same care as when it was fetched: the disk may have been written by anybody who may.
 ///
 /// # Errors
@@ -47,18 +57,19 @@ pub fn read(feeds: &Feeds, name: &str, list: &FeedList) -> Result<List, Error> {
     })
 }
 
-/// Reads an address database.
+/// Reads an address database, and looks at all of it: one that is broken somewhere would say nothing of some addresses.
 ///
 /// # Errors
 /// Why not.
-pub fn database(path: &Path) -> Result<Reader<Vec<u8>>, Error> {
+pub fn database(path: &Path) -> Result<Database, Error> {
     let fail = |source| Error::Disk { what: "read", path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(DATABASE_MAX + 1).read_to_end(&mut bytes));
     if read.map_err(fail)? as u64 > DATABASE_MAX {
         return Err(fail(io::Error::other("it is over 512 MiB")));
     }
-    Reader::from_source(bytes).map_err(|error| fail(io::Error::other(error)))
+    let whole = Reader::from_source(bytes).and_then(|reader| reader.verify().map(|()| reader));
+    whole.map(Arc::new).map_err(|error| Error::Database { path: path.to_owned(), why: error.to_string() })
 }
 
 /// Everything that is on the disk, at once.
@@ -129,6 +140,26 @@ mod tests {
         assert_eq!(read(&feeds, "bad", &list).unwrap_err().label(), "too_wide");
         fs::write(&path, "192.0.2.1\n".repeat(101)).unwrap();
         assert!(read(&feeds, "bad", &list).unwrap_err().to_string().contains("over 1000 bytes"));
+    }
+
+    #[test]
+    fn the_oldest_fetched_list_is_told_and_one_that_never_was_is_older_than_any() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut feeds = Feeds { directory: directory.path().to_owned(), ..Feeds::default() };
+        let day = Duration::from_secs(86_400);
+        assert_eq!(age(&feeds, UNIX_EPOCH + day), Duration::ZERO);
+        let own = FeedSource::File(directory.path().join("absent"));
+        feeds.lists.insert("own".to_owned(), FeedList { class: Class::Trusted, source: own });
+        assert_eq!(age(&feeds, UNIX_EPOCH + day), Duration::ZERO, "nobody fetches the operator's own");
+        for name in ["a", "b"] {
+            let source = FeedSource::Url { url: "https://a.example/".to_owned(), checksum: None };
+            feeds.lists.insert(name.to_owned(), FeedList { class: Class::Abuse, source });
+        }
+        write(&directory.path().join("a.list"), "a", &[]).unwrap();
+        assert_eq!(age(&feeds, UNIX_EPOCH + day), day, "b is missing");
+        write(&directory.path().join("b.list"), "b", &[]).unwrap();
+        let (written, _) = stamp(&directory.path().join("a.list")).unwrap();
+        assert_eq!(age(&feeds, written + day), day);
     }
 
     #[test]

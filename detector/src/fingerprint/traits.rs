@@ -161,6 +161,9 @@ impl fmt::Debug for TraitSet {
 pub struct ExtensionSet(u64);
 
 impl ExtensionSet {
+    /// How a client resumes, if it does (RFC 8446 section 4.2.9).
+    pub const PSK_KEY_EXCHANGE_MODES: u16 = 0x2d;
+
     const fn bit(code: u16) -> u64 {
         let place: u32 = match code {
             0..=0x37 => code as u32,

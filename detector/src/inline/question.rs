@@ -7,7 +7,7 @@ use crate::{
     join::{Source, Trusted, hops},
     report::Report,
 };
-use hyper::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, HeaderName, REFERER, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderMap, HeaderName, REFERER, USER_AGENT};
 
 const CLIENT: HeaderName = HeaderName::from_static("x-detector-client");
 const CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-client-port");
@@ -16,8 +16,14 @@ const SERVER_PORT: HeaderName = HeaderName::from_static("x-detector-server-port"
 const CONNECTION_AGE: HeaderName = HeaderName::from_static("x-detector-connection-age");
 const PROTOCOL: HeaderName = HeaderName::from_static("x-detector-protocol");
 const HOST: HeaderName = HeaderName::from_static("x-detector-host");
+const PROXIED_CLIENT: HeaderName = HeaderName::from_static("x-detector-proxied-client");
+const PROXIED_CLIENT_PORT: HeaderName = HeaderName::from_static("x-detector-proxied-client-port");
+const PROXIED_SERVER: HeaderName = HeaderName::from_static("x-detector-proxied-server");
+const PROXIED_SERVER_PORT: HeaderName = HeaderName::from_static("x-detector-proxied-server-port");
+const HEADER_NAMES: HeaderName = HeaderName::from_static("x-detector-header-names");
 const METHOD: HeaderName = HeaderName::from_static("x-detector-method");
 const URI: HeaderName = HeaderName::from_static("x-detector-uri");
+const SESSION: HeaderName = HeaderName::from_static("x-detector-session");
 const CLIENT_HINTS: HeaderName = HeaderName::from_static("sec-ch-ua");
 const CLIENT_HINTS_MOBILE: HeaderName = HeaderName::from_static("sec-ch-ua-mobile");
 const CLIENT_HINTS_PLATFORM: HeaderName = HeaderName::from_static("sec-ch-ua-platform");
@@ -52,15 +58,21 @@ impl<'a> Question<'a> {
             client_port: self.read(&CLIENT_PORT),
             server: self.address(&SERVER),
             server_port: self.read(&SERVER_PORT),
+            proxied_client: self.address(&PROXIED_CLIENT),
+            proxied_client_port: self.read(&PROXIED_CLIENT_PORT),
+            proxied_server: self.address(&PROXIED_SERVER),
+            proxied_server_port: self.read(&PROXIED_SERVER_PORT),
             connection_age: self.connection_age(),
             server_name: text(&HOST),
             method: text(&METHOD),
             path: text(&URI),
             protocol: text(&PROTOCOL),
             user_agent: text(&USER_AGENT),
+            session: text(&SESSION).filter(|id| !id.is_empty() && id != "-"),
             referer: text(&REFERER),
             accept: text(&ACCEPT),
             accept_language: text(&ACCEPT_LANGUAGE),
+            accept_encoding: text(&ACCEPT_ENCODING),
             client_hints: text(&CLIENT_HINTS),
             client_hints_mobile: text(&CLIENT_HINTS_MOBILE),
             client_hints_platform: text(&CLIENT_HINTS_PLATFORM),
@@ -68,6 +80,7 @@ impl<'a> Question<'a> {
             fetch_mode: text(&FETCH_MODE),
             fetch_dest: text(&FETCH_DEST),
             fetch_user: text(&FETCH_USER),
+            header_names: text(&HEADER_NAMES),
             ..Report::default()
         }
     }
@@ -82,7 +95,7 @@ impl<'a> Question<'a> {
     }
 
     /// Whose request it is, if the server says. One that can't set `x-detector-client` has written its own client at the
-    /// right end of `x-forwarded-for`.
+    /// right end of `x-forwarded-for`. The PROXY protocol's word is nearer than that header's, as in reports.
     #[must_use]
     pub fn source(&self, trusted: &Trusted) -> Option<Source> {
         let lines = self.headers.get_all(FORWARDED_FOR).iter();
@@ -91,7 +104,8 @@ impl<'a> Question<'a> {
             Some(client) => address(client),
             None => hops.next().flatten(),
         };
-        Some(trusted.source(nearest?, hops))
+        let told = self.address(&PROXIED_CLIENT).map(Some);
+        Some(trusted.source(nearest?, told.into_iter().chain(hops)))
     }
 
     fn text(&self, name: &HeaderName) -> Option<&'a str> {
@@ -145,6 +159,11 @@ mod tests {
             ("x-detector-connection-age", "1.250"),
             ("x-detector-host", "shop.example:8443"),
             ("x-detector-uri", "/a?b"),
+            ("x-detector-proxied-client", "192.0.2.8"),
+            ("x-detector-proxied-client-port", "40001"),
+            ("x-detector-proxied-server", "2001:db8::2"),
+            ("x-detector-proxied-server-port", "8443"),
+            ("x-detector-header-names", "Host,User-Agent"),
         ]);
         let question = Question::new(&headers);
         let expected = Report {
@@ -155,6 +174,11 @@ mod tests {
             connection_age: Some(Duration::from_millis(1250)),
             server_name: Some("shop.example:8443".into()),
             path: Some("/a?b".into()),
+            proxied_client: Some(client("192.0.2.8")),
+            proxied_client_port: Some(40_001),
+            proxied_server: Some(client("2001:db8::2")),
+            proxied_server_port: Some(8443),
+            header_names: Some("Host,User-Agent".into()),
             ..Report::default()
         };
         assert_eq!((question.report(), question.site()), (expected, Some("shop.example")));
@@ -199,5 +223,9 @@ mod tests {
         assert_eq!(source(&[("x-forwarded-for", "192.0.2.7, 10.2.3.4")]), stranger);
         assert_eq!(source(&[proxy, ("x-forwarded-for", "192.0.2.7, caf\u{e9}")]), Some(Source::Proxy));
         assert_eq!(source(&[proxy]), Some(Source::Proxy));
+        let told = ("x-detector-proxied-client", "192.0.2.7");
+        assert_eq!(source(&[proxy, told, ("x-forwarded-for", "198.51.100.9")]), stranger, "it is nearer");
+        let anybody = Some(Source::Client(client("192.0.2.8")));
+        assert_eq!(source(&[("x-detector-client", "192.0.2.8"), told]), anybody, "anybody can say so");
     }
 }

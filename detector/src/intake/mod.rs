@@ -32,7 +32,7 @@ use crate::{
     clock::Timestamp,
     config::Signals,
     door::socket::{SIGNAL, Socket, SocketError, group},
-    kernel::Waker,
+    kernel::{Waker, run_before_ordinary},
     report::Report,
     telemetry::Metrics,
 };
@@ -106,10 +106,16 @@ impl Intake {
         take: impl FnMut(&Report<'_>, Peer, Timestamp) + Send + 'static,
     ) -> Result<Reading, Error> {
         let system = |error: &dyn std::fmt::Display| Error::System(error.to_string());
+        if !self.datagrams.is_empty() {
+            metrics.set_reports_queue(queue_length().unwrap_or(0));
+        }
         let waker = Waker::new().map_err(|error| system(&error))?;
         let sink = Sink::new(&self.settings, self.group, metrics, take);
         let mut server = Server::new(self, waker.clone(), sink).map_err(|error| system(&error))?;
-        let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || server.run());
+        let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || {
+            run_before_ordinary();
+            server.run();
+        });
         Ok(Reading { waker, thread: Some(thread.map_err(|error| system(&error))?) })
     }
 }

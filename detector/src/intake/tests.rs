@@ -99,6 +99,8 @@ fn reports_come_by_datagrams_and_lines() {
     drop(stream);
     assert_eq!(intake.next(), "/5", "the last line needs no end");
     assert_eq!(intake.metrics.reports.value(""), 5);
+    let queue = format!("detector_intake_queue_length {}", queue_length().unwrap());
+    assert!(intake.metrics.encode().unwrap().lines().any(|line| line == queue), "{queue}");
 }
 
 #[test]

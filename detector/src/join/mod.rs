@@ -27,7 +27,7 @@ pub use claim::Claim;
 pub use connections::{Connections, Fit, Found, Identity, Limits, PER_END};
 pub use lookup::Lookup;
 pub use miss::{Counts, Miss, Outcome};
-pub use proxies::Proxies;
+pub use proxies::{Apart, Proxies};
 pub use subject::{Reach, Subject};
 pub use suspected::{FAMILIES, Suspected, WINDOW};
 pub use trusted::{HOPS_MAX, Source, Trusted, hops};

@@ -19,11 +19,26 @@ use crate::report::Report;
 /// Clients of which the families are remembered, unless [`Proxies::watching`] says otherwise.
 const CANDIDATES: usize = 16_384;
 
+/// Tells apart who sends from one address behind a trusted proxy. Clones tell the same clients apart.
+#[derive(Clone, Debug, Default)]
+pub struct Apart(RandomState);
+
+impl Apart {
+    /// Who sends from `address` behind a trusted proxy, by what they send.
+    #[must_use]
+    pub fn subject(&self, address: IpAddr, report: &Report<'_>) -> Subject {
+        let hash = |text: Option<&str>| text.map_or(0, |text| self.0.hash_one(text));
+        let (agent, headers) = (hash(report.user_agent.as_deref()), hash(report.header_names.as_deref()));
+        Subject::Forwarded { address, agent, headers }
+    }
+}
+
 /// The proxies that an operator trusts, and what may be one.
 #[derive(Debug)]
 pub struct Proxies {
     trusted: Trusted,
     candidates: Candidates,
+    apart: Apart,
     random: RandomState,
 }
 
@@ -31,7 +46,8 @@ impl Proxies {
     /// That trusts these.
     #[must_use]
     pub fn new(trusted: Trusted) -> Self {
-        Self { trusted, candidates: Candidates::new(CANDIDATES), random: RandomState::default() }
+        let (candidates, random) = (Candidates::new(CANDIDATES), RandomState::default());
+        Self { trusted, candidates, apart: Apart::default(), random }
     }
 
     /// The same, with so many clients of which the families are remembered.
@@ -49,12 +65,10 @@ impl Proxies {
         Some(self.trusted.source(report.client?, hops))
     }
 
-    /// Who sends from `address` behind a trusted proxy, told apart by what they send.
+    /// What tells clients behind a trusted proxy apart.
     #[must_use]
-    pub fn subject(&self, address: IpAddr, report: &Report<'_>) -> Subject {
-        let hash = |text: Option<&str>| text.map_or(0, |text| self.random.hash_one(text));
-        let (agent, headers) = (hash(report.user_agent.as_deref()), hash(report.header_names.as_deref()));
-        Subject::Forwarded { address, agent, headers }
+    pub const fn apart(&self) -> &Apart {
+        &self.apart
     }
 
     /// The family of the program that sent a request, if it says.
@@ -107,9 +121,10 @@ mod tests {
     #[test]
     fn a_subject_behind_a_proxy_is_told_apart_by_what_it_sends() {
         let proxies = proxies();
+        let apart = proxies.apart().clone();
         let subject = |agent: &'static str, headers: &'static str| {
             let (user_agent, header_names) = (Some(agent.into()), Some(headers.into()));
-            proxies.subject([192, 0, 2, 7].into(), &Report { user_agent, header_names, ..Report::default() })
+            apart.subject([192, 0, 2, 7].into(), &Report { user_agent, header_names, ..Report::default() })
         };
         assert_eq!(subject("curl/8.0", "Host,Accept"), subject("curl/8.0", "Host,Accept"));
         assert_ne!(subject("curl/8.0", "Host,Accept"), subject("curl/8.0", "Accept,Host"));

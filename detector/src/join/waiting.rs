@@ -163,7 +163,7 @@ impl<T> Join<T> {
             _ => None,
         });
         let known = own.filter(|outcome| matches!(outcome, Outcome::Joined(..)));
-        known.unwrap_or_else(|| Outcome::Forwarded(self.proxies.subject(address, report)))
+        known.unwrap_or_else(|| Outcome::Forwarded(self.proxies.apart().subject(address, report)))
     }
 
     fn hold(&mut self, claim: Claim, family: Option<Family>, kept: T) {

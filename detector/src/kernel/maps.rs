@@ -15,7 +15,7 @@ use detector_common::{
     maps,
     mode::Mode,
     settings::{IN_USE_TABLE, Settings},
-    table::{EXEMPT_WORDS, FILTER_WORDS, Stashed, TableSeeds, Word, initials, pair},
+    table::{EXEMPT_WORDS, FILTER_WORDS, Stashed, TableSeeds, WIDE_BITS, Word, initials, pair},
     verdict::{Action, ConnectionVerdict, Rate, Verdict},
 };
 use ipnet::IpNet;
@@ -275,7 +275,15 @@ impl Maps {
             Slot::Fingerprint(key) => Place::Table(self.seeds.key(*key)),
             Slot::Stable(stable) => Place::Table(self.seeds.stable(*stable)),
             Slot::Pair(prefix, key) => Place::Table(pair(unit(prefix), self.seeds.key(*key))),
-            Slot::StablePair(prefix, stable) => Place::Table(pair(unit(prefix), self.seeds.stable(*stable))),
+            Slot::StablePair(prefix, stable) => {
+                let bits = prefix.prefix_len().into();
+                let place = if WIDE_BITS.contains(&bits) {
+                    self.seeds.wide(&mapped(prefix.network()), bits)
+                } else {
+                    unit(prefix)
+                };
+                Place::Table(pair(place, self.seeds.stable(*stable)))
+            }
             Slot::Allow(prefix) => Place::Allow(*prefix),
             Slot::NeverBlock(prefix) => Place::NeverBlock(*prefix),
             Slot::Connection { source, destination, initial_seq } => {

@@ -4,7 +4,10 @@
 //!
 //! Memory: the sizes of the maps, fixed at load.
 
-#![expect(unsafe_code, reason = "aya's Pod for the types that cross the boundary, and bpf(2) where aya has no call")]
+#![expect(
+    unsafe_code,
+    reason = "aya's Pod for the types that cross the boundary, and bpf(2) and sched_setattr(2) where no crate has a call"
+)]
 
 pub mod interface;
 pub mod memory;
@@ -49,7 +52,7 @@ pub use self::{
     routes::gateways,
     sockets::SockDiag,
     steer::{Listener, NotAListener, Places, Steering, inherited},
-    urgency::{Allowed, Urgency, answer_soon},
+    urgency::{Allowed, Urgency, answer_soon, run_before_ordinary},
 };
 
 /// What can go wrong between us and the kernel.
@@ -157,7 +160,7 @@ pub enum Slot {
     Stable(u64),
     /// A fingerprint from one unit only (an IPv4 address, an IPv6 /64), by its key.
     Pair(IpNet, u64),
-    /// The same by its stable key.
+    /// The same by its stable key; or from an IPv6 prefix of [`detector_common::table::WIDE_BITS`].
     StablePair(IpNet, u64),
 }
 
@@ -194,7 +197,8 @@ impl Slot {
             Self::Fingerprint(_) => settings::IN_USE_KEYS,
             Self::Stable(_) => settings::IN_USE_STABLE,
             Self::Pair(..) => settings::IN_USE_KEY_PAIRS,
-            Self::StablePair(..) => settings::IN_USE_STABLE_PAIRS,
+            Self::StablePair(prefix, _) if Self::is_unit(prefix) => settings::IN_USE_STABLE_PAIRS,
+            Self::StablePair(..) => settings::IN_USE_WIDE_PAIRS,
             Self::Allow(_) | Self::NeverBlock(_) => 0,
         }
     }

@@ -30,7 +30,8 @@ impl Decayed {
         self.stopped += 1.0;
     }
 
-    pub(super) fn rates(&self, now: Timestamp) -> Rates {
+    pub(super) fn rates(mut self, now: Timestamp) -> Rates {
+        self.fade(now);
         let age = self.since.map_or(0.0, |since| now.since(since).as_secs_f32());
         // Of a steady rate so much has been counted after that time, and not all faded away: a minute at least.
         let window = FADES_S * (1.0 - (-age / FADES_S).exp());

@@ -1,7 +1,8 @@
 //! Room 11: requests with where they come from in, how the networks and the fingerprint of each stand out. In constant
 //! time, whatever comes.
 //!
-//! Memory: the entries of [`Limits`], 100 to 300 bytes each. Of each table the one that was silent longest makes room.
+//! Memory: the entries of [`Limits`], 100 to 300 bytes each, where very many kinds of people are 900. Of each table the one
+//! that was silent longest makes room.
 
 #![cfg_attr(
     not(test),
@@ -18,6 +19,8 @@ mod decayed;
 mod kinds;
 mod pace;
 mod roaming;
+mod shown;
+mod siblings;
 mod view;
 
 use std::hash::{BuildHasher, Hash};
@@ -34,6 +37,8 @@ use decayed::Decayed;
 use kinds::Kinds;
 use pace::Pace;
 use roaming::Roaming;
+use shown::Shown;
+pub use siblings::Siblings;
 pub use view::{Rates, View};
 
 /// The bounds of the tables, in entries.
@@ -90,6 +95,7 @@ impl Observation {
 struct Address {
     requests: Decayed,
     kinds: Kinds,
+    shown: Shown,
 }
 
 #[derive(Debug, Default)]
@@ -128,25 +134,11 @@ impl Network {
     pub fn note(&mut self, seen: &Observation) -> View {
         let Observation { at, .. } = *seen;
         let (unit, prefix) = (unit(seen.address), prefix(seen.address));
-        let network = self.random.hash_one(seen.asn.map_or(Ok(prefix), Err));
-        let address = self.addresses.get_or_insert_mut(unit, Address::default);
-        address.requests.add(at);
-        address.kinds.age(at);
-        let mut view = View {
-            address: address.requests.rates(at),
-            clients: address.kinds.count(),
-            session_networks: 1,
-            session_countries: 1,
-            ..View::default()
-        };
-        let requests = self.prefixes.get_or_insert_mut(prefix, Decayed::default);
-        requests.add(at);
-        view.prefix = requests.rates(at);
-        view.asn = seen.asn.map(|number| {
-            let requests = self.systems.get_or_insert_mut(number, Decayed::default);
-            requests.add(at);
-            requests.rates(at)
-        });
+        self.addresses.get_or_insert_mut(unit, Address::default).requests.add(at);
+        self.prefixes.get_or_insert_mut(prefix, Decayed::default).add(at);
+        if let Some(number) = seen.asn {
+            self.systems.get_or_insert_mut(number, Decayed::default).add(at);
+        }
         if let Some(hash) = seen.fingerprint {
             let fingerprint = self.fingerprints.get_or_insert_mut(hash, Fingerprint::default);
             fingerprint.requests.add(at);
@@ -154,13 +146,33 @@ impl Network {
             if seen.page {
                 fingerprint.pages.note(at);
             }
-            view.fingerprint = fingerprint.requests.rates(at);
-            view.networks = fingerprint.networks.count();
-            view.pace = fingerprint.pages.regularity();
         }
         if let Some(session) = seen.session {
-            let roaming = self.sessions.get_or_insert_mut(session, Roaming::default);
-            (view.session_networks, view.session_countries) = roaming.note(network, seen.country, at);
+            let network = self.random.hash_one(seen.asn.map_or(Ok(prefix), Err));
+            self.sessions.get_or_insert_mut(session, Roaming::default).note(network, seen.country, at);
+        }
+        self.look(seen)
+    }
+
+    /// The same of a request that is counted already, or will be.
+    pub fn look(&mut self, seen: &Observation) -> View {
+        let Observation { at, .. } = *seen;
+        let prefix = prefix(seen.address);
+        let mut view = View { session_networks: 1, session_countries: 1, ..View::default() };
+        if let Some(address) = self.addresses.peek_mut(&unit(seen.address)) {
+            address.kinds.age(at);
+            (view.address, view.clients) = (address.requests.rates(at), address.kinds.count());
+            view.shared = seen.fingerprint.is_some_and(|fingerprint| address.shown.has(fingerprint, at));
+        }
+        view.prefix = self.prefixes.peek(&prefix).map(|requests| requests.rates(at)).unwrap_or_default();
+        view.asn = seen.asn.and_then(|number| self.systems.peek(&number)).map(|requests| requests.rates(at));
+        if let Some(fingerprint) = seen.fingerprint.and_then(|hash| self.fingerprints.peek_mut(&hash)) {
+            fingerprint.networks.age(at);
+            view.fingerprint = fingerprint.requests.rates(at);
+            (view.networks, view.pace) = (fingerprint.networks.count(), fingerprint.pages.regularity());
+        }
+        if let Some(roaming) = seen.session.and_then(|session| self.sessions.peek(&session)) {
+            (view.session_networks, view.session_countries) = roaming.count(at);
         }
         view
     }
@@ -170,6 +182,9 @@ impl Network {
     pub fn shown(&mut self, seen: &Observation) {
         if let Some(address) = self.addresses.peek_mut(&unit(seen.address)) {
             address.kinds.add(self.random.hash_one(seen.kind), seen.at);
+            if let Some(fingerprint) = seen.fingerprint {
+                address.shown.add(fingerprint, seen.at);
+            }
         }
     }
 

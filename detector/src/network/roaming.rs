@@ -23,18 +23,23 @@ struct Place {
 pub(super) struct Roaming(SmallVec<[Place; 2]>);
 
 impl Roaming {
-    /// A request came from there. How many networks and how many countries there were.
-    pub(super) fn note(&mut self, network: u64, country: Option<[u8; 2]>, now: Timestamp) -> (u32, u32) {
+    /// A request came from there.
+    pub(super) fn note(&mut self, network: u64, country: Option<[u8; 2]>, now: Timestamp) {
         self.0.retain(|place| now.since(place.at) < WINDOW);
         if let Some(place) = self.0.iter_mut().find(|place| place.network == network) {
             (place.country, place.at) = (country, now);
         } else if self.0.len() < MOST {
             self.0.push(Place { network, country, at: now });
         }
-        let mut countries: SmallVec<[[u8; 2]; MOST]> = self.0.iter().filter_map(|place| place.country).collect();
+    }
+
+    /// How many networks and how many countries there were.
+    pub(super) fn count(&self, now: Timestamp) -> (u32, u32) {
+        let lately = || self.0.iter().filter(|place| now.since(place.at) < WINDOW);
+        let mut countries: SmallVec<[[u8; 2]; MOST]> = lately().filter_map(|place| place.country).collect();
         countries.sort_unstable();
         countries.dedup();
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        (count(self.0.len()), count(countries.len()))
+        (count(lately().count()), count(countries.len()))
     }
 }

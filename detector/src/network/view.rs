@@ -27,6 +27,8 @@ pub struct View {
     pub pace: Option<f32>,
     /// Kinds of clients at its address that browsed as people do, within the hour: an estimate.
     pub clients: u32,
+    /// Somebody at its address browsed so with its fingerprint, or so many did that it can't be told.
+    pub shared: bool,
     /// Networks that its session came from within ten minutes; 1 without a session id.
     pub session_networks: u32,
     /// Countries, as far as they are known; 1 without a session id.

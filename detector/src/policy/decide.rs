@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::families::is_no_browsers;
 use super::terms::RateLimit;
 use crate::fingerprint::Ja4;
-use crate::join::{Reach, Subject};
+use crate::join::{Identity, Reach, Subject};
 use crate::score::{Assessment, Axes, Axis, Confidence, Settles, Signal};
 
 /// Bits of the IPv6 prefix within which a client can choose any address (threats.md T45).
@@ -84,6 +85,8 @@ pub struct Policy {
     pub definitely_bot: Action,
     /// Axes that a block takes.
     pub axes: u32,
+    /// Bad IPv6 /64 within a /56, or such /56 within a /48, that make it bad; 0: nothing wider than a /64 ever is.
+    pub siblings: usize,
     /// How fast those may come who are slowed down.
     pub rate: RateLimit,
     /// How long a limit lasts after the request that gave it.
@@ -101,6 +104,7 @@ impl Default for Policy {
             likely_bot: Action::Challenge,
             definitely_bot: Action::Block,
             axes: 2,
+            siblings: 4,
             rate: RateLimit::per_minute(60),
             rate_limit_ttl: Duration::from_secs(600),
             challenge_ttl: Duration::from_secs(1800),
@@ -112,10 +116,12 @@ impl Default for Policy {
 /// Whom a decision is about: never an address alone, never a fingerprint alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
-    /// Clients with a fingerprint in an IPv4 address or an IPv6 /64.
+    /// Clients with a fingerprint in an IPv4 address or an IPv6 /64, or in a wider prefix that is all of one client.
     Pair(IpNet, Ja4),
     /// Clients behind a trusted proxy: their address or /64, and hashes of User-Agent and order of headers.
     Forwarded(IpNet, u64, u64),
+    /// One session of a site's own, as a hash: of what only that did.
+    Session(u64),
 }
 
 impl Unit {
@@ -146,7 +152,54 @@ pub struct Decision {
     pub axes: Axes,
 }
 
+/// Who else may be where a request came from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Others<'a> {
+    /// The request's session if it is the site's own, as a hash: it is one client's.
+    pub session: Option<u64>,
+    /// Somebody at its address browses with its fingerprint.
+    pub shared: bool,
+    /// Its hello.
+    pub identity: Option<&'a Identity>,
+}
+
+/// Whom a decision isn't about, though it might have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spared {
+    /// It holds as it is.
+    Nobody,
+    /// All but the session.
+    Company,
+    /// Everybody: it is only observed.
+    Crowd,
+}
+
 impl Decision {
+    /// The number of the rule by which it was decided, for the breaker.
+    #[must_use]
+    pub fn rule(&self) -> u16 {
+        self.reason.map_or(u16::MAX, |signal| signal as u16)
+    }
+
+    /// What of it holds where others may be too: what one of the site's own sessions did is held against that alone, and in
+    /// a crowd (threats.md T44) nothing that somebody else there may have done.
+    #[must_use]
+    pub fn sparing(self, assessment: &Assessment, others: &Others<'_>) -> (Self, Spared) {
+        let crowd = assessment.counting().any(|evidence| evidence.signal == Signal::Crowd);
+        let in_crowd = crowd && assessment.settled.is_none();
+        match others.session.filter(|_| self.action.is_felt() && self.axes.has(Axis::Behaviour)) {
+            Some(session) => (Self { unit: Unit::Session(session), reach: Reach::Inline, ..self }, Spared::Company),
+            None if in_crowd && (others.shared || !self.is_by_hello(others)) => (self.observed(), Spared::Crowd),
+            None => (self, Spared::Nobody),
+        }
+    }
+
+    /// Whether it rests on a hello that is no browser's: with that, no other client of its place is hit.
+    #[must_use]
+    pub fn is_by_hello(&self, others: &Others<'_>) -> bool {
+        self.axes.has(Axis::Tls) && others.identity.is_some_and(is_no_browsers)
+    }
+
     /// The same where nothing is enforced.
     #[must_use]
     pub fn observed(self) -> Self {

@@ -4,6 +4,7 @@
 //! Memory: some 100 bytes for each prefix, and the databases.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use maxminddb::Reader;
@@ -59,13 +60,16 @@ pub struct Standing {
     pub crawler: Crawler,
 }
 
-/// Address databases in MaxMind's format.
-#[derive(Debug, Default)]
+/// An address database in MaxMind's format.
+pub type Database = Arc<Reader<Vec<u8>>>;
+
+/// Address databases. Clones share them.
+#[derive(Clone, Debug, Default)]
 pub struct Databases {
     /// With autonomous systems.
-    pub asn: Option<Reader<Vec<u8>>>,
+    pub asn: Option<Database>,
     /// With countries.
-    pub country: Option<Reader<Vec<u8>>>,
+    pub country: Option<Database>,
     /// Autonomous systems that are data centres, sorted.
     pub hosting: Vec<u32>,
 }

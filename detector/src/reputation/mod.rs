@@ -21,7 +21,7 @@ mod confirm;
 mod crawlers;
 mod list;
 
-pub use book::{Book, Crawler, Databases, Standing};
+pub use book::{Book, Crawler, Database, Databases, Standing};
 pub use class::{Class, Classes, Country};
 pub use confirm::{Answer, Check, Confirm, Limits};
 pub use crawlers::{CrawlerId, Crawlers, Ranges};

@@ -5,6 +5,7 @@
 use super::evidence::{EvidenceList, Value};
 use super::facts::Facts;
 use super::signal::Signal;
+use crate::agent::{Agent, Kind};
 use crate::session::{Steps, Summary};
 
 /// What an operator can change of it.
@@ -55,8 +56,12 @@ const HARDLY: f32 = 0.05;
 const MANY_PAGES: f32 = 10.0;
 /// The share of requests for assets from which a client shows pages to somebody.
 const SHOWS: f32 = 0.3;
+/// The part of a count that remains where all but one of what a person shows is there.
+const COUNTED: f32 = 0.25;
 /// Requests on each connection below which each has its own.
 const SINGLE: f32 = 1.2;
+/// How long a pace lasts, in seconds, that isn't the tabs of yesterday.
+const KEPT_UP_S: f32 = 30.0;
 /// Mean pause below which a browser may be at work that opens the tabs of yesterday.
 const TABS_S: f32 = 1.0;
 /// Pages on each connection that a crowd doesn't take.
@@ -71,8 +76,9 @@ pub(super) fn assess(facts: &Facts<'_>, settings: &super::Settings, evidence: &m
     if session.pages() < bounds.least_pages || session.paths < bounds.least_pages {
         return reader(session, bounds, facts, settings, evidence);
     }
-    pace(session, bounds, facts, settings, evidence);
-    pages(session, bounds, settings, evidence);
+    let takes = Takes::of(session, facts);
+    pace(session, bounds, takes, facts, settings, evidence);
+    pages(session, bounds, takes, settings, evidence);
     breadth(session, bounds, facts, settings, evidence);
     reader(session, bounds, facts, settings, evidence);
 }
@@ -91,13 +97,15 @@ fn forbidden(session: &Summary, settings: &super::Settings, evidence: &mut Evide
 fn pace(
     session: &Summary,
     bounds: &Settings,
+    takes: Takes,
     facts: &Facts<'_>,
     settings: &super::Settings,
     evidence: &mut EvidenceList,
 ) {
     let own = own_steps(session, facts);
     let pause = 60.0 / bounds.pages_per_minute;
-    let sustained = own.intervals as f32 >= bounds.pages_per_minute && own.interval_mean_s < pause;
+    let kept_up = own.intervals as f32 * own.interval_mean_s >= KEPT_UP_S;
+    let sustained = own.intervals as f32 >= bounds.pages_per_minute && own.interval_mean_s < pause && kept_up;
     if sustained || own.peak_pages > bounds.burst {
         let rate = if sustained { 60.0 / own.interval_mean_s.max(0.001) } else { own.peak_pages as f32 };
         let expected = Value::AtMost(bounds.pages_per_minute);
@@ -116,32 +124,39 @@ fn pace(
         evidence.add(settings, Signal::RegularTiming, observed, expected);
     }
     let sequence = session.whole.sequence.max(session.worst_connection.sequence);
-    if sequence >= bounds.sequence && !is_shown(session, own, bounds) {
+    // People look through numbered pages too.
+    let shown = [is_found(session), reads(own, bounds), takes == Takes::PagesAlone || session.asset_share() >= SHOWS];
+    let share = match shown.into_iter().filter(|as_people| *as_people).count() {
+        3 => 0.0,
+        2 => COUNTED,
+        _ => 1.0,
+    };
+    if sequence >= bounds.sequence && share > 0.0 {
         let expected = Value::AtMost(bounds.sequence as f32);
-        evidence.add(settings, Signal::SequentialPaths, Value::Count(sequence.into()), expected);
+        evidence.add_share(settings, Signal::SequentialPaths, share, Value::Count(sequence.into()), expected);
     }
     let per_connection = session.requests as f32 / session.connections.max(1) as f32;
-    if per_connection < SINGLE && session.asset_share() < HARDLY {
+    if per_connection < SINGLE && session.asset_share() < HARDLY && takes == Takes::AllOfThem {
         let expected = Value::AtLeast(SINGLE);
         evidence.add(settings, Signal::ConnectionPerRequest, Value::Number(per_connection), expected);
     }
 }
 
 /// What pages come with.
-fn pages(session: &Summary, bounds: &Settings, settings: &super::Settings, evidence: &mut EvidenceList) {
-    // A browser, or a site, that withholds referers does so for assets too.
-    let withheld = session.assets > 0 && session.referred == 0;
-    if session.unreferred_share() > bounds.unreferred_share && !withheld {
+fn pages(session: &Summary, bounds: &Settings, takes: Takes, settings: &super::Settings, evidence: &mut EvidenceList) {
+    let reads_pages = takes == Takes::AllOfThem;
+    if session.unreferred_share() > bounds.unreferred_share && !withholds(session) && reads_pages {
         let expected = Value::AtMost(bounds.unreferred_share);
         evidence.add(settings, Signal::MissingReferers, Value::Share(session.unreferred_share()), expected);
     }
-    if session.asset_share() < HARDLY {
-        // A few pages may be plain text, or have all they need from an earlier visit.
-        let sure = session.pages() as f32 / MANY_PAGES;
+    if session.asset_share() < HARDLY && takes != Takes::PagesAlone {
+        // A few pages may be plain text, or have all they need from an earlier visit; a style and an icon may do for many.
+        let sure = (session.pages() as f32 / MANY_PAGES).min(1.0) * (1.0 - session.asset_share() / HARDLY);
         let observed = Value::Share(session.asset_share());
         evidence.add_share(settings, Signal::NoAssets, sure, observed, Value::AtLeast(HARDLY));
         if let Some(depth) = session.first_page_depth.filter(|depth| *depth >= bounds.depth)
             && !session.first_page_referred
+            && reads_pages
         {
             let expected = Value::AtMost(bounds.depth.into());
             evidence.add(settings, Signal::DeepFirstPage, Value::Count(depth.into()), expected);
@@ -198,8 +213,49 @@ fn is_single(session: &Summary) -> bool {
     session.requests as f32 / (session.connections.max(1) as f32) < SINGLE && session.asset_share() < HARDLY
 }
 
+/// What a client takes of pages, by its own name. It is believed as long as it takes hardly an asset.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// With what belongs to them: it says that it is a browser, a script that gets pages, or nothing.
+    AllOfThem,
+    /// No pages to look at, perhaps: it has a name of its own, and who knows what it is for.
+    Unknown,
+    /// Without what belongs to them: a browser in text, an app, a reader of feeds.
+    PagesAlone,
+}
+
+impl Takes {
+    fn of(session: &Summary, facts: &Facts<'_>) -> Self {
+        let Some(name) = facts.report.user_agent.as_deref().filter(|_| session.asset_share() < HARDLY) else {
+            return Self::AllOfThem;
+        };
+        let agent = Agent::of(name);
+        match agent.kind {
+            Kind::App | Kind::Service => Self::PagesAlone,
+            Kind::Browser if agent.engine.is_none() => Self::PagesAlone,
+            // Whoever begins like this wants to be served as a browser is.
+            Kind::Unknown if !name.is_empty() && !name.starts_with("Mozilla/") => Self::Unknown,
+            Kind::Browser | Kind::Library | Kind::Tool | Kind::Crawler | Kind::Unknown => Self::AllOfThem,
+        }
+    }
+}
+
+/// A browser, or a site, that withholds where pages are found does so for assets too.
+const fn withholds(session: &Summary) -> bool {
+    session.assets > 0 && session.referred == 0
+}
+
+/// Whether most pages are found on pages, or nobody may know.
+fn is_found(session: &Summary) -> bool {
+    session.unreferred_share() <= 0.5 || withholds(session)
+}
+
+/// Whether pages follow each other no faster than a person reads.
+fn reads(own: &Steps, bounds: &Settings) -> bool {
+    own.intervals < 2 || own.interval_mean_s >= 60.0 / bounds.pages_per_minute
+}
+
 /// Whether pages are shown to somebody, who goes from one to the next at their pace.
 fn is_shown(session: &Summary, own: &Steps, bounds: &Settings) -> bool {
-    let reads = own.intervals < 2 || own.interval_mean_s >= 60.0 / bounds.pages_per_minute;
-    session.asset_share() >= SHOWS && session.unreferred_share() <= 0.5 && reads
+    session.asset_share() >= SHOWS && session.unreferred_share() <= 0.5 && reads(own, bounds)
 }

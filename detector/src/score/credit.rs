@@ -8,8 +8,6 @@ use super::confidence::Confidence;
 use super::facts::Facts;
 use super::signal::Signal;
 
-/// Since its first request.
-const AGE: Duration = Duration::from_secs(3600);
 /// The share of requests for what belongs to pages.
 const ASSETS: f32 = 0.3;
 /// The share of pages without a referer.
@@ -17,11 +15,11 @@ const UNREFERRED: f32 = 0.5;
 /// Pages within the last hour.
 const PAGES: u32 = 2;
 
-/// Whether a session came back after an hour, with assets and referers, or is a verified crawler's.
+/// Whether a session came back so long after its first request, with assets and referers, or is a verified crawler's.
 #[must_use]
-pub fn has_credit(facts: &Facts<'_>, assessment: &Assessment) -> bool {
+pub fn has_credit(facts: &Facts<'_>, assessment: &Assessment, returning: Duration) -> bool {
     let returning = facts.session.is_some_and(|session| {
-        session.age >= AGE
+        session.age >= returning
             && session.pages() >= PAGES
             && session.asset_share() >= ASSETS
             && session.unreferred_share() <= UNREFERRED

@@ -75,6 +75,23 @@ pub struct Evidence {
     pub expected: Value,
 }
 
+impl Evidence {
+    /// What a person's browser shows, in the unit of what was seen.
+    #[must_use]
+    pub fn expected_text(&self) -> String {
+        let (bound, which) = match self.expected {
+            Value::AtLeast(least) => (least, "or more"),
+            Value::AtMost(most) => (most, "or less"),
+            other => return other.to_string(),
+        };
+        match self.observed {
+            Value::Share(_) => format!("{} {which}", Value::Share(bound)),
+            Value::PerMinute(_) => format!("{} {which}", Value::PerMinute(bound)),
+            _ => self.expected.to_string(),
+        }
+    }
+}
+
 /// The evidence of one assessment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvidenceList(SmallVec<[Evidence; 16]>);

@@ -42,7 +42,9 @@ pub(super) fn assess(facts: &Facts<'_>, settings: &super::Settings, evidence: &m
     let crowd = view.clients >= bounds.crowd;
     if crowd {
         let expected = Value::AtMost(bounds.crowd as f32);
-        evidence.add(settings, Signal::Crowd, Value::Count(view.clients.into()), expected);
+        // What one of the site's own sessions did, nobody else at its address did.
+        let share = if facts.by_id { 0.0 } else { 1.0 };
+        evidence.add_share(settings, Signal::Crowd, share, Value::Count(view.clients.into()), expected);
     } else if view.prefix.per_minute > bounds.prefix_per_minute {
         let expected = Value::AtMost(bounds.prefix_per_minute);
         evidence.add(settings, Signal::PrefixRate, Value::PerMinute(view.prefix.per_minute), expected);

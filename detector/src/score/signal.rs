@@ -76,7 +76,7 @@ signals! {
     KnownImitator = "known-imitator", Coherence, Tls, 3.0, "the hello is a known imitation of a browser's";
     AlpnMismatch = "alpn-mismatch", Coherence, Tls, 1.5, "the protocol spoken isn't one that the hello offers first";
     OrderFixed = "extension-order-fixed", Coherence, Tls, 2.0, "extensions come in one order always, and the family permutes them";
-    OrderPermuted = "extension-order-permuted", Coherence, Tls, 2.5, "extensions come in another order each time, and the family doesn't permute them";
+    OrderPermuted = "extension-order-permuted", Coherence, Tls, 2.5, "extensions come in another order each time, which the family never does";
     NeverResumes = "never-resumes", Coherence, Tls, 0.8, "no connection resumes an earlier one, as the family does";
     NoPostQuantum = "no-post-quantum", Coherence, Tls, 2.0, "no post-quantum key share, which the version claimed sends";
     GreaseMismatch = "grease-mismatch", Coherence, Tls, 2.5, "GREASE isn't where the version claimed has it";

@@ -100,7 +100,7 @@ fn credit_is_for_those_who_come_back_to_read() {
     let credit = |session: &Summary, signals: &[Signal]| {
         let report = Report::default();
         let facts = Facts { session: Some(session), ..Facts::new(Timestamp::default(), &report, &subject) };
-        has_credit(&facts, &assessed(&Settings::default(), signals, false))
+        has_credit(&facts, &assessed(&Settings::default(), signals, false), Duration::from_secs(3600))
     };
     let first = read(0, true);
     assert!(!credit(&first, &[]) && credit(&first, &[Signal::VerifiedBot]));

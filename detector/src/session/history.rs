@@ -30,9 +30,9 @@ struct Counts {
     requests: u32,
     assets: u32,
     calls: u32,
-    /// Pages that didn't say where they were found.
+    /// Pages that weren't found on one.
     unreferred: u32,
-    /// Requests of any kind that did.
+    /// Requests of any kind that were.
     referred: u32,
     traps: u32,
     disobeyed: u32,
@@ -71,9 +71,9 @@ pub struct Summary {
     pub assets: u32,
     /// Those of pages' scripts, and for feeds.
     pub calls: u32,
-    /// Pages without a referer.
+    /// Pages that weren't found on a page: typed in, bookmarked, or asked for by a script.
     pub unreferred: u32,
-    /// Requests of any kind with one.
+    /// Requests of any kind that were.
     pub referred: u32,
     /// Requests for what no page links to.
     pub traps: u32,
@@ -87,7 +87,7 @@ pub struct Summary {
     pub paths: u32,
     /// Path segments of the first page it asked for.
     pub first_page_depth: Option<u8>,
-    /// That page had a referer.
+    /// That page was found on another.
     pub first_page_referred: bool,
     /// How all its requests followed each other: of one person only if the key is a session id.
     pub whole: Steps,
@@ -110,7 +110,7 @@ impl Summary {
         self.requests as f32 * 60.0 / self.age.as_secs_f32().clamp(60.0, WINDOW_S)
     }
 
-    /// The share of pages without a referer, 0 to 1.
+    /// The share of pages that weren't found on a page, 0 to 1.
     #[must_use]
     pub fn unreferred_share(&self) -> f32 {
         self.unreferred as f32 / self.pages().max(1) as f32

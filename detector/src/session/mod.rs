@@ -27,5 +27,5 @@ pub use hellos::Hellos;
 pub use history::Summary;
 pub use paths::{Paths, Pattern};
 pub use request::{Hello, Request};
-pub use table::{BYTES, Key, Limits, Sessions};
+pub use table::{BYTES, Key, Limits, Reader, Sessions};
 pub use track::Steps;

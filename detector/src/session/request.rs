@@ -17,7 +17,7 @@ pub struct Request {
     pub connection: u64,
     /// It is for what belongs to a page: an image, a style, a script, a font.
     pub asset: bool,
-    /// A page's script asks for it, or a reader of feeds: nobody looks at it as a page.
+    /// A page's script or frame asks for it, or a reader of feeds: nobody looks at it as a page.
     pub call: bool,
     /// It is robots.txt.
     pub robots: bool,
@@ -25,7 +25,7 @@ pub struct Request {
     pub forbidden: bool,
     /// No page links to it.
     pub trap: bool,
-    /// It says which page it was found on.
+    /// It was found on a page: the browser says so (Sec-Fetch-Site), or says on which (Referer).
     pub referer: bool,
     /// The answer's status: 2 for 200 and so on; 0 if it isn't known.
     pub class: u8,
@@ -83,6 +83,9 @@ const ASSETS: [&str; 24] = [
 /// Ends of paths that readers of feeds ask for.
 const FEEDS: [&str; 3] = ["rss", "atom", "xml"];
 
+/// Headers that say that nobody asked for the page yet (<https://wicg.github.io/nav-speculation/prefetch.html>).
+const PREFETCHING: [&str; 3] = ["sec-purpose", "purpose", "x-moz"];
+
 /// Digits of the largest number that is looked at: what has more is an id, not a count.
 const DIGITS: usize = 18;
 
@@ -108,7 +111,7 @@ impl Request {
             robots: path == "/robots.txt",
             forbidden: paths.is_forbidden(target),
             trap: paths.is_trap(target),
-            referer: report.referer.is_some(),
+            referer: is_found(report),
             class: report
                 .status
                 .and_then(|status| status.checked_div(100))
@@ -140,10 +143,20 @@ fn is_asset(report: &Report<'_>, path: &str) -> bool {
     }
 }
 
-/// What scripts and readers of feeds ask for, by the same two.
+/// What scripts, frames and readers of feeds ask for, by the same two, and what a browser fetches before anybody asks. One
+/// too old to say what for takes a page as HTML before all else.
 fn is_call(report: &Report<'_>, path: &str) -> bool {
+    let ahead = report.header_names.as_deref().is_some_and(|names| {
+        names.split(',').any(|name| PREFETCHING.iter().any(|ahead| ahead.eq_ignore_ascii_case(name.trim())))
+    });
     let feed = || FEEDS.iter().any(|feed| feed.eq_ignore_ascii_case(end(path)));
-    report.fetch_dest.as_deref().map_or_else(feed, |dest| dest == "empty")
+    let data = || report.referer.is_some() && report.accept.as_deref().is_some_and(|accept| !accept.contains("html"));
+    ahead || report.fetch_dest.as_deref().map_or_else(|| feed() || data(), |dest| dest != "document")
+}
+
+/// What the browser says counts more: extensions take Referer away, and scripts make it up. `none` is who typed an address.
+fn is_found(report: &Report<'_>) -> bool {
+    report.fetch_site.as_deref().map_or(report.referer.is_some(), |site| site != "none")
 }
 
 /// What stands behind the last dot of a path's name.
@@ -190,6 +203,35 @@ mod tests {
         assert_ne!(shape("/page/1"), shape("/pages/1"));
         assert_ne!(request("/page/1", None).path, request("/page/2", None).path);
         assert_eq!(["/", "/a", "/a/b/?c/d", ""].map(|path| request(path, None).depth), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn calls_are_what_nobody_looks_at_as_a_page() {
+        let of = |report: Report<'static>| {
+            Request::of(&report, Timestamp::default(), 0, &Paths::default(), &FixedState::default()).call
+        };
+        let empty = Report { path: Some("/api/7".into()), ..Report::default() };
+        let accepts = |accept: &'static str| Report { accept: Some(accept.into()), ..empty.clone() };
+        let found = |report: Report<'static>| Report { referer: Some("https://shop.test/".into()), ..report };
+        assert!(of(Report { fetch_dest: Some("empty".into()), ..empty.clone() }), "a script says so");
+        assert!(of(Report { fetch_dest: Some("iframe".into()), ..empty.clone() }), "a page may have ten of them");
+        assert!(of(Report { header_names: Some("host, Sec-Purpose,accept".into()), ..empty.clone() }), "fetched ahead");
+        assert!(of(found(accepts("application/json"))), "a script of an old browser");
+        assert!(!of(accepts("*/*")), "a program without a page");
+        assert!(!of(found(accepts("text/html,application/xml;q=0.9"))), "a page of an old browser");
+        assert!(!of(Report { header_names: Some("host,accept".into()), ..empty }));
+    }
+
+    #[test]
+    fn where_a_page_was_found_is_what_the_browser_says() {
+        let found = |site: Option<&'static str>, referer: Option<&'static str>| {
+            let report =
+                Report { fetch_site: site.map(Into::into), referer: referer.map(Into::into), ..Report::default() };
+            Request::of(&report, Timestamp::default(), 0, &Paths::default(), &FixedState::default()).referer
+        };
+        assert!(found(Some("same-origin"), None), "an extension took the referer away");
+        assert!(!found(Some("none"), Some("https://shop.test/")), "no browser sends these two");
+        assert!(found(None, Some("https://shop.test/")) && !found(None, None), "an old browser");
     }
 
     #[test]

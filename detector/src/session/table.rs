@@ -63,14 +63,49 @@ struct Session {
     placed: Timestamp,
 }
 
+/// What makes keys and requests of reports. A key means something to tables whose reader is a copy of the one that made it.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    paths: Paths,
+    random: RandomState,
+}
+
+impl Reader {
+    /// Watches these paths.
+    #[must_use]
+    pub fn watching(paths: Paths) -> Self {
+        Self { paths, ..Self::default() }
+    }
+
+    /// The key of a report's client: the session id of its site, or else of `subject` and the User-Agent.
+    #[must_use]
+    pub fn key(&self, subject: &Subject, report: &Report<'_>) -> Key {
+        let hash = match (report.session.as_deref(), subject) {
+            (Some(id), _) => self.random.hash_one((report.server_name.as_deref(), id)),
+            (None, Subject::Client { address, ja4_stable, .. }) => {
+                self.random.hash_one((unit(*address), ja4_stable, report.user_agent.as_deref()))
+            }
+            (None, Subject::Forwarded { address, agent, headers }) => {
+                self.random.hash_one((unit(*address), agent, headers))
+            }
+        };
+        Key { hash, by_id: report.session.is_some() }
+    }
+
+    /// The request that a report tells of, which began at `at` on this connection.
+    #[must_use]
+    pub fn request(&self, report: &Report<'_>, at: Timestamp, connection: u64) -> Request {
+        Request::of(report, at, connection, &self.paths, &self.random)
+    }
+}
+
 /// The sessions of all clients.
 #[derive(Debug)]
 pub struct Sessions {
     limits: Limits,
     /// The one heard of last comes first, but for [`PLACED`].
     sessions: LruCache<Key, Session, RandomState>,
-    paths: Paths,
-    random: RandomState,
+    reader: Reader,
     evicted: u64,
     expired: u64,
 }
@@ -81,14 +116,19 @@ impl Sessions {
     pub fn new(limits: Limits) -> Self {
         let most = NonZeroUsize::new(limits.sessions).unwrap_or(NonZeroUsize::MIN);
         let sessions = LruCache::with_hasher(most, RandomState::default());
-        let paths = Paths::default();
-        Self { limits, sessions, paths, random: RandomState::default(), evicted: 0, expired: 0 }
+        Self { limits, sessions, reader: Reader::default(), evicted: 0, expired: 0 }
     }
 
     /// Watches these paths.
     #[must_use]
     pub fn watching(self, paths: Paths) -> Self {
-        Self { paths, ..self }
+        Self { reader: Reader { paths, ..self.reader }, ..self }
+    }
+
+    /// With the keys of this reader.
+    #[must_use]
+    pub fn read_by(self, reader: Reader) -> Self {
+        Self { reader, ..self }
     }
 
     /// Sessions kept.
@@ -115,25 +155,16 @@ impl Sessions {
         self.expired
     }
 
-    /// The key of a report's client: the session id of its site, or else of `subject` and the User-Agent.
+    /// [`Reader::key`].
     #[must_use]
     pub fn key(&self, subject: &Subject, report: &Report<'_>) -> Key {
-        let hash = match (report.session.as_deref(), subject) {
-            (Some(id), _) => self.random.hash_one((report.server_name.as_deref(), id)),
-            (None, Subject::Client { address, ja4_stable, .. }) => {
-                self.random.hash_one((unit(*address), ja4_stable, report.user_agent.as_deref()))
-            }
-            (None, Subject::Forwarded { address, agent, headers }) => {
-                self.random.hash_one((unit(*address), agent, headers))
-            }
-        };
-        Key { hash, by_id: report.session.is_some() }
+        self.reader.key(subject, report)
     }
 
-    /// The request that a report tells of, which began at `at` on this connection.
+    /// [`Reader::request`].
     #[must_use]
     pub fn request(&self, report: &Report<'_>, at: Timestamp, connection: u64) -> Request {
-        Request::of(report, at, connection, &self.paths, &self.random)
+        self.reader.request(report, at, connection)
     }
 
     /// A request was told of at `now`.

@@ -244,6 +244,7 @@ pub struct Metrics {
     /// Streams of reports closed before their end, by why.
     pub report_streams_closed: Counters,
     reports_lost: IntGauge,
+    reports_queue: IntGauge,
     /// Scoring, and what is known of addresses.
     pub score: ScoreMetrics,
 }
@@ -611,6 +612,11 @@ impl Metrics {
                 "detector_intake_lost_reports_estimate",
                 "Reports that got lost before they were read, estimated from gaps in the requests' numbers.",
             )?,
+            reports_queue: gauge(
+                &registry,
+                "detector_intake_queue_length",
+                "Datagrams that may wait for a signal socket, as it was when the sockets were made.",
+            )?,
             info: gauges(&registry, "detector_daemon_info", "Always 1.", &["version", "mode"])?,
             registry,
         };
@@ -695,6 +701,11 @@ impl Metrics {
     #[must_use]
     pub fn reports_lost(&self) -> u64 {
         u64::try_from(self.reports_lost.get()).unwrap_or(0)
+    }
+
+    /// How many reports may wait for a signal socket.
+    pub fn set_reports_queue(&self, length: u64) {
+        self.reports_queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
     /// How many operators' orders are kept.

@@ -1,5 +1,7 @@
 //! The metrics of scoring and of what is known of addresses.
 
+use std::time::Duration;
+
 use prometheus::{IntGauge, Registry};
 
 use super::counters::Counters;
@@ -38,6 +40,7 @@ pub struct ScoreMetrics {
     pub crawlers: Counters,
     troubled: IntGauge,
     prefixes: IntGauge,
+    list_age: IntGauge,
     held: IntGauge,
 }
 
@@ -68,7 +71,7 @@ impl ScoreMetrics {
                 "detector_score_left_out_total",
                 "Requests that were told of and not assessed, by why.",
                 "reason",
-                ["behind"],
+                ["behind", "budget"],
             ))?,
             decisions: keep(Counters::by_label(
                 "detector_score_decisions_total",
@@ -80,7 +83,7 @@ impl ScoreMetrics {
                 "detector_score_verdicts_total",
                 "Verdicts of the engine on their way to the kernel.",
                 "outcome",
-                ["queued", "dropped"],
+                ["queued", "dropped", "held_back"],
             ))?,
             breaker: keep(Counters::by_label(
                 "detector_breaker_changes_total",
@@ -96,6 +99,10 @@ impl ScoreMetrics {
                 labels.lists,
             ))?,
             prefixes: gauge("detector_reputation_prefixes", "Prefixes of all lists.")?,
+            list_age: gauge(
+                "detector_reputation_list_age_seconds",
+                "How long ago the list was fetched for which that is longest.",
+            )?,
             crawlers: keep(Counters::by_label(
                 "detector_reputation_crawlers_total",
                 "Claims to be a crawler that were looked up in DNS, by the answer.",
@@ -109,6 +116,11 @@ impl ScoreMetrics {
     /// How many prefixes there are.
     pub fn set_prefixes(&self, count: usize) {
         self.prefixes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How long ago the list was fetched for which that is longest.
+    pub fn set_list_age(&self, age: Duration) {
+        self.list_age.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// How many breakers aren't closed.

@@ -75,9 +75,10 @@ const PURE: [&str; 19] = [
 
 /// Uses that the floors alone would forbid: the configuration's values are these rooms' own types, checked once, where
 /// the file can be named. In turn no pure room may use the configuration, so there is no circle.
-const ALSO_ALLOWED: [(&str, &str); 6] = [
+const ALSO_ALLOWED: [(&str, &str); 7] = [
     ("config", "fingerprint"),
     ("config", "breaker"),
+    ("config", "network"),
     ("config", "reputation"),
     ("config", "session"),
     ("config", "score"),

@@ -62,7 +62,7 @@ fn the_daemon_is_used_by_the_command_line_only_and_fuzzing_by_none() {
     assert_eq!(of("detector/src/config/mod.rs", "use crate::{fingerprint::Ja4, policy::Ttl, clock};"), [""; 0]);
     assert!(
         only("detector/src/config/mod.rs", "use crate::enforce;")
-            .ends_with("may use: clock fingerprint breaker reputation session score policy")
+            .ends_with("may use: clock fingerprint breaker network reputation session score policy")
     );
     assert!(only("detector/src/policy/mod.rs", "use crate::config::Mode;").contains("`policy` must not use `config`"));
     assert!(only("detector/src/clock.rs", "use crate::config;").ends_with("it may use: none"));

@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 28] = [
+const NEEDS: [Need; 29] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -59,11 +59,12 @@ const NEEDS: [Need; 28] = [
         sign: "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
         why: "gives a daemon a wall clock of its own",
     },
+    Need { package: "prometheus", sign: "promtool", why: "checks alert rules and the dashboard's queries" },
     Need { package: "procps", sign: "ps", why: "shows what is running" },
 ];
 
 /// What `cargo xtask lab` visits with.
-const LAB_NEEDS: [Need; 8] = [
+const LAB_NEEDS: [Need; 11] = [
     Need { package: "firefox-esr", sign: "firefox-esr", why: "a browser" },
     Need { package: "xvfb", sign: "Xvfb", why: "a display for Chromium, which says so when it has none" },
     Need { package: "lynx", sign: "lynx", why: "a browser in text" },
@@ -76,6 +77,13 @@ const LAB_NEEDS: [Need; 8] = [
         sign: "/usr/share/perl5/IO/Socket/SSL.pm",
         why: "a library, with HTTP::Tiny",
     },
+    Need {
+        package: "liblwp-protocol-https-perl",
+        sign: "/usr/share/perl5/LWP/Protocol/https.pm",
+        why: "a library, libwww-perl",
+    },
+    Need { package: "ruby", sign: "ruby", why: "a library, Net::HTTP" },
+    Need { package: "php-cli", sign: "php", why: "a library, PHP's streams" },
 ];
 
 /// Run as root by `sh`; the packages are its arguments. An archive's daemon starts itself when it is installed unless
@@ -93,7 +101,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -yq --no-install-recommends "$@"
 for package; do
-    case $package in nginx* | haproxy | caddy | apache2)
+    case $package in nginx* | haproxy | caddy | apache2 | prometheus)
         if [ -d /run/systemd/system ]; then systemctl disable "${package%-light}.service"; fi ;;
     esac
 done

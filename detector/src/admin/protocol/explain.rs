@@ -1,11 +1,16 @@
 //! Why a client is treated as it is, as `detector explain` shows it. Every word is one of ours, a number or an address. Bound:
-//! as many signals as an assessment has, 32 at most.
+//! as many signals as an assessment has, 32 at most, and [`ORDERS_MAX`] orders.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Ja4;
+use crate::policy::subject::Subject;
+use crate::policy::terms::Layer;
+
+/// Operators' orders of which one answer tells: what is about one client are few.
+pub const ORDERS_MAX: usize = 16;
 
 /// Of whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +73,31 @@ pub struct Explained {
     /// The command that lifts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lift: Option<String>,
+    /// What operators have ordered about them: it holds, whatever is decided here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<ExplainedOrder>,
     /// What came of each layer.
     pub layers: Vec<ExplainedLayer>,
     /// What was found, the heaviest first.
     pub signals: Vec<ExplainedSignal>,
     /// How many assessments of them are remembered.
     pub assessments: usize,
+}
+
+/// An order of an operator's that is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedOrder {
+    /// What is done: `block`, `limit`, `observe`, `challenge` or `allow`.
+    pub action: String,
+    /// Where: to `packets`, or to requests, `inline`.
+    pub at: Layer,
+    /// Whom it is on.
+    pub subject: Subject,
+    /// Seconds until its end; absent: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+    /// The command that takes it back.
+    pub lift: String,
 }
 
 /// What came of one layer.

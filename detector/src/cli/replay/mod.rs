@@ -3,6 +3,7 @@
 
 mod joined;
 mod print;
+mod trial;
 mod world;
 
 use std::fs::{self, File};
@@ -24,7 +25,8 @@ Examples:
   detector replay --requests --format json a.pcap a.log | jq .new.signals
 
 LOG has one report a line (docs/reports.md), each with its time `t` on the
-capture's clock. Signals and what they mean: docs/signals.md.
+capture's clock. Signals and what they mean: docs/signals.md. Last it says when
+a circuit breaker would have opened (docs/scoring.md).
 
 Exit codes: 0 requests were judged, 1 a file can't be read,
 2 no request has a hello, 64 wrong usage or configuration")]
@@ -95,6 +97,13 @@ pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         requests.len(),
         log.unusable
     ));
+    for (policy, world) in ["old", "new"].into_iter().zip(&mut worlds) {
+        if let Some(opened) = world.opened() {
+            super::complain(&format!(
+                "by the {policy} policy a circuit breaker would have opened {opened}: from then on it would only count"
+            ));
+        }
+    }
     Ok(if requests.is_empty() { Exit::Negative } else { Exit::Done })
 }
 

@@ -161,7 +161,7 @@ fn detail(judged: &Judged) -> Value {
                 "axis": evidence.signal.axis().label(),
                 "weight": evidence.weight,
                 "observed": evidence.observed.to_string(),
-                "expected": evidence.expected.to_string(),
+                "expected": evidence.expected_text(),
             })
         })
         .collect();

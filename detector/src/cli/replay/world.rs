@@ -1,17 +1,20 @@
 //! One policy at work: requests in the order they came in, what it says of each out. The rooms of the daemon, with nothing
 //! behind them.
 
+use std::hash::BuildHasher as _;
+
 use foldhash::fast::FixedState;
 
 use super::joined::Joined;
+use super::trial::{Trial, Tried};
 use crate::config::Config;
 use crate::family::Rarity;
 use crate::feeds::{self, store};
-use crate::network::{self, Network, Observation};
-use crate::policy::decide::{Action, Decision, Policy};
+use crate::network::{Network, Observation};
+use crate::policy::decide::{Action, Decision, Others, Policy};
 use crate::reputation::Book;
-use crate::score::{Assessment, Engine, Facts, is_shown};
-use crate::session::{self, Sessions};
+use crate::score::{Assessment, Engine, Facts, Settles, is_shown};
+use crate::session::Sessions;
 
 /// What a policy says of a request.
 pub(super) struct Judged {
@@ -27,25 +30,21 @@ pub(super) struct World {
     rarity: Rarity,
     engine: Engine,
     policy: Policy,
+    trial: Trial,
     hasher: FixedState,
 }
 
 impl World {
     /// What lists and databases say now. DNS isn't asked.
     pub(super) fn new(config: &Config) -> Result<Self, feeds::Error> {
-        let limits = &config.limits;
-        let sessions = session::Limits { sessions: limits.sessions as usize, ..session::Limits::default() };
-        let bounds = network::Limits {
-            addresses: limits.network_addresses as usize,
-            fingerprints: limits.network_fingerprints as usize,
-        };
         Ok(Self {
-            sessions: Sessions::new(sessions).watching(config.engine.paths.clone()),
-            network: Network::new(bounds),
+            sessions: Sessions::new(config.limits.session()).watching(config.engine.paths.clone()),
+            network: Network::new(config.limits.network()),
             book: store::book(&config.feeds, &config.reputation)?,
             rarity: Rarity::default(),
             engine: Engine::new(config.engine.score.clone()),
             policy: config.engine.policy,
+            trial: Trial::new(config),
             hasher: FixedState::default(),
         })
     }
@@ -78,12 +77,25 @@ impl World {
             ..Facts::new(at, report, &subject)
         };
         let assessment = self.engine.assess(&facts);
-        let decision = self.policy.decide(&assessment, &subject);
+        let others = Others { session: key.by_id.then(|| key.hash()), shared: view.shared, identity };
+        let (mut decision, _) = self.policy.decide(&assessment, &subject).sparing(&assessment, &others);
+        self.trial.note(Tried {
+            at,
+            hashes: (self.hasher.hash_one(decision.unit), self.hasher.hash_one(report.server_name.as_deref())),
+            credit: self.trial.has_credit(&facts, &assessment),
+            welcome: assessment.settled.is_some_and(|signal| signal.settles() == Some(Settles::Good)),
+            decision: &mut decision,
+        });
         if decision.action >= Action::Challenge {
             self.network.stopped(&seen);
         } else if is_shown(&assessment) {
             self.network.shown(&seen);
         }
         Judged { assessment, decision }
+    }
+
+    /// When circuit breakers would have opened, if any would have.
+    pub(super) fn opened(&mut self) -> Option<String> {
+        self.trial.end()
     }
 }

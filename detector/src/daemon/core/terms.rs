@@ -108,7 +108,7 @@ impl<M: VerdictMaps> Verdicts<M> {
             self.enforcer.order(slot, (action, rate), ja4, end(ttl, now))?;
         }
         let mut changed = Changed::on(terms.measure.into(), subject, terms, ttl, wall());
-        if terms.automatic && !self.enforcing {
+        if terms.automatic && !self.is_enforcing() {
             changed.note = Some("the mode is observe: it only counts".to_owned());
         }
         Ok(Response::Changed(changed))

@@ -7,6 +7,7 @@ use super::super::signal::Signal;
 use super::{Said, traits};
 use crate::agent::{Agent, Engine, Kind as Says};
 use crate::family::{self, Expected, Kind, Known, Verdict};
+use crate::fingerprint::traits::ExtensionSet;
 use crate::fingerprint::{Trait, Transport};
 use crate::join::Identity;
 
@@ -122,8 +123,10 @@ fn connections(
     if enough && keeps && hellos.in_first_order == 1 {
         evidence.add(settings, Signal::OrderPermuted, seen, Value::Word("one order"));
     }
-    // Each of many people behind one key begins without a ticket.
-    if facts.by_id && expected.resumes && hellos.connections >= RESUMABLE && hellos.resumed == 0 {
+    // Each of many people behind one key begins without a ticket; a private window never has one.
+    let modes = ExtensionSet::default().with(ExtensionSet::PSK_KEY_EXCHANGE_MODES);
+    let may_resume = identity.traits.extensions.has_all(modes);
+    if facts.by_id && expected.resumes && may_resume && hellos.connections >= RESUMABLE && hellos.resumed == 0 {
         evidence.add(settings, Signal::NeverResumes, seen, Value::Word("some resumed"));
     }
 }
