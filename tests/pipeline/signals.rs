@@ -55,6 +55,7 @@ impl Row {
             cacheable,
             heuristic,
             browser,
+            again: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
     thread,
@@ -73,12 +73,16 @@ fn converse<S: Read + Write + AsFd>(
         let passed = start.elapsed();
         assert!(passed < lasts + PATIENCE, "{} of {count} requests were answered", latencies.len());
         let until = count.min((passed.as_secs_f64() * f64::from(rate)) as usize);
-        for number in sent..until {
-            let on = number % kept.len();
-            kept[on].due.push_back(start + Duration::from_secs(1) * number as u32 / rate);
-            kept[on].stream.write_all(&request(number)).expect("room in the socket");
+        while sent < until {
+            let on = sent % kept.len();
+            match kept[on].stream.write_all(&request(sent)) {
+                Ok(()) => kept[on].due.push_back(start + Duration::from_secs(1) * sent as u32 / rate),
+                // It is late already, and gets later: answers are read first, else both sides would wait for each other.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("nobody reads: {error}"),
+            }
+            sent += 1;
         }
-        sent = until;
         thread::sleep(look);
         let ready = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in &events[..ready] {
@@ -111,7 +115,12 @@ pub(crate) fn quantiles(mut latencies: Vec<f64>) -> (f64, f64) {
 
 /// Asks the daemon about known clients by lot, `rate` a second.
 pub(crate) fn ask(socket: &Path, clients: &[Client], rate: u32, lasts: Duration) -> Vec<f64> {
-    let streams = (0..64).map(|_| UnixStream::connect(socket).expect("the socket")).collect();
+    let stream = |_| {
+        let stream = UnixStream::connect(socket).expect("the socket");
+        stream.set_nonblocking(true).expect("a socket");
+        stream
+    };
+    let streams = (0..64).map(stream).collect();
     let by_lot = |number: usize| ((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize % clients.len();
     let look = Duration::from_micros(100);
     load::<UnixStream>(streams, |number| question(&clients[by_lot(number)]), Load { rate, lasts, look })

@@ -2,7 +2,8 @@
 //! anybody.
 
 use std::{
-    io::ErrorKind,
+    fmt::Display,
+    io::{ErrorKind, Write as _},
     os::unix::net::UnixDatagram,
     path::Path,
     thread,
@@ -23,24 +24,21 @@ const AGENTS: [&str; 4] = [
     "python-requests/2.32.3",
 ];
 
-/// What is different from one report of a client to the next, in as many digits as it may need.
-const AGE: &str = "\"age\":\"";
-const NUMBER: &str = "\"n\":\"";
-const AGE_DIGITS: usize = 9;
-const NUMBER_DIGITS: usize = 7;
+/// What is different from one report to the next.
+const PLACES: [&str; 7] = ["@ip@", "@port@", "@age@", "@n@", "@item@", "@page@", "@item@"];
 
-/// A client's report, written but for its age and number.
+/// A client, as its reports tell of it. Small: it is the daemon that is to have the processors' caches.
 struct Draft {
-    text: Vec<u8>,
-    age_at: usize,
-    number_at: usize,
-    since: Instant,
+    client: Client,
     number: u64,
 }
 
 /// All that is to be told.
 pub(crate) struct Reporters {
     drafts: Vec<Draft>,
+    /// A report's text between the places, for each of the agents.
+    texts: Vec<Vec<String>>,
+    report: Vec<u8>,
     sockets: Vec<UnixDatagram>,
 }
 
@@ -63,8 +61,9 @@ impl Reporters {
             socket.set_nonblocking(true).expect("a socket");
             socket
         });
-        let drafts = clients.iter().enumerate().map(|(number, client)| Draft::new(number, client));
-        Self { sockets: sockets.collect(), drafts: drafts.collect() }
+        let drafts = clients.iter().map(|client| Draft { client: *client, number: 0 }).collect();
+        let texts = AGENTS.iter().map(|agent| pieces(agent)).collect();
+        Self { drafts, texts, report: Vec::new(), sockets: sockets.collect() }
     }
 
     /// Tells at `rate` a second for `lasts`, each report by another worker.
@@ -80,8 +79,8 @@ impl Reporters {
             sent.latest = sent.latest.max(Duration::from_secs(1) * (until - number) as u32 / rate);
             for number in number..until {
                 let client = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % count;
-                let text = self.drafts[client as usize].write(now);
-                match self.sockets[number as usize % WORKERS].send(text) {
+                self.write(client as usize, now);
+                match self.sockets[number as usize % WORKERS].send(&self.report) {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => sent.dropped += 1,
                     Err(error) => panic!("nobody reads: {error}"),
@@ -93,47 +92,49 @@ impl Reporters {
         sent.took = start.elapsed();
         sent
     }
-}
 
-impl Draft {
-    fn new(number: usize, client: &Client) -> Self {
-        let (ip, port) = (client.address.ip(), client.address.port());
-        let agent = AGENTS[number % AGENTS.len()];
-        let (page, item) = (number % 50, number * 37 % 977);
-        let (age, count) = ("0".repeat(AGE_DIGITS), "0".repeat(NUMBER_DIGITS));
-        let text = format!(
-            "<190>Nov 22 16:00:00 web nginx: {{\"v\":1,\"ip\":\"{ip}\",\"port\":\"{port}\",\"sip\":\"127.0.0.1\",\
-             \"sport\":\"443\",\"t\":\"1763827200.125\",\"dur\":\"0.003\",{AGE}{age}\",{NUMBER}{count}\",\
-             \"host\":\"shop.example\",\"method\":\"GET\",\"path\":\"/catalogue/{item}?page={page}&sort=price\",\
-             \"proto\":\"HTTP/2.0\",\"status\":\"200\",\"bytes\":\"18231\",\"cache\":\"MISS\",\"ua\":\"{agent}\",\
-             \"ref\":\"https://shop.example/catalogue/{item}\",\"acc\":\"*/*\",\"lang\":\"de-DE,de;q=0.9\",\
-             \"enc\":\"gzip, deflate, br\",\"ch\":\"\",\"ch_mobile\":\"\",\"ch_platform\":\"\",\
-             \"sf_site\":\"same-origin\",\"sf_mode\":\"cors\",\"sf_dest\":\"\",\"sf_user\":\"\",\
-             \"hdr\":\"host,user-agent,accept,accept-language,accept-encoding,referer,cookie\",\"cookie\":\"1\",\
-             \"sid\":\"\",\"xff\":\"\"}}"
-        );
-        let after = |name: &str| text.find(name).expect("a field of the text") + name.len();
-        let (age_at, number_at) = (after(AGE), after(NUMBER));
-        Self { text: text.into_bytes(), age_at, number_at, since: client.since, number: 0 }
-    }
-
-    /// The client's next report.
-    fn write(&mut self, now: Instant) -> &[u8] {
-        self.number += 1;
-        let age = (now - self.since).as_millis() as u64;
-        let (whole, rest) = self.text[self.age_at..][..AGE_DIGITS].split_at_mut(AGE_DIGITS - 4);
-        digits(whole, age / 1000);
-        rest[0] = b'.';
-        digits(&mut rest[1..], age % 1000);
-        digits(&mut self.text[self.number_at..][..NUMBER_DIGITS], self.number);
-        &self.text
+    /// The next report of a client.
+    fn write(&mut self, number: usize, now: Instant) {
+        let Self { drafts, texts, report, .. } = self;
+        let draft = &mut drafts[number];
+        draft.number += 1;
+        let age = (now - draft.client.since).as_millis();
+        let (address, item) = (draft.client.address, number * 37 % 977);
+        let mut texts = texts[number % AGENTS.len()].iter();
+        report.clear();
+        let mut put = |value: &dyn Display| {
+            let text = texts.next().expect("a text before each place");
+            write!(report, "{text}{value}").expect("room in memory");
+        };
+        put(&address.ip());
+        put(&address.port());
+        put(&format_args!("{}.{:03}", age / 1000, age % 1000));
+        put(&draft.number);
+        put(&item);
+        put(&(number % 50));
+        put(&item);
+        put(&"");
     }
 }
 
-/// Writes a number with zeros before it.
-fn digits(place: &mut [u8], mut number: u64) {
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
+fn pieces(agent: &str) -> Vec<String> {
+    let text = format!(
+        "<190>Nov 22 16:00:00 web nginx: {{\"v\":1,\"ip\":\"@ip@\",\"port\":\"@port@\",\"sip\":\"127.0.0.1\",\
+         \"sport\":\"443\",\"t\":\"1763827200.125\",\"dur\":\"0.003\",\"age\":\"@age@\",\"n\":\"@n@\",\
+         \"host\":\"shop.example\",\"method\":\"GET\",\"path\":\"/catalogue/@item@?page=@page@&sort=price\",\
+         \"proto\":\"HTTP/2.0\",\"status\":\"200\",\"bytes\":\"18231\",\"cache\":\"MISS\",\"ua\":\"{agent}\",\
+         \"ref\":\"https://shop.example/catalogue/@item@\",\"acc\":\"*/*\",\"lang\":\"de-DE,de;q=0.9\",\
+         \"enc\":\"gzip, deflate, br\",\"ch\":\"\",\"ch_mobile\":\"\",\"ch_platform\":\"\",\
+         \"sf_site\":\"same-origin\",\"sf_mode\":\"cors\",\"sf_dest\":\"\",\"sf_user\":\"\",\
+         \"hdr\":\"host,user-agent,accept,accept-language,accept-encoding,referer,cookie\",\"cookie\":\"1\",\
+         \"sid\":\"\",\"xff\":\"\"}}"
+    );
+    let (mut rest, mut pieces) = (text.as_str(), Vec::new());
+    for place in PLACES {
+        let (before, after) = rest.split_once(place).expect("a place of the text");
+        pieces.push(before.to_owned());
+        rest = after;
     }
+    pieces.push(rest.to_owned());
+    pieces
 }

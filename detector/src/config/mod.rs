@@ -129,7 +129,7 @@ pub struct Signals {
     pub lines_per_second: u32,
     /// Streams at one time.
     pub connections: u32,
-    /// Connections of which the number of the last request is remembered.
+    /// Connections of which the number of the last request is remembered; of more, a share.
     pub tracked_connections: u32,
     /// Reports kept for `detector reports`.
     pub recent: u32,
@@ -381,7 +381,7 @@ impl Default for Signals {
             datagrams_per_second: 200_000,
             lines_per_second: 50_000,
             connections: 256,
-            tracked_connections: maps::OPEN_MAX,
+            tracked_connections: 16_384,
             recent: 256,
             trusted_proxies: Vec::new(),
         }
@@ -428,7 +428,7 @@ impl Default for Limits {
             waiting_reports: 16_384,
             sessions: 100_000,
             assessments: 4096,
-            assessed_per_second: 20_000,
+            assessed_per_second: 5000,
             held_decisions: 16_384,
             verdict_queue: 16_384,
             network_addresses: 65_536,

@@ -175,7 +175,8 @@ impl Joiner {
         if let (Outcome::Joined(_, found), Subject::Client { address, .. }) = (outcome, subject) {
             let ja4 = found.identity.ja4;
             let browser = families::find(ja4).is_some();
-            self.signals.note(&Request::of(report, ja4, *address, false, browser), arrived);
+            let request = Request { again: found.again, ..Request::of(report, ja4, *address, false, browser) };
+            self.signals.note(&request, arrived);
         }
         let began = arrived.before(report.duration.unwrap_or(Duration::ZERO));
         let reader = self.sessions.reader();

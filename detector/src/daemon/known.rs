@@ -33,6 +33,9 @@ const WAITING_MAX: usize = 1024;
 const WAITED: usize = 16_384;
 /// How long one waits: 5 ms at most, and a timer of tokio may be a millisecond late.
 const PATIENCE: Duration = Duration::from_millis(4);
+/// After so many questions in a row that waited in vain, one in so many does: either nobody tells of hellos, or questions are
+/// so late that they name connections no more, and to wait makes the next ones later.
+const IN_VAIN: u32 = 64;
 /// How often time alone is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -90,6 +93,8 @@ struct Asked {
     waiting: HashMap<End, Arc<Notify>>,
     /// A question waits once for each connection.
     waited: LruCache<End, ()>,
+    /// Those of which none found what it waited for, since one last did.
+    in_vain: u32,
 }
 
 /// The connections and their hellos. No lock of it is held for longer than one look-up: a question waits neither for
@@ -106,7 +111,7 @@ impl Known {
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, Teller)> {
         let waited = LruCache::new(NonZeroUsize::new(WAITED).unwrap_or(NonZeroUsize::MIN));
-        let asked = Mutex::new(Asked { waiting: HashMap::new(), waited });
+        let asked = Mutex::new(Asked { waiting: HashMap::new(), waited, in_vain: 0 });
         let known = Self(Arc::new(Shared { connections: Shards::new(limits), joiner, asked }));
         let (queue, told) = sync_channel(queue);
         let own = known.clone();
@@ -209,6 +214,10 @@ impl Asked {
         if self.waited.put(client, ()).is_some() {
             return Err(Knowledge::NoHello);
         }
+        self.in_vain = self.in_vain.saturating_add(1);
+        if self.in_vain > IN_VAIN && !self.in_vain.is_multiple_of(IN_VAIN) {
+            return Err(Knowledge::NoHello);
+        }
         if self.waiting.len() >= WAITING_MAX {
             return Err(Knowledge::Busy);
         }
@@ -218,6 +227,9 @@ impl Asked {
     /// The hello of a connection from there came.
     fn came(&mut self, client: &End) {
         self.waited.pop(client);
+        if self.waiting.contains_key(client) {
+            self.in_vain = 0;
+        }
         if let Some(waker) = self.waiting.remove(client) {
             waker.notify_one();
         }
@@ -317,6 +329,18 @@ mod tests {
             }
             assert!(monotonic().since(start) < PATIENCE * 100, "each one waited");
             assert!(known.asked().waiting.is_empty());
+        });
+    }
+
+    /// Where no hello ever comes, hardly anybody waits.
+    #[test]
+    fn who_waits_in_vain_are_few() {
+        with_known(async |known, _| {
+            let start = monotonic();
+            for port in 1..=6400 {
+                assert_eq!(known.find(claim(port)).await, Knowledge::NoHello);
+            }
+            assert!(monotonic().since(start) < PATIENCE * 1000, "each one waited");
         });
     }
 

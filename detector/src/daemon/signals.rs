@@ -207,6 +207,7 @@ mod tests {
             cacheable: false,
             heuristic: false,
             browser: false,
+            again: false,
         }
     }
 

@@ -1,10 +1,12 @@
 //! How many reports got lost on their way: a web server drops what the socket's queue can't hold, and tells nobody. In:
 //! reports, with the number that each request has on its connection. Out: an estimate. Of the numbers before the last one
 //! seen of a connection, those that are missing are counted; what share they are, is the share of all. A request that is
-//! still going on (HTTP/2, a download) is missing until it ends. Bound: so many connections, the longest silent one goes.
+//! still going on (HTTP/2, a download) is missing until it ends. Bound: so many connections, the longest silent one goes;
+//! where that was heard of just now, a share of all is looked at from then on, which fits.
 
 use std::{hash::BuildHasher as _, num::NonZeroUsize, time::Duration};
 
+use detector_common::key::mix;
 use foldhash::fast::RandomState;
 use lru::LruCache;
 
@@ -18,6 +20,13 @@ const SAME_BEGIN: Duration = Duration::from_secs(2);
 /// cache has.
 const PLACED: Duration = Duration::from_secs(10);
 
+/// A connection that was silent for so long may be forgotten: of those that go on, most requests are seen.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// Halvings of the share that is looked at; and how long none was needed before one is taken back.
+const HALVINGS: u32 = 16;
+const ENOUGH: Duration = Duration::from_secs(600);
+
 /// A greater gap is no loss but another counting.
 const GAP_MAX: u64 = 1 << 20;
 
@@ -26,6 +35,10 @@ const GAP_MAX: u64 = 1 << 20;
 pub struct Losses {
     connections: LruCache<u64, Seen, RandomState>,
     hasher: RandomState,
+    /// One in two to the power of this is looked at.
+    halvings: u32,
+    /// When that changed.
+    halved: Timestamp,
     /// A connection that began before may have been forgotten, or never known.
     known_since: Timestamp,
     /// Reports with a number.
@@ -48,13 +61,15 @@ struct Seen {
 }
 
 impl Losses {
-    /// Remembers so many connections, from `now` on.
+    /// Remembers so many connections at most, from `now` on.
     #[must_use]
     pub fn new(most: usize, now: Timestamp) -> Self {
         let most = NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN);
         Self {
             connections: LruCache::with_hasher(most, RandomState::default()),
             hasher: RandomState::default(),
+            halvings: 0,
+            halved: now,
             known_since: now,
             received: 0,
             before_last: 0,
@@ -69,6 +84,10 @@ impl Losses {
             return;
         };
         let connection = self.hasher.hash_one((client, port, report.server, report.server_port));
+        if !is_in(connection, self.halvings) {
+            self.received += 1;
+            return;
+        }
         let begun = report.connection_age.map(|age| before(now, age));
         match self.connections.peek_mut(&connection) {
             Some(seen) if seen.goes_on(number, begun) => {
@@ -96,12 +115,33 @@ impl Losses {
                     self.before_last += number - 1;
                 }
                 let gone = self.connections.push(connection, Seen { begun, last: number, at: now, placed: now });
-                if let Some((_, gone)) = gone.filter(|(other, _)| *other != connection) {
-                    self.known_since = self.known_since.max(gone.at);
-                }
+                let gone = gone.filter(|(other, _)| *other != connection);
+                self.made_room(gone.map(|(_, gone)| gone.at), now);
             }
         }
         self.received += 1;
+    }
+
+    /// A connection was not known, and another one, last heard of `at`, went for it.
+    fn made_room(&mut self, at: Option<Timestamp>, now: Timestamp) {
+        self.known_since = self.known_since.max(at.unwrap_or_default());
+        if at.is_some_and(|at| now.since(at) < SILENT) {
+            self.halvings = (self.halvings + 1).min(HALVINGS);
+            self.halved = now;
+            let (table, halvings) = (&mut self.connections, self.halvings);
+            let out: Vec<u64> = table
+                .iter()
+                .map(|(connection, _)| *connection)
+                .filter(|connection| !is_in(*connection, halvings))
+                .collect();
+            for connection in out {
+                table.pop(&connection);
+            }
+        } else if self.halvings > 0 && now.since(self.halved) >= ENOUGH {
+            self.halvings -= 1;
+            // Of those that are looked at again, nothing is known of before.
+            (self.halved, self.known_since) = (now, now);
+        }
     }
 
     /// How many reports with numbers got lost, as far as can be told.
@@ -123,6 +163,11 @@ impl Seen {
             _ => number > self.last,
         }
     }
+}
+
+/// Whether a connection is among the one in two to the power of this that are looked at.
+const fn is_in(connection: u64, halvings: u32) -> bool {
+    mix(connection).trailing_zeros() >= halvings
 }
 
 fn before(now: Timestamp, age: Duration) -> Timestamp {
@@ -201,6 +246,25 @@ mod tests {
         losses.note(&report(1, 800, Some(70_000)), at(11_000));
         losses.note(&report(2, 20, Some(9_001)), at(11_000));
         assert_eq!(losses.estimate(), 0, "they had been forgotten");
+    }
+
+    /// Of very many connections at one time, a share tells of all.
+    #[test]
+    fn more_connections_than_there_is_room_for_are_sampled() {
+        let mut losses = Losses::new(1000, START);
+        let (mut lost, mut dice) = (0_u64, 12345_u64);
+        for number in 1..=20 {
+            for port in 1..=30_000 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if (dice >> 33) % 4 == 0 {
+                    lost += 1;
+                } else {
+                    losses.note(&report(port, number, Some(number * 1000)), at(10_000 + number * 1000));
+                }
+            }
+        }
+        let error = (losses.estimate() as f64 / lost as f64 - 1.0).abs();
+        assert!(error < 0.1, "{} estimated, {lost} lost", losses.estimate());
     }
 
     #[test]

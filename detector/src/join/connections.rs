@@ -45,6 +45,10 @@ pub const PER_END: usize = 8;
 /// Servers tell durations in milliseconds, rounded down.
 const ROUNDED: Duration = Duration::from_millis(1);
 
+/// A client end becomes the first in the table's order no more often: to move it is to write to its neighbours, which no
+/// cache has.
+const PLACED: Duration = Duration::from_secs(10);
+
 /// Requests of a connection that are remembered by their number: HTTP/2 tells of them in any order.
 const NUMBERS: u64 = 64;
 
@@ -142,6 +146,8 @@ pub struct Found {
     pub connection: u64,
     /// What its hello said.
     pub identity: Arc<Identity>,
+    /// A report of it told of the same program within the last minute.
+    pub again: bool,
 }
 
 /// What is known of a request's connection.
@@ -176,13 +182,15 @@ struct Client {
     connections: SmallVec<[Connection; 1]>,
     /// When it was last heard of.
     heard: Timestamp,
+    /// When it became the first in the table's order.
+    placed: Timestamp,
 }
 
 /// Connections and their hellos.
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    /// The one heard of last comes first.
+    /// The one heard of last comes first, but for [`PLACED`].
     clients: LruCache<End, Client, RandomState>,
     /// Connections that ended, and when they are forgotten, in that order.
     ended: VecDeque<(Timestamp, End, u64)>,
@@ -251,7 +259,7 @@ impl Connections {
     fn insert(&mut self, end: End, connection: Connection) {
         let heard = self.now;
         if let Some(client) = self.clients.get_mut(&end) {
-            client.heard = heard;
+            (client.heard, client.placed) = (heard, heard);
             client.connections.push(connection);
             if client.connections.len() > PER_END {
                 client.connections.remove(0);
@@ -259,7 +267,7 @@ impl Connections {
             }
             return;
         }
-        let client = Client { connections: SmallVec::from_iter([connection]), heard };
+        let client = Client { connections: SmallVec::from_iter([connection]), heard, placed: heard };
         // What comes out was at the end: heard of longest ago.
         if let Some((_, out)) = self.clients.push(end, client) {
             let count = u64::try_from(out.connections.len()).unwrap_or(u64::MAX);
@@ -312,11 +320,16 @@ impl Connections {
     pub fn fit(&mut self, claim: &Claim, settle: bool) -> Fit {
         let limits = self.limits;
         // A report keeps its connection, as one that goes on is in use.
-        let Some(client) = self.clients.get_mut(&claim.client) else { return Fit::Unknown };
+        if self.clients.peek(&claim.client).is_some_and(|client| claim.arrived.since(client.placed) >= PLACED)
+            && let Some(client) = self.clients.get_mut(&claim.client)
+        {
+            client.placed = claim.arrived;
+        }
+        let Some(client) = self.clients.peek_mut(&claim.client) else { return Fit::Unknown };
         if let Some(known) = client.connections.iter_mut().find(|known| known.has_name_of(claim)) {
             known.tell(claim);
             client.heard = client.heard.max(claim.arrived);
-            return Fit::Sure(Found { connection: known.number, identity: Arc::clone(&known.identity) });
+            return Fit::Sure(Found { connection: known.number, identity: Arc::clone(&known.identity), again: false });
         }
         let mut fitting = SmallVec::<[usize; PER_END]>::new();
         let mut possible = SmallVec::<[usize; PER_END]>::new();
@@ -344,7 +357,7 @@ impl Connections {
         };
         client.heard = client.heard.max(claim.arrived);
         let Some(known) = client.connections.get_mut(index) else { return Fit::Unfitting };
-        let found = Found { connection: known.number, identity: Arc::clone(&known.identity) };
+        let found = Found { connection: known.number, identity: Arc::clone(&known.identity), again: false };
         if sure || settle {
             known.tell(claim);
             return Fit::Sure(found);

@@ -14,6 +14,7 @@
 
 mod claim;
 mod connections;
+mod lately;
 mod lookup;
 mod miss;
 mod proxies;

@@ -1,15 +1,17 @@
 //! Reports of connections that are a proxy's: of one that is trusted in, the client behind it out. And those nobody
 //! configured ([`super::suspected`]).
 //!
-//! Memory: the configured prefixes, and the candidates.
+//! Memory: the configured prefixes, the candidates, [`Lately`], and 16 KiB.
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 
+use detector_common::key::mix;
 use foldhash::fast::RandomState;
 
+use super::lately::Lately;
 use super::subject::Subject;
-use super::suspected::{Candidates, Family};
+use super::suspected::{Candidates, Family, Suspicion};
 use super::trusted::{Source, Trusted, hops};
 use crate::agent;
 use crate::clock::Timestamp;
@@ -18,6 +20,17 @@ use crate::report::Report;
 
 /// Clients of which the families are remembered, unless [`Proxies::watching`] says otherwise.
 const CANDIDATES: usize = 16_384;
+
+/// User-Agents whose families are remembered: most requests have one of a few.
+const AGENTS: usize = 1024;
+
+/// What a User-Agent says of the program that sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program {
+    /// A hash of all of it.
+    agent: u64,
+    family: Family,
+}
 
 /// Tells apart who sends from one address behind a trusted proxy. Clones tell the same clients apart.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +53,9 @@ pub struct Proxies {
     candidates: Candidates,
     apart: Apart,
     random: RandomState,
+    /// Each at its hash's place, until another one has that.
+    agents: Box<[Program]>,
+    lately: Lately,
 }
 
 impl Proxies {
@@ -47,7 +63,8 @@ impl Proxies {
     #[must_use]
     pub fn new(trusted: Trusted) -> Self {
         let (candidates, random) = (Candidates::new(CANDIDATES), RandomState::default());
-        Self { trusted, candidates, apart: Apart::default(), random }
+        let agents = vec![Program { agent: 0, family: Family::MIN }; AGENTS].into();
+        Self { trusted, candidates, apart: Apart::default(), random, agents, lately: Lately::default() }
     }
 
     /// The same, with so many clients of which the families are remembered.
@@ -71,21 +88,40 @@ impl Proxies {
         &self.apart
     }
 
-    /// The family of the program that sent a request, if it says.
-    pub(super) fn family(&self, report: &Report<'_>) -> Option<Family> {
-        let hash = self.random.hash_one(agent::family(report.user_agent.as_deref()?));
-        Some(Family::MIN | (hash >> 32) as u32)
+    /// The program that sent a request, if it says.
+    pub(super) fn program(&mut self, report: &Report<'_>) -> Option<Program> {
+        let agent = report.user_agent.as_deref()?;
+        let hash = mix(self.random.hash_one(agent));
+        let known = self.agents.get_mut((hash % AGENTS as u64) as usize)?;
+        if known.agent != hash {
+            let family = Family::MIN | (self.random.hash_one(agent::family(agent)) >> 32) as u32;
+            *known = Program { agent: hash, family };
+        }
+        Some(*known)
     }
 
-    /// A program of this family sent a request from `address`. Whether that may be a proxy's, which nobody told us of.
+    /// This program sent a request over a connection from `address`. Whether that may be a proxy's, which nobody told us
+    /// of; and whether nothing of this is news.
     pub(super) fn suspects(
         &mut self,
-        address: IpAddr,
+        (connection, address): (u64, IpAddr),
         ja4_stable: Ja4,
-        family: Option<Family>,
+        program: Option<Program>,
         now: Timestamp,
-    ) -> bool {
-        self.candidates.note(self.random.hash_one((address, ja4_stable)), family, now)
+    ) -> (bool, bool) {
+        let agent = program.map_or(0, |program| program.agent);
+        if self.lately.has(connection, agent, now) {
+            return (false, true);
+        }
+        let client = self.random.hash_one((address, ja4_stable));
+        let suspicion = self.candidates.note(client, program.map(|program| program.family), now);
+        match suspicion {
+            Suspicion::None => self.lately.note(connection, agent, now),
+            // The address's other connections are to be looked at again.
+            Suspicion::Begins => self.lately.forget_all(),
+            Suspicion::Stays => {}
+        }
+        (suspicion != Suspicion::None, false)
     }
 }
 
@@ -136,10 +172,12 @@ mod tests {
         let mut proxies = proxies();
         let ja4: Ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1".parse().unwrap();
         let here = IpAddr::from([192, 0, 2, 7]);
+        let mut number = 0;
         let mut suspects = |address, agent: Option<String>| {
+            number += 1;
             let report = Report { user_agent: agent.map(Into::into), ..Report::default() };
-            let family = proxies.family(&report);
-            proxies.suspects(address, ja4, family, Timestamp::default())
+            let program = proxies.program(&report);
+            proxies.suspects((number, address), ja4, program, Timestamp::default()).0
         };
         // However many versions of one program: a household, an office.
         assert!(!(0..1000).any(|version| suspects(here, Some(format!("curl/{version}.0")))));

@@ -29,9 +29,32 @@ pub(super) type Family = NonZeroU32;
 /// A family, and when it was last seen.
 type Seen = Option<(Family, Timestamp)>;
 
-/// Clients whose families are counted: the one that was silent longest goes first.
+/// A client becomes the first in the table's order no more often: to move it is to write to its neighbours, which no
+/// cache has.
+const PLACED: Duration = Duration::from_secs(10);
+
+/// What is thought of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// It is one, or few.
+    None,
+    /// It is a proxy, which was not thought of it before.
+    Begins,
+    /// It still is.
+    Stays,
+}
+
+#[derive(Debug, Default)]
+struct Candidate {
+    families: [Seen; FAMILIES],
+    suspected: bool,
+    /// When it became the first in the table's order.
+    placed: Timestamp,
+}
+
+/// Clients whose families are counted: the one that was silent longest goes first, but for [`PLACED`].
 #[derive(Debug)]
-pub(super) struct Candidates(LruCache<u64, [Seen; FAMILIES], RandomState>);
+pub(super) struct Candidates(LruCache<u64, Candidate, RandomState>);
 
 impl Candidates {
     pub(super) fn new(most: usize) -> Self {
@@ -40,8 +63,13 @@ impl Candidates {
 
     /// A program of this family sent a request. Whether so many have within the hour; `client` is a hash of address and
     /// fingerprint.
-    pub(super) fn note(&mut self, client: u64, family: Option<Family>, now: Timestamp) -> bool {
-        let seen = self.0.get_or_insert_mut(client, Default::default);
+    pub(super) fn note(&mut self, client: u64, family: Option<Family>, now: Timestamp) -> Suspicion {
+        let moves = self.0.peek(&client).is_none_or(|known| now.since(known.placed) >= PLACED);
+        if moves {
+            self.0.get_or_insert_mut(client, Default::default).placed = now;
+        }
+        let Some(candidate) = self.0.peek_mut(&client) else { return Suspicion::None };
+        let seen = &mut candidate.families;
         let counts = |place: &Seen| place.is_some_and(|(_, at)| now.since(at) < WINDOW);
         if let Some(family) = family {
             let own = seen.iter().position(|place| place.is_some_and(|(known, _)| known == family));
@@ -50,7 +78,12 @@ impl Candidates {
                 *place = Some((family, now));
             }
         }
-        seen.iter().all(counts)
+        let before = std::mem::replace(&mut candidate.suspected, seen.iter().all(counts));
+        match (before, candidate.suspected) {
+            (_, false) => Suspicion::None,
+            (false, true) => Suspicion::Begins,
+            (true, true) => Suspicion::Stays,
+        }
     }
 
     #[cfg(test)]
@@ -130,23 +163,24 @@ mod tests {
     #[test]
     fn families_count_for_an_hour() {
         let mut candidates = Candidates::new(10);
+        let mut note = |family, now| candidates.note(7, family, now);
         for number in 1..FAMILIES as u32 {
-            assert!(!candidates.note(7, family(number), at(10)));
+            assert_eq!(note(family(number), at(10)), Suspicion::None);
         }
-        assert!(!candidates.note(7, family(8), at(3610)), "the others were there an hour ago");
+        assert_eq!(note(family(8), at(3610)), Suspicion::None, "the others were there an hour ago");
         for number in 1..FAMILIES as u32 - 1 {
-            assert!(!candidates.note(7, family(number), at(4000)));
+            assert_eq!(note(family(number), at(4000)), Suspicion::None);
         }
-        assert!(candidates.note(7, family(7), at(4001)));
-        assert!(candidates.note(7, family(99), at(7000)), "eight of them, and a ninth");
-        assert!(candidates.note(7, None, at(7209)));
-        assert!(!candidates.note(7, None, at(7210)), "the eighth was there an hour ago");
+        assert_eq!(note(family(7), at(4001)), Suspicion::Begins);
+        assert_eq!(note(family(99), at(7000)), Suspicion::Stays, "eight of them, and a ninth");
+        assert_eq!(note(None, at(7209)), Suspicion::Stays);
+        assert_eq!(note(None, at(7210)), Suspicion::None, "the eighth was there an hour ago");
     }
 
     #[test]
     fn a_flood_of_clients_is_bounded() {
         let mut candidates = Candidates::new(100);
-        assert!(!(0..1000).any(|client| candidates.note(client, None, at(1))));
+        assert!((0..1000).all(|client| candidates.note(client, None, at(1)) == Suspicion::None));
         assert_eq!(candidates.len(), 100);
         let mut suspected = Suspected::new(100);
         let news = (0..1000).filter(|&number| suspected.note(IpAddr::from(u32::to_be_bytes(number)), at(1))).count();

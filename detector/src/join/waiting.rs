@@ -15,9 +15,8 @@ use super::claim::Claim;
 use super::connections::{Fit, Found};
 use super::lookup::Lookup;
 use super::miss::{Counts, Miss, Outcome};
-use super::proxies::Proxies;
+use super::proxies::{Program, Proxies};
 use super::subject::Subject;
-use super::suspected::Family;
 use super::trusted::Source;
 use super::tuple::{Carrier, End};
 use crate::clock::Timestamp;
@@ -44,8 +43,8 @@ impl Default for Bounds {
 #[derive(Debug)]
 struct Waiting<T> {
     claim: Claim,
-    /// Of the program that sent the request.
-    family: Option<Family>,
+    /// That sent the request.
+    program: Option<Program>,
     until: Timestamp,
     kept: T,
 }
@@ -93,8 +92,8 @@ impl<T> Join<T> {
         keep: impl FnOnce() -> T,
         out: &mut impl FnMut(T, Outcome),
     ) -> Option<Outcome> {
-        let family = self.proxies.family(report);
-        match self.place(connections, report, family, arrived) {
+        let program = self.proxies.program(report);
+        match self.place(connections, report, program, arrived) {
             Ok(outcome) => {
                 self.counts.note(&outcome);
                 Some(outcome)
@@ -103,7 +102,7 @@ impl<T> Join<T> {
                 if self.waiting.len() >= self.bounds.waiting.max(1) {
                     self.settle_oldest(connections, Miss::Evicted, out);
                 }
-                self.hold(claim, family, keep());
+                self.hold(claim, program, keep());
                 None
             }
         }
@@ -113,8 +112,8 @@ impl<T> Join<T> {
     pub fn begun(&mut self, connections: &mut impl Lookup, end: &End, out: &mut impl FnMut(T, Outcome)) {
         while let Some(number) = self.ends.get(end).and_then(|numbers| numbers.front().copied()) {
             let Some(waiting) = self.waiting.get(&number) else { return };
-            let (claim, family) = (waiting.claim, waiting.family);
-            let Some(outcome) = self.found(connections.fit(&claim, false), &claim, family) else { return };
+            let (claim, program) = (waiting.claim, waiting.program);
+            let Some(outcome) = self.found(connections.fit(&claim, false), &claim, program) else { return };
             self.release(number, outcome, out);
         }
     }
@@ -132,19 +131,19 @@ impl<T> Join<T> {
         &mut self,
         connections: &mut impl Lookup,
         report: &Report<'_>,
-        family: Option<Family>,
+        program: Option<Program>,
         at: Timestamp,
     ) -> Result<Outcome, Claim> {
         match self.proxies.source(report) {
             Some(Source::Proxy) => return Ok(Outcome::Missed(Miss::NoClient)),
-            Some(Source::Forwarded(address)) => return Ok(self.forwarded(connections, report, family, at, address)),
+            Some(Source::Forwarded(address)) => return Ok(self.forwarded(connections, report, program, at, address)),
             Some(Source::Client(_)) | None => {}
         }
         let Some(claim) = Claim::of(report, at) else { return Ok(Outcome::Missed(Miss::NoTuple)) };
         if self.ends.get(&claim.client).is_some() || claim.client.carrier == Carrier::Udp {
             return Err(claim);
         }
-        self.found(connections.fit(&claim, false), &claim, family).ok_or(claim)
+        self.found(connections.fit(&claim, false), &claim, program).ok_or(claim)
     }
 
     /// What a report by a trusted proxy is about. If the proxy takes its clients' connections on this host, and says
@@ -153,20 +152,20 @@ impl<T> Join<T> {
         &mut self,
         connections: &mut impl Lookup,
         report: &Report<'_>,
-        family: Option<Family>,
+        program: Option<Program>,
         at: Timestamp,
         address: IpAddr,
     ) -> Outcome {
         let claim = Claim::proxied(report, at).filter(|claim| claim.client.address == address);
         let own = claim.and_then(|claim| match connections.fit(&claim, false) {
-            fit @ Fit::Sure(_) => self.found(fit, &claim, family),
+            fit @ Fit::Sure(_) => self.found(fit, &claim, program),
             _ => None,
         });
         let known = own.filter(|outcome| matches!(outcome, Outcome::Joined(..)));
         known.unwrap_or_else(|| Outcome::Forwarded(self.proxies.apart().subject(address, report)))
     }
 
-    fn hold(&mut self, claim: Claim, family: Option<Family>, kept: T) {
+    fn hold(&mut self, claim: Claim, program: Option<Program>, kept: T) {
         let number = self.came;
         self.came = self.came.wrapping_add(1);
         match self.ends.get_mut(&claim.client) {
@@ -175,20 +174,20 @@ impl<T> Join<T> {
         }
         let wait = if claim.client.carrier == Carrier::Udp { self.bounds.wait_udp } else { self.bounds.wait };
         let until = claim.arrived.plus(wait);
-        self.waiting.insert(number, Waiting { claim, family, until, kept });
+        self.waiting.insert(number, Waiting { claim, program, until, kept });
     }
 
     /// Tells what the one that came first is about as well as can be; `unknown`: what it is if there is no hello at all.
     fn settle_oldest(&mut self, connections: &mut impl Lookup, unknown: Miss, out: &mut impl FnMut(T, Outcome)) {
         let Some((&number, waiting)) = self.waiting.oldest() else { return };
-        let (claim, family) = (waiting.claim, waiting.family);
+        let (claim, program) = (waiting.claim, waiting.program);
         let fit = connections.fit(&claim, true);
         let missed = match fit {
             Fit::Unknown => unknown,
             Fit::Ambiguous => Miss::Ambiguous,
             _ => Miss::Expired,
         };
-        let outcome = self.found(fit, &claim, family).unwrap_or(Outcome::Missed(missed));
+        let outcome = self.found(fit, &claim, program).unwrap_or(Outcome::Missed(missed));
         self.release(number, outcome, out);
     }
 
@@ -205,12 +204,14 @@ impl<T> Join<T> {
     }
 
     /// What is sure of a report.
-    fn found(&mut self, fit: Fit, claim: &Claim, family: Option<Family>) -> Option<Outcome> {
+    fn found(&mut self, fit: Fit, claim: &Claim, program: Option<Program>) -> Option<Outcome> {
         match fit {
             Fit::Sure(Found { identity, .. }) if identity.void => Some(Outcome::Missed(Miss::Void)),
-            Fit::Sure(found) => {
+            Fit::Sure(mut found) => {
                 let (address, ja4_stable) = (claim.client.address, found.identity.ja4_stable);
-                let proxy_suspected = self.proxies.suspects(address, ja4_stable, family, claim.arrived);
+                let (proxy_suspected, again) =
+                    self.proxies.suspects((found.connection, address), ja4_stable, program, claim.arrived);
+                found.again = again;
                 Some(Outcome::Joined(Subject::Client { address, ja4_stable, proxy_suspected }, found))
             }
             Fit::Ambiguous => Some(Outcome::Missed(Miss::Ambiguous)),

@@ -100,14 +100,15 @@ impl Request {
     #[must_use]
     pub fn of(report: &Report<'_>, at: Timestamp, connection: u64, paths: &Paths, hasher: &impl BuildHasher) -> Self {
         let target = report.path.as_deref().unwrap_or_default();
-        let path = target.split(['?', '#']).next().unwrap_or(target);
+        let path = target.find(['?', '#']).and_then(|end| target.get(..end)).unwrap_or(target);
         let segments = path.split('/').filter(|segment| !segment.is_empty()).count();
+        let end = end(path);
         let (count, sum) = numbers(target);
         Self {
             at,
             connection,
-            asset: is_asset(report, path),
-            call: is_call(report, path),
+            asset: is_asset(report, end),
+            call: is_call(report, end),
             robots: path == "/robots.txt",
             forbidden: paths.is_forbidden(target),
             trap: paths.is_trap(target),
@@ -135,21 +136,22 @@ impl Request {
 }
 
 /// A browser says what for, if it says anything; else the path's end does.
-fn is_asset(report: &Report<'_>, path: &str) -> bool {
+fn is_asset(report: &Report<'_>, end: &str) -> bool {
     match report.fetch_dest.as_deref() {
         Some("image" | "style" | "script" | "font" | "audio" | "video" | "track" | "manifest") => true,
         Some("document" | "iframe" | "frame") => false,
-        _ => ASSETS.iter().any(|asset| asset.eq_ignore_ascii_case(end(path))),
+        _ => is_one_of(end, &ASSETS),
     }
 }
 
 /// What scripts, frames and readers of feeds ask for, by the same two, and what a browser fetches before anybody asks. One
 /// too old to say what for takes a page as HTML before all else.
-fn is_call(report: &Report<'_>, path: &str) -> bool {
-    let ahead = report.header_names.as_deref().is_some_and(|names| {
-        names.split(',').any(|name| PREFETCHING.iter().any(|ahead| ahead.eq_ignore_ascii_case(name.trim())))
-    });
-    let feed = || FEEDS.iter().any(|feed| feed.eq_ignore_ascii_case(end(path)));
+fn is_call(report: &Report<'_>, end: &str) -> bool {
+    let ahead = report
+        .header_names
+        .as_deref()
+        .is_some_and(|names| names.split(',').any(|name| is_one_of(name.trim(), &PREFETCHING)));
+    let feed = || is_one_of(end, &FEEDS);
     let data = || report.referer.is_some() && report.accept.as_deref().is_some_and(|accept| !accept.contains("html"));
     ahead || report.fetch_dest.as_deref().map_or_else(|| feed() || data(), |dest| dest != "document")
 }
@@ -159,10 +161,16 @@ fn is_found(report: &Report<'_>) -> bool {
     report.fetch_site.as_deref().map_or(report.referer.is_some(), |site| site != "none")
 }
 
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    !word.is_empty() && words.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
 /// What stands behind the last dot of a path's name.
 fn end(path: &str) -> &str {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name.rsplit_once('.').map_or("", |(_, end)| end)
+    // Most paths' last byte of the two is a slash.
+    let last = path.bytes().rposition(|byte| matches!(byte, b'/' | b'.'));
+    let from = last.filter(|last| path.as_bytes().get(*last) == Some(&b'.'));
+    from.and_then(|dot| path.get(dot.saturating_add(1)..)).unwrap_or_default()
 }
 
 /// The numbers of a text, and their sum: if one of them counts, the sum does.

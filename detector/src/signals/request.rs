@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub heuristic: bool,
     /// It looks like a browser's.
     pub browser: bool,
+    /// Its address and User-Agent were counted within the last minute: it adds nothing to those.
+    pub again: bool,
 }
 
 /// What caches say of an answer that they won't keep; nginx and its like write them in capitals.
@@ -44,6 +46,7 @@ impl<'a> Request<'a> {
             cacheable: report.cache.as_deref().is_some_and(cacheable),
             heuristic,
             browser,
+            again: false,
         }
     }
 }

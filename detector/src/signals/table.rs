@@ -101,14 +101,9 @@ impl Signals {
         if !self.values.contains_key(&request.ja4) {
             self.admit(request.ja4);
         }
-        let hash = |bytes: &[u8]| SipHasher13::new_with_keys(self.keys.0, self.keys.1).hash(bytes);
-        let address = match request.address.to_canonical() {
-            IpAddr::V4(address) => hash(&address.octets()),
-            // A client can choose any address of its /64.
-            IpAddr::V6(address) => hash(&address.to_bits().wrapping_shr(64).to_be_bytes()),
-        };
-        let (agent, path) =
-            (request.user_agent.map(|text| hash(text.as_bytes())), request.path.map(|text| hash(text.as_bytes())));
+        let keys = self.keys;
+        let hash = |bytes: &[u8]| SipHasher13::new_with_keys(keys.0, keys.1).hash(bytes);
+        let path = request.path.map(|text| hash(text.as_bytes()));
         let Some(value) = self.values.get_mut(&request.ja4) else { return };
         let one = Counts {
             requests: 1,
@@ -118,9 +113,16 @@ impl Signals {
             cacheable: request.cacheable.into(),
         };
         value.minutes.note(one, minute);
-        value.ips.note(address, minute);
-        if let Some(agent) = agent {
-            value.uas.note(agent, minute);
+        if !request.again {
+            let address = match request.address.to_canonical() {
+                IpAddr::V4(address) => hash(&address.octets()),
+                // A client can choose any address of its /64.
+                IpAddr::V6(address) => hash(&address.to_bits().wrapping_shr(64).to_be_bytes()),
+            };
+            value.ips.note(address, minute);
+            if let Some(agent) = request.user_agent {
+                value.uas.note(hash(agent.as_bytes()), minute);
+            }
         }
         if let Some(path) = path {
             value.paths.note(path, minute);

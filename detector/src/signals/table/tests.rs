@@ -21,6 +21,7 @@ fn from(ja4: Ja4, client: u32) -> Request<'static> {
         cacheable: client.is_multiple_of(4),
         heuristic: true,
         browser: false,
+        again: false,
     }
 }
 
