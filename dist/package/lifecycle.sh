@@ -67,7 +67,7 @@ removing() {
 removed() {
     # With the pins of a program that could not be asked to detach goes what they keep attached.
     rm -rf /sys/fs/bpf/detector
-    if [ -d /run/systemd/system ]; then
+    if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
         systemctl daemon-reload
     fi
     return 0
