@@ -7,7 +7,7 @@ use detector::cli::Cli;
 use crate::{alerts, read};
 
 /// The pages on which each line of code is to be typed as it stands.
-const PAGES: [&str; 3] = ["SECURITY.md", "docs/incidents.md", "docs/privacy.md"];
+const PAGES: [&str; 4] = ["SECURITY.md", "docs/incidents.md", "docs/install.md", "docs/privacy.md"];
 
 /// Commands of `detector` in a text, in backticks or on indented lines, without what a shell makes of the rest.
 fn commands(text: &str) -> Vec<String> {

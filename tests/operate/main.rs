@@ -5,6 +5,7 @@ mod alerts;
 mod commands;
 mod dashboard;
 mod queries;
+mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -54,6 +54,25 @@ pub fn gateway(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A package that `cargo xtask test` makes of the debug build, for this and an older version.
+///
+/// # Errors
+/// When it isn't made.
+pub fn package(name: &str) -> Result<PathBuf> {
+    above_this_program(&format!("package/{name}"))
+        .context("run `cargo xtask package --debug` and `cargo xtask package --debug --version 0.0.9`")
+}
+
+/// The tree of a fresh Debian 12.
+///
+/// # Errors
+/// When it isn't set up.
+pub fn debian() -> Result<PathBuf> {
+    let os =
+        above_this_program("tools/debian/etc/debian_version").context("no fresh Debian: run `cargo xtask setup`")?;
+    Ok(os.ancestors().nth(2).context("a file without a directory")?.to_owned())
+}
+
 /// PATH for children: with the directories of nginx and bpftool, which Debian leaves out of a user's own, and so of
 /// `sudo -E env "PATH=$PATH"`.
 ///

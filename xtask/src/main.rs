@@ -12,6 +12,7 @@ mod layers;
 #[cfg(all(test, feature = "linked-toolchain"))]
 mod linked;
 mod lint;
+mod package;
 mod setup;
 mod shell;
 mod test;
@@ -34,7 +35,7 @@ struct Verb {
 /// Columns of the help.
 const WIDTH: usize = 100;
 
-const VERBS: [Verb; 9] = [
+const VERBS: [Verb; 10] = [
     Verb {
         name: "setup",
         usage: "",
@@ -71,6 +72,13 @@ const VERBS: [Verb; 9] = [
         about: "Runs the tests of a suite that needs root, or those of it whose names hold one of the words, on Debian's \
                 Linux 6.1, in a virtual machine. Needs root.",
         run: guest::run,
+    },
+    Verb {
+        name: "package",
+        usage: "[--version V] [--debug]",
+        about: "Makes a .deb and a .rpm in target/package, of a release build and from one list of files. --debug takes \
+                the debug build and packs it fast, for tests.",
+        run: package::run,
     },
     Verb {
         name: "lint",

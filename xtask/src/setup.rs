@@ -4,6 +4,7 @@
 //! looks before it acts, so a second run changes nothing and takes a second or two. Nothing it installs is left running.
 
 mod compiler;
+mod debian;
 mod linker;
 pub(crate) mod linux;
 mod packages;
@@ -38,7 +39,7 @@ type Step = (&'static str, &'static str, fn() -> Result<State>);
 
 /// All steps, in the order in which they need each other.
 pub(crate) fn install() -> Result<()> {
-    const STEPS: [Step; 6] = [
+    const STEPS: [Step; 7] = [
         ("system packages", "servers, clients and network tools for tests and demo", packages::install),
         (
             "Rust toolchain for eBPF",
@@ -52,6 +53,7 @@ pub(crate) fn install() -> Result<()> {
             python::install,
         ),
         ("Debian's Linux 6.1", "an older kernel, for tests in a virtual machine", linux::install),
+        ("fresh Debian 12", "what packages are installed into, in tests", debian::install),
         ("kernel", "the programs use what Linux has since 5.18", kernel),
     ];
     take(&STEPS)

@@ -8,7 +8,7 @@ use std::{fs, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{arguments::Arguments, guest, setup, shell};
+use crate::{arguments::Arguments, guest, package, setup, shell};
 
 /// All packages but the kernel's half, which `detector`'s build script builds: as a host program it doesn't link. The
 /// same selection in every stage, so that each dependency is compiled once, with one set of features.
@@ -16,6 +16,10 @@ pub(crate) const ALL: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
 
 /// The feature that builds the suites which need root, in the package that has them.
 pub(crate) const FEATURE: &str = "detector-tests/root";
+
+/// The suite that installs packages, and the versions of them that it wants: an older one, with the same program, is
+/// upgraded.
+const PACKAGES: (&str, [&str; 2]) = ("package", ["0.0.9", env!("CARGO_PKG_VERSION")]);
 
 /// What runs a second time on the oldest kernel that is tried, by suite and names: the verifier's word, and each thing
 /// that the programs do. Not all, since a test takes some ten times as long there.
@@ -79,6 +83,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     // With the tests beside them, so that dependencies keep the features, and the builds, that those have.
     let programs = ["--bins", "--tests", "--features", FEATURE];
     stage("programs and suites", || cargo(&["build"], &programs, full))?;
+    let (suite, versions) = PACKAGES;
+    if suites.iter().any(|found| found == suite) {
+        stage("packages", || versions.iter().try_for_each(|version| package::make(version, true)))?;
+    }
     for suite in &suites {
         // One at a time: each makes network namespaces and measures what passes through them.
         let name = format!("tests that need root: {suite}");

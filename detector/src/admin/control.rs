@@ -30,6 +30,9 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// For one frame, from its first byte awaited to its last, and for one response.
 const FRAME_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How often the handler is told that connections are accepted.
+const ALIVE: Duration = Duration::from_secs(1);
+
 /// Before accepting again when that failed: file descriptors may have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,6 +52,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers; it may wait for another thread, since this runs where the runtime lets code block. At most
     /// [`CONNECTIONS_MAX`] run at a time.
     fn handle(&self, request: Request, peer: Peer) -> Response;
+
+    /// Told each second, as long as connections are accepted.
+    fn accepts(&self) {}
 
     /// Asked by the first of several frames: whether a load of that many entries may come.
     ///
@@ -90,9 +96,17 @@ pub async fn serve(
     let loads = Arc::new(Semaphore::new(1));
     let connections = TaskTracker::new();
     let mut failing = false;
+    let mut alive = tokio::time::interval(ALIVE);
     let accept = async {
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = alive.tick() => {
+                    handler.accepts();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     failing = false;
                     let (handler, loads, shutdown) = (Arc::clone(&handler), Arc::clone(&loads), shutdown.clone());

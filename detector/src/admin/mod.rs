@@ -5,3 +5,4 @@
 pub mod control;
 pub mod metrics;
 pub mod protocol;
+pub mod ssh;

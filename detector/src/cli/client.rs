@@ -14,8 +14,8 @@ use nix::unistd::{Gid, Group};
 
 use super::{Exit, Failure};
 use crate::admin::protocol::{FRAME_MAX, Request, Response};
+use crate::admin::ssh;
 use crate::config::{Config, DEFAULT_CONTROL_SOCKET, Overrides};
-use crate::policy::never_block::{self, SSH_VARIABLES};
 
 /// For one request, or one response.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -51,11 +51,11 @@ impl ControlArgs {
     }
 }
 
-/// Where the SSH session comes from that this process runs in, if it says so.
+/// Where the SSH session comes from that this process runs in, if it or an ancestor says so. The daemon looks too, but as
+/// a user of its own it doesn't see what belongs to others.
 #[must_use]
 pub fn ssh_client() -> Option<IpAddr> {
-    let said = |name: &str| never_block::ssh_client(&std::env::var(name).ok()?);
-    SSH_VARIABLES.iter().find_map(|name| said(name))
+    ssh::client_of(i32::try_from(std::process::id()).ok()?)
 }
 
 /// As a shell reads it back.

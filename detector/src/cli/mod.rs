@@ -14,6 +14,7 @@ mod figures;
 pub mod fingerprint;
 pub mod list;
 pub mod mode;
+pub mod pages;
 pub mod printable;
 pub mod relay;
 pub mod replay;
@@ -97,6 +98,9 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Fetch and show lists of addresses
     Feeds(feeds::FeedsArgs),
+    /// Write man pages and completions, for packages
+    #[command(hide = true)]
+    Pages(pages::PagesArgs),
 }
 
 /// How results are printed.
@@ -227,6 +231,7 @@ pub fn execute(command: Command) -> Exit {
         Command::Families(args) => families::run(args, &mut out),
         Command::Explain(args) => explain::run(args, &mut out),
         Command::Feeds(args) => feeds::run(args, &mut out),
+        Command::Pages(args) => pages::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

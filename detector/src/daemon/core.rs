@@ -205,6 +205,11 @@ impl<M: VerdictMaps> Core<M> {
         hellos || settled || ended
     }
 
+    /// How many signs of life the kernel has got.
+    pub(super) const fn beats(&self) -> u64 {
+        self.verdicts.enforcer.beats()
+    }
+
     /// Looks at the mode, which a command may have changed in the map, and which may have ended by itself.
     pub(super) fn look_at_mode(&mut self) {
         let verdicts = &mut self.verdicts;
@@ -863,7 +868,7 @@ mod tests {
         let pipeline = Pipeline::new(flow::Limits::default());
         let memory = Memory { fingerprints: NonZeroUsize::MIN, browser_hellos: 64 };
         let (_, teller) =
-            Known::start(join::Limits::default(), 8, Joiner::idle(&metrics), Arc::clone(&metrics)).unwrap();
+            Known::start(join::Limits::default(), 8, Joiner::idle(&metrics), Arc::clone(&metrics), || {}).unwrap();
         let mut core =
             Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, Arc::default()), &memory);
 

@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::AsFd as _,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread,
     time::Duration,
 };
@@ -12,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     core::{Class, Core},
+    progress::{Part, Progress},
     wanted::Orderly,
 };
 use crate::{
@@ -154,6 +158,8 @@ pub(super) struct Engine {
     pub(super) sockets: Option<SockDiag>,
     /// What scoring wants.
     pub(super) orderly: Orderly,
+    /// Told of each sign of life that the kernel got.
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Engine {
@@ -174,7 +180,7 @@ impl Engine {
             info!(?allowed, "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it");
         }
         let (mut full_rounds, mut forged_rounds) = (0, 0);
-        let mut ticked = monotonic();
+        let (mut ticked, mut beats) = (monotonic(), self.core.beats());
         self.core.look_at_mode();
         let mut more = false;
         let mut longest = Duration::ZERO;
@@ -235,6 +241,9 @@ impl Engine {
                 more = true;
             }
             more |= self.tick(&mut ticked);
+            if std::mem::replace(&mut beats, self.core.beats()) != self.core.beats() {
+                self.progress.made(Part::PacketPath);
+            }
             longest = longest.max(monotonic().since(away));
         }
     }

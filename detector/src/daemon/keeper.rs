@@ -18,7 +18,10 @@ use std::{
 use ipnet::IpNet;
 use tracing::{info, warn};
 
-use super::orders::Orders;
+use super::{
+    orders::Orders,
+    progress::{Part, Progress},
+};
 use crate::{
     clock::{Timestamp, monotonic},
     config::{Addresses, Config},
@@ -132,12 +135,12 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Starts it.
-    pub(super) fn start(host: Host, orders: Arc<Orders>) -> Result<Self, Error> {
+    pub(super) fn start(host: Host, orders: Arc<Orders>, progress: Arc<Progress>) -> Result<Self, Error> {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), Waker::new()?);
         let (stopped, woken) = (Arc::clone(&stop), waker.clone());
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run(host, &orders, &stopped, &woken))
+            .spawn(move || run(host, &orders, &progress, &stopped, &woken))
             .map_err(|error| Error::System("starting a thread", error.to_string()))?;
         Ok(Self { thread, stop, waker })
     }
@@ -151,7 +154,7 @@ impl Keeper {
     }
 }
 
-fn run(mut host: Host, orders: &Orders, stop: &AtomicBool, waker: &Waker) {
+fn run(mut host: Host, orders: &Orders, progress: &Progress, stop: &AtomicBool, waker: &Waker) {
     let mut pending = false;
     while !stop.load(Ordering::Relaxed) {
         // An error of poll(2) is one of ours alone; the second's rest keeps it from spinning.
@@ -177,5 +180,6 @@ fn run(mut host: Host, orders: &Orders, stop: &AtomicBool, waker: &Waker) {
             }
         }
         orders.tick();
+        progress.made(Part::Orders);
     }
 }

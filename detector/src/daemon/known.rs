@@ -103,19 +103,20 @@ struct Asked {
 pub(super) struct Known(Arc<Shared>);
 
 impl Known {
-    /// Starts the thread; it ends with the last [`Teller`].
+    /// Starts the thread, which calls `alive` each second; it ends with the last [`Teller`].
     pub(super) fn start(
         limits: Limits,
         queue: usize,
         joiner: Joiner,
         metrics: Arc<Metrics>,
+        alive: impl Fn() + Send + 'static,
     ) -> std::io::Result<(Self, Teller)> {
         let waited = LruCache::new(NonZeroUsize::new(WAITED).unwrap_or(NonZeroUsize::MIN));
         let asked = Mutex::new(Asked { waiting: HashMap::new(), waited, in_vain: 0 });
         let known = Self(Arc::new(Shared { connections: Shards::new(limits), joiner, asked }));
         let (queue, told) = sync_channel(queue);
         let own = known.clone();
-        thread::Builder::new().name("known".to_owned()).spawn(move || own.listen(&told, &metrics))?;
+        thread::Builder::new().name("known".to_owned()).spawn(move || own.listen(&told, &metrics, alive))?;
         Ok((known, Teller { queue, queued: 0, dropped: 0 }))
     }
 
@@ -123,7 +124,7 @@ impl Known {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listen(&self, told: &Receiver<Told>, metrics: &Metrics) {
+    fn listen(&self, told: &Receiver<Told>, metrics: &Metrics, alive: impl Fn()) {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         let mut ticked = monotonic();
         loop {
@@ -138,6 +139,7 @@ impl Known {
                 ticked = now;
                 self.0.joiner.due(&self.0.connections, now);
                 self.publish(metrics);
+                alive();
             }
         }
     }
@@ -292,7 +294,8 @@ mod tests {
 
     fn with_known(check: impl AsyncFnOnce(&Known, &mut Teller)) {
         let metrics = Arc::new(Metrics::new(crate::config::Mode::Observe, labels()).unwrap());
-        let (known, mut teller) = Known::start(Limits::default(), 1024, Joiner::idle(&metrics), metrics).unwrap();
+        let (known, mut teller) =
+            Known::start(Limits::default(), 1024, Joiner::idle(&metrics), metrics, || {}).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&known, &mut teller));
     }

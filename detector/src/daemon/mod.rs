@@ -16,15 +16,16 @@ mod inline;
 mod joiner;
 mod keeper;
 mod known;
+mod manager;
 mod memory;
 mod orders;
 mod output;
+mod progress;
 mod reports;
 mod reputation;
 mod requests;
 mod shards;
 pub mod signals;
-mod ssh;
 mod suspects;
 mod wanted;
 
@@ -63,8 +64,10 @@ use self::{
     joiner::Joiner,
     keeper::{Host, Keeper},
     known::Known,
+    manager::Manager,
     memory::Bounds,
     orders::Orders,
+    progress::{Part, Progress},
     reports::Recent,
     reputation::Reputation,
     requests::Requests,
@@ -102,7 +105,7 @@ use crate::{
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::decide::Action,
     policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
-    report::Rejected,
+    report::{Rejected, Report},
     reputation::{Answer, Refused as ListRefused},
     score::{self, Confidence},
     telemetry::{Metrics, counters::Counters, metrics::Labels, score::ScoreLabels},
@@ -165,6 +168,7 @@ struct Daemon {
     /// Paths of the signal sockets, and how many datagrams may wait for one.
     signal_sockets: (Vec<String>, Option<u64>),
     started: Timestamp,
+    progress: Arc<Progress>,
 }
 
 impl Daemon {
@@ -280,6 +284,10 @@ impl Handler for Daemon {
             Ok((ports, place)) => (Response::Listening { ports }, Some(Box::new(place))),
             Err((reason, hint)) => (Response::Refused { reason, hint }, None),
         }
+    }
+
+    fn accepts(&self) {
+        self.progress.made(Part::Control);
     }
 
     fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
@@ -615,10 +623,18 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         suspects.clone(),
         Some(Arc::clone(&assessor)),
     );
-    let (known, teller) = Known::start(known_limits, limits.known_queue as usize, joiner, Arc::clone(&metrics))
-        .map_err(system("starting a thread"))?;
+    let progress = Arc::new(Progress::default());
+    let alive = |part| {
+        let progress = Arc::clone(&progress);
+        move || progress.made(part)
+    };
+    let (queue, own) = (limits.known_queue as usize, Arc::clone(&metrics));
+    let (known, teller) =
+        Known::start(known_limits, queue, joiner, own, alive(Part::Joiner)).map_err(system("starting a thread"))?;
     let core = Core::new(pipeline, connections, enforcer, Arc::clone(&metrics), (lines, teller, enforcing), &memory);
-    let (engine, packet_path) = Engine { rings, log, core, addresses: watch, sockets, orderly }.start(waker)?;
+    let (engine, packet_path) =
+        Engine { rings, log, core, addresses: watch, sockets, orderly, progress: Arc::clone(&progress) }
+            .start(waker)?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
     let force = (engine.clone(), Arc::clone(&requests));
@@ -637,12 +653,13 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
-    let keeper = Keeper::start(host, Arc::clone(&orders))?;
+    let keeper = Keeper::start(host, Arc::clone(&orders), Arc::clone(&progress))?;
     let (mut keep, teller) = (recent.keeper(), known.clone());
-    let reports = intake.start(Arc::clone(&metrics), move |report, peer, arrived| {
+    let take = move |report: &Report<'_>, peer, arrived| {
         let number = keep(report, peer, arrived);
         teller.report(report, arrived, number);
-    })?;
+    };
+    let reports = intake.start(Arc::clone(&metrics), take, alive(Part::Reports))?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
     let saver = Saver::start(Arc::clone(&signals))?;
     let daemon = Arc::new(Daemon {
@@ -663,6 +680,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
         suspects,
         signal_sockets: (paths.collect(), intake::queue_length()),
         started: monotonic(),
+        progress,
     });
     let inline = Inline {
         socket: decision,
@@ -748,12 +766,15 @@ fn serve(
         for attached in &daemon.attached {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
+        let manager =
+            Manager::ready(&daemon.attached, Arc::clone(&daemon.progress)).map_err(system("starting a thread"))?;
         info!("ready");
         let result = tokio::select! {
             _ = terminate.recv() => Ok(Some(watcher)),
             _ = interrupt.recv() => Ok(Some(watcher)),
             _ = &mut has_ended => Err(Error::Ended),
         };
+        manager.stopping();
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {

@@ -18,13 +18,13 @@ use tracing::{error, info, warn};
 use super::{
     engine::Handle,
     requests::{Force, Requests},
-    ssh,
     suspects::Suspects,
 };
 use crate::{
     admin::{
         control::Peer,
         protocol::{Care, Change, Changed, Item, List, Load, Loaded, Request, Response},
+        ssh,
     },
     clock::{Timestamp, monotonic},
     config::{Config, DEFAULT_CONTROL_SOCKET, Limits},

@@ -151,6 +151,8 @@ pub struct Enforcer<M> {
     automatics: Automatics,
     challenges: Challenges,
     beat: Timestamp,
+    /// Written without an error.
+    beats: u64,
     entries: HashMap<Slot, Entry>,
     /// By expiry, then by age.
     expiry: Expiry,
@@ -198,6 +200,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             automatics: Automatics::new(limits.automatic, limits.automatic_per_second),
             challenges: Challenges::new(limits.units),
             beat: Timestamp::default(),
+            beats: 0,
             entries: HashMap::new(),
             expiry: Expiry::new(),
             connection_expiry: Expiry::new(),
@@ -524,6 +527,7 @@ impl<M: VerdictMaps> Enforcer<M> {
         if now.since(self.beat) >= BEAT_EVERY {
             self.beat = now;
             self.maps.beat(now)?;
+            self.beats += 1;
             self.maps.tidy();
         }
         self.rules.expire(now);
@@ -537,6 +541,12 @@ impl<M: VerdictMaps> Enforcer<M> {
             self.remove(&slot)?;
         }
         Ok(more)
+    }
+
+    /// How many signs of life the kernel has got.
+    #[must_use]
+    pub const fn beats(&self) -> u64 {
+        self.beats
     }
 
     /// What a verdict does; `None` if there is none.

@@ -323,4 +323,5 @@ fn the_kernel_gets_a_sign_of_life_each_second() {
         enforcer.expire(now, 64).unwrap();
         assert!(now.since(enforcer.maps().beat) < Duration::from_secs(1));
     }
+    assert_eq!(enforcer.beats(), 10);
 }

@@ -96,7 +96,8 @@ impl Intake {
         Ok(intake)
     }
 
-    /// Begins to read them. `take` gets each report with who told it and when it came (on the packets' clock).
+    /// Begins to read them. `take` gets each report with who told it and when it came (on the packets' clock); `alive` is
+    /// called each second at least.
     ///
     /// # Errors
     /// Out of file descriptors or threads.
@@ -104,6 +105,7 @@ impl Intake {
         self,
         metrics: Arc<Metrics>,
         take: impl FnMut(&Report<'_>, Peer, Timestamp) + Send + 'static,
+        alive: impl Fn() + Send + 'static,
     ) -> Result<Reading, Error> {
         let system = |error: &dyn std::fmt::Display| Error::System(error.to_string());
         if !self.datagrams.is_empty() {
@@ -114,7 +116,7 @@ impl Intake {
         let mut server = Server::new(self, waker.clone(), sink).map_err(|error| system(&error))?;
         let thread = thread::Builder::new().name("reports".to_owned()).spawn(move || {
             run_before_ordinary();
-            server.run();
+            server.run(alive);
         });
         Ok(Reading { waker, thread: Some(thread.map_err(|error| system(&error))?) })
     }

@@ -35,6 +35,8 @@ const TURN: usize = 256;
 const SHARE_OF_ONE: usize = 4;
 /// Milliseconds between two looks at what time alone ends, while there is such a thing.
 const TICK: u8 = 100;
+/// The same while there is none.
+const IDLE: u16 = 1000;
 /// What stands for the waker; sockets have the numbers behind it, and streams those behind them.
 const WAKER: u64 = 0;
 
@@ -89,15 +91,15 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
         })
     }
 
-    /// Reads until it is woken.
-    pub(super) fn run(&mut self) {
+    /// Reads until it is woken; calls `alive` in each round, of which there is one a second at least.
+    pub(super) fn run(&mut self, alive: impl Fn()) {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let timed = self.paused || self.streams.values().any(Stream::is_begun);
             // Interrupted by a signal: nothing has come.
             let ready = self
                 .epoll
-                .wait(&mut events, if timed { EpollTimeout::from(TICK) } else { EpollTimeout::NONE })
+                .wait(&mut events, if timed { EpollTimeout::from(TICK) } else { EpollTimeout::from(IDLE) })
                 .unwrap_or(0);
             for event in events.iter().take(ready) {
                 match event.data() {
@@ -109,6 +111,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
                 self.tick(monotonic());
             }
             self.sink.publish();
+            alive();
         }
     }
 

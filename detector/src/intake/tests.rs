@@ -47,7 +47,7 @@ fn start(change: impl FnOnce(&mut Signals)) -> Running {
     let take = move |report: &Report<'_>, peer, _| {
         drop(sender.send((report.path.as_deref().unwrap_or_default().to_owned(), peer)));
     };
-    let reading = Intake::bind(&settings).unwrap().start(Arc::clone(&metrics), take).unwrap();
+    let reading = Intake::bind(&settings).unwrap().start(Arc::clone(&metrics), take, || {}).unwrap();
     Running { _directory: directory, settings, metrics, reports, _reading: reading }
 }
 

@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -19,7 +19,10 @@ const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
+const LINK_CREATE: libc::c_long = 28;
 const LINK_DETACH: libc::c_long = 34;
+/// Where a link attaches: the look-up of sockets (`BPF_SK_LOOKUP`).
+const SK_LOOKUP: u32 = 36;
 
 /// Of `union bpf_attr`, for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
@@ -47,6 +50,15 @@ struct LinkAttributes {
     fd: u32,
 }
 
+/// For `BPF_LINK_CREATE`.
+#[repr(C)]
+struct NewLinkAttributes {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
 /// # Safety
 /// `attributes` must be those of `command`, and every address in it valid for what the command reads or writes there.
 unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<RawFd> {
@@ -72,6 +84,16 @@ pub(super) fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
     let mut attributes = ObjectAttributes { path: path.as_ptr() as u64, fd, flags: 0 };
     // SAFETY: the path lives until the call returns.
     unsafe { bpf(OBJ_PIN, &mut attributes) }.map(drop)
+}
+
+/// Attaches a program to the look-up of sockets in a network namespace, until the link is closed.
+pub(super) fn attach_to_lookup(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let [program, target] = [program, namespace].map(|fd| fd.as_raw_fd().cast_unsigned());
+    let mut attributes = NewLinkAttributes { program, target, attach_type: SK_LOOKUP, flags: 0 };
+    // SAFETY: there is no address in it.
+    let fd = unsafe { bpf(LINK_CREATE, &mut attributes) }?;
+    // SAFETY: the kernel has just made it for this caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Takes a link's program off its interface at once, whoever else holds the link.

@@ -60,7 +60,7 @@ pub use self::{
 pub enum Error {
     /// bpf() said EPERM.
     #[error(
-        "loading an eBPF program needs root, or CAP_BPF and CAP_NET_ADMIN; try `sudo detector run`\n  kernel said: {0}"
+        "loading an eBPF program needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; try `sudo detector run`\n  kernel said: {0}"
     )]
     Permission(String),
     /// The verifier or the loader refused the object.

@@ -18,7 +18,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, SockHash},
-    programs::{ProgramError, SkLookup, sk_lookup::SkLookupLink},
+    programs::{ProgramError, ProgramFd, SkLookup},
 };
 use detector_common::{
     maps,
@@ -29,7 +29,7 @@ use rustix::{
     net::{SocketType, getsockname, ipproto, sockopt},
 };
 
-use super::{Error, maps::take};
+use super::{Error, bpf, maps::take};
 use crate::clock::Timestamp;
 
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
@@ -102,8 +102,8 @@ fn refused(error: ProgramError) -> Error {
 
 /// The program that chooses sockets, and its maps.
 pub struct Steering {
-    program: SkLookup,
-    link: Option<SkLookupLink>,
+    program: ProgramFd,
+    link: Option<OwnedFd>,
     sockets: SockHash<MapData, u32>,
     healthy_until: HashMap<MapData, u32, u64>,
     taken: BTreeSet<u32>,
@@ -124,10 +124,11 @@ impl Steering {
         let program = ebpf.program_mut(name).ok_or_else(|| Error::Steering(format!("no program `{name}`")))?;
         let program: &mut SkLookup = program.try_into().map_err(refused)?;
         program.load().map_err(refused)?;
-        // A descriptor of its own: listeners come and go in other threads than the object's.
-        let program = program.info().and_then(|info| SkLookup::from_program_info(info, name.into()));
+        // A descriptor of its own: listeners come and go in other threads than the object's. Not by the program's id, as aya
+        // would have it: that takes CAP_SYS_ADMIN.
+        let program = program.fd().map_err(refused)?.try_clone();
         Ok(Self {
-            program: program.map_err(refused)?,
+            program: program.map_err(|error| Error::Steering(error.to_string()))?,
             link: None,
             sockets: take(ebpf, maps::CHALLENGERS)?,
             healthy_until: take(ebpf, maps::HEALTHY_UNTIL)?,
@@ -164,8 +165,8 @@ impl Steering {
         if self.link.is_none() {
             let namespace = File::open("/proc/thread-self/ns/net");
             let namespace = namespace.map_err(|error| Error::System("opening the namespace", error.to_string()))?;
-            let link = self.program.attach(namespace).map_err(refused)?;
-            self.link = Some(self.program.take_link(link).map_err(refused)?);
+            let link = bpf::attach_to_lookup(self.program.as_fd(), namespace.as_fd());
+            self.link = Some(link.map_err(|error| Error::Steering(error.to_string()))?);
         }
         Ok(())
     }

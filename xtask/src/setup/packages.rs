@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 29] = [
+const NEEDS: [Need; 33] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -61,6 +61,10 @@ const NEEDS: [Need; 29] = [
     },
     Need { package: "prometheus", sign: "promtool", why: "checks alert rules and the dashboard's queries" },
     Need { package: "procps", sign: "ps", why: "shows what is running" },
+    Need { package: "binutils", sign: "objdump", why: "makes packages" },
+    Need { package: "rpm", sign: "rpmbuild", why: "makes packages" },
+    Need { package: "systemd", sign: "systemd-analyze", why: "checks the units" },
+    Need { package: "debootstrap", sign: "debootstrap", why: "makes a fresh Debian to install packages into" },
 ];
 
 /// What `cargo xtask lab` visits with.

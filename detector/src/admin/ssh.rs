@@ -1,6 +1,6 @@
-//! Where an operator sits: the process at the other end of the control socket in, the address its SSH session comes from
-//! out. sshd says so in the environment of what it starts (sshd(8), SSH_CONNECTION); sudo leaves it out, so the ancestors
-//! are asked too.
+//! Where an operator sits: a process in, that of a command or the one at the other end of the control socket; the address
+//! its SSH session comes from out. sshd says so in the environment of what it starts (sshd(8), SSH_CONNECTION); sudo
+//! leaves it out, so the ancestors are asked too.
 
 use std::{fs, net::IpAddr};
 
@@ -10,7 +10,7 @@ use crate::policy::never_block::{SSH_VARIABLES, ssh_client};
 const ANCESTORS: usize = 32;
 
 /// The address that the SSH session of process `pid` comes from, if it has one and this process may see it.
-pub(super) fn client_of(pid: i32) -> Option<IpAddr> {
+pub fn client_of(pid: i32) -> Option<IpAddr> {
     let mut pid = pid;
     for _ in 0..ANCESTORS {
         if let Some(address) = fs::read(format!("/proc/{pid}/environ")).ok().and_then(|bytes| client_in(&bytes)) {

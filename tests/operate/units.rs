@@ -1,0 +1,43 @@
+//! What systemd thinks of the units: that it understands each line of them, and how much a service is exposed.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::path;
+
+/// The most exposure of each service, from 0 to 10 (systemd-analyze(1), security).
+const MOST: [(&str, f64); 3] =
+    [("detector.service", 1.5), ("detector-feeds.service", 1.3), ("detector-pins.service", 2.0)];
+
+fn exposure(unit: &str) -> Result<f64> {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager"]).arg(path("dist/systemd").join(unit));
+    let said = command.output().context("systemd-analyze doesn't run: `cargo xtask setup` installs it")?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let level = text.lines().find_map(|line| line.split_once("exposure level for ")?.1.split_whitespace().nth(1));
+    level.with_context(|| format!("{unit}: {text}{}", String::from_utf8_lossy(&said.stderr)))?.parse().context(text)
+}
+
+#[test]
+fn each_service_is_exposed_as_little_as_was_measured() -> Result<()> {
+    for (unit, most) in MOST {
+        let found = exposure(unit)?;
+        ensure!(found > 0.0 && found <= most, "{unit}: {found}, and not {most} at most");
+        println!("{unit}: {found}");
+    }
+    Ok(())
+}
+
+/// A key that systemd doesn't know it leaves out with a warning, and what it should have kept out comes in.
+#[test]
+fn systemd_understands_every_line() -> Result<()> {
+    for unit in ["detector.service", "detector-pins.service", "detector-feeds.service", "detector-feeds.timer"] {
+        let said = Command::new("systemd-analyze").arg("verify").arg(path("dist/systemd").join(unit)).output()?;
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        // What else is installed here doesn't matter.
+        let about: Vec<_> = said.lines().filter(|line| line.contains("dist/systemd/")).collect();
+        ensure!(about.is_empty(), "{about:#?}");
+    }
+    Ok(())
+}
