@@ -10,6 +10,7 @@ mod blame;
 mod block;
 mod browsers;
 mod bulk;
+mod config;
 mod control;
 mod databases;
 mod demo;
