@@ -33,6 +33,7 @@ mod live;
 mod matrix;
 mod never_block;
 mod pins;
+mod prometheus;
 mod proxies;
 mod quic;
 mod reports;
