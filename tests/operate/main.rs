@@ -4,6 +4,7 @@
 mod alerts;
 mod commands;
 mod dashboard;
+mod events;
 mod queries;
 mod units;
 

@@ -3,6 +3,7 @@
 
 mod explain;
 mod load;
+mod reload;
 mod reports;
 mod status;
 
@@ -12,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Mode;
+use crate::config::{LogFilter, Mode};
 use crate::fingerprint::{Ja4, Ja4Raw};
 use crate::policy::subject::Subject;
 use crate::policy::terms::{Layer, Measure, Terms};
@@ -21,6 +22,7 @@ use crate::signals::Figures;
 
 pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedOrder, ExplainedSignal, ORDERS_MAX};
 pub use load::{Item, List, Load, Loaded};
+pub use reload::{Outcome, Reloaded, Settings};
 pub use reports::{Seen, TEXT_MAX};
 pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};
 
@@ -133,6 +135,20 @@ pub enum Request {
         /// Which.
         of: ExplainOf,
     },
+    /// The settings that are in force, from one on.
+    Config {
+        /// Settings before the first.
+        #[serde(default)]
+        skip: usize,
+    },
+    /// Read the configuration again, and work by it.
+    Reload,
+    /// What is logged.
+    Log {
+        /// What it is to be, until a reload or the end; none: only ask.
+        #[serde(default)]
+        filter: Option<LogFilter>,
+    },
     /// Whether what nobody ordered by hand is carried out.
     Mode {
         /// What it is to be; none: only ask.
@@ -204,6 +220,9 @@ impl Request {
             Request::Signals { .. } => "signals",
             Request::Explain { .. } => "explain",
             Request::Mode { .. } => "mode",
+            Request::Config { .. } => "config",
+            Request::Reload => "reload",
+            Request::Log { .. } => "log",
         }
     }
 
@@ -225,6 +244,9 @@ impl Request {
             | Request::Reports { .. }
             | Request::Signals { .. }
             | Request::Explain { .. }
+            | Request::Config { .. }
+            | Request::Reload
+            | Request::Log { .. }
             | Request::Mode { .. } => None,
         }
     }
@@ -244,6 +266,8 @@ impl Request {
         match self {
             Request::Load(load) => Some(format!("{} entries to {}", load.items.len(), load.list.verb())),
             Request::Confirm => Some("what would take itself back".to_owned()),
+            Request::Reload => Some("the configuration".to_owned()),
+            Request::Log { filter } => filter.as_ref().map(|filter| filter.as_str().to_owned()),
             Request::Mode { mode, .. } => mode.map(|mode| mode.label().to_owned()),
             request => request.subject().map(ToString::to_string),
         }
@@ -294,6 +318,15 @@ pub enum Response {
     Explained(Box<Explained>),
     /// The mode, as it is now.
     Mode(InForce),
+    /// Some of the settings in force.
+    Settings(Settings),
+    /// What became of a reload.
+    Reloaded(Reloaded),
+    /// What is logged now.
+    Log {
+        /// By which filter.
+        filter: LogFilter,
+    },
     /// The listener has its place, and keeps it until its connection ends.
     Listening {
         /// The protected ports whose connections it takes, once it is healthy.
@@ -327,8 +360,11 @@ impl Response {
             | Response::Signals(_)
             | Response::Explained(_)
             | Response::Mode(_)
+            | Response::Settings(_)
+            | Response::Log { .. }
             | Response::Listening { .. } => "answered",
             Response::Held { .. } => "held",
+            Response::Reloaded(reloaded) => reloaded.outcome.label(),
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
             Response::Error { .. } => "error",

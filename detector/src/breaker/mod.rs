@@ -154,6 +154,11 @@ impl Breaker {
         &self.settings
     }
 
+    /// Works by these numbers from now on; but for how many sites have a breaker of their own, which stays.
+    pub const fn configure(&mut self, settings: Settings) {
+        self.settings = Settings { sites: self.settings.sites, ..settings };
+    }
+
     /// Somebody who has shown to be human sent a request.
     pub fn note(&mut self, seen: Seen, now: Timestamp) {
         let stopped = seen.stopped_by.is_some();

@@ -8,7 +8,7 @@ use super::{Exit, Failure, client::quoted, printable, run::exit};
 use crate::config::{Config, Overrides, Port, XdpMode};
 use crate::daemon;
 use crate::kernel::{self, Attached};
-use crate::telemetry::logs::{self, LogFormat};
+use crate::telemetry::logs;
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -81,7 +81,7 @@ pub fn attach(args: &AttachArgs, out: &mut impl Write) -> Result<Exit, Failure> 
         ..Overrides::default()
     };
     let config = load(&overrides)?;
-    logs::init(LogFormat::Auto).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    logs::init(&config.log).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let attached = daemon::attach(&config).map_err(|error| Failure::new(exit(&error), error.to_string()))?;
     for line in attached {
         writeln!(out, "attached to {}", place(&line))?;

@@ -6,6 +6,7 @@ mod bulk;
 pub mod challenge;
 pub mod change;
 pub mod client;
+pub mod config;
 pub mod doctor;
 pub mod explain;
 pub mod families;
@@ -13,6 +14,7 @@ pub mod feeds;
 mod figures;
 pub mod fingerprint;
 pub mod list;
+pub mod log;
 pub mod mode;
 pub mod pages;
 pub mod printable;
@@ -35,8 +37,6 @@ const EXAMPLES: &str = "\
 Examples:
   detector block 192.0.2.7 --ttl 1h     drop what it sends to a protected port
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
-                                        drop connections of such clients
-  detector allow 198.51.100.0/24        let these pass, whatever else is said
   detector status --format json         counters, and the JA4 values seen most
 
 Exit: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";
@@ -101,6 +101,12 @@ pub enum Command {
     /// Write man pages and completions, for packages
     #[command(hide = true)]
     Pages(pages::PagesArgs),
+    /// Check, show and compare the configuration
+    Config(config::ConfigArgs),
+    /// Have the daemon read its configuration again
+    Reload(config::ReloadArgs),
+    /// Show or change what the daemon logs
+    Log(log::LogArgs),
 }
 
 /// How results are printed.
@@ -232,6 +238,9 @@ pub fn execute(command: Command) -> Exit {
         Command::Explain(args) => explain::run(args, &mut out),
         Command::Feeds(args) => feeds::run(args, &mut out),
         Command::Pages(args) => pages::run(args, &mut out),
+        Command::Config(args) => config::run(args, &mut out),
+        Command::Reload(args) => config::reload(args, &mut out),
+        Command::Log(args) => log::run(args, &mut out),
     };
     let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     done.unwrap_or_else(|failure| failure.report())

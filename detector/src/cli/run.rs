@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::{Exit, Failure, Format, attach::PinsArgs};
 use crate::{
-    config::{Config, MetricsAddress, Overrides, Port, XdpMode},
+    config::{Loaded, LogFormat, MetricsAddress, Overrides, Port, XdpMode},
     daemon, kernel,
-    telemetry::logs::{self, LogFormat},
+    telemetry::logs,
 };
 
 /// Watch interfaces, and enforce verdicts
@@ -17,7 +17,8 @@ use crate::{
     detector run --interface eth0             observe: a line a hello\n  \
     detector run --interface eth0 --enforce   apply deny.ja4 too\n\
     Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
-    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG")]
+    Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG, and \
+    every key of the file, like DETECTOR_POLICY_BLOCK_TTL")]
 pub struct RunArgs {
     /// A port to attach to; repeatable [default: that of the default route]
     #[arg(long = "interface", short = 'i', value_name = "IFACE")]
@@ -40,6 +41,9 @@ pub struct RunArgs {
     /// How lines look [default: table on a terminal, json otherwise]
     #[arg(long, value_enum, value_name = "table|json", hide_possible_values = true)]
     pub format: Option<Format>,
+    /// How log lines look [default: text on a terminal, json otherwise]
+    #[arg(long, value_enum, value_name = "text|json|journald", hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
     /// The configuration [default: /etc/detector/detector.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
@@ -65,7 +69,8 @@ pub fn run(args: RunArgs) -> Exit {
         Format::Json => daemon::Format::Json,
     };
     let overrides = Overrides {
-        file: args.config,
+        // A reload reads it again, from wherever the process stands then.
+        file: args.config.map(|path| std::path::absolute(&path).unwrap_or(path)),
         interfaces: args.interfaces,
         ports: args.ports,
         enforce: args.enforce,
@@ -74,16 +79,17 @@ pub fn run(args: RunArgs) -> Exit {
         state_directory: args.state_directory,
         metrics: args.metrics,
         pins: args.pins.pins,
+        log_format: args.log_format,
     };
     let usage = |error: &dyn std::error::Error| Failure::new(Exit::Usage, error.to_string()).report();
-    let config = match Config::load(&overrides) {
-        Ok(config) => config,
+    let loaded = match Loaded::read(&overrides) {
+        Ok(loaded) => loaded,
         Err(error) => return usage(&error),
     };
-    if let Err(error) = logs::init(LogFormat::Auto) {
+    if let Err(error) = logs::init(&loaded.config.log) {
         return usage(&error);
     }
-    match daemon::run(&config, format) {
+    match daemon::run(loaded, overrides, format) {
         Ok(()) => Exit::Done,
         Err(error) => Failure::new(exit(&error), error.to_string()).report(),
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::ConfigError;
+use super::layers::Wrong;
 use super::value::{Count, Size};
 use crate::reputation::{Bounds, Class};
 
@@ -151,18 +151,16 @@ fn narrow<T: TryFrom<u64>>(value: u64, base: T) -> T {
 }
 
 impl Feeds {
-    /// `name`: what errors call the file.
-    pub(super) fn resolve(name: &str, file: FeedsFile) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(file: FeedsFile) -> Result<Self, Wrong> {
         let base = Self::default();
         let lists = file.lists.unwrap_or_default();
         if lists.len() > LISTS_MAX {
-            return Err(ConfigError::Wrong(format!(
-                "{name}: more than {LISTS_MAX} lists in [feeds]; put some together"
-            )));
+            let message = format!("there are more than {LISTS_MAX} lists; put some together");
+            return Err(Wrong::new(&["feeds", "lists"], message));
         }
-        let resolve = |(list, typed): (String, ListFile)| {
-            let resolved = typed.resolve(&list);
-            resolved.map(|resolved| (list, resolved)).map_err(|error| ConfigError::Wrong(format!("{name}: {error}")))
+        let resolve = |(list, typed): (String, ListFile)| match typed.resolve(&list) {
+            Ok(resolved) => Ok((list, resolved)),
+            Err(error) => Err(Wrong::new(&["feeds", "lists", &list], error)),
         };
         let bounds = Bounds {
             entries: file.max_entries.map_or(base.bounds.entries, |typed| narrow(typed.0, base.bounds.entries)),

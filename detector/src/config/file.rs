@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 
 use super::feeds::{FeedsFile, ReputationFile};
 use super::value::{
-    Addresses, ChallengeStatus, Count, InterfaceName, Ja4Text, MetricsAddress, Mode, Ports, Prefix, RingBytes,
-    ServerName, Size, SocketPath, Span, XdpMode,
+    Addresses, ChallengeStatus, Count, InterfaceName, Ja4Text, LogFilter, LogFormat, MetricsAddress, Mode, Ports,
+    Prefix, RingBytes, ServerName, Size, SocketPath, Span, XdpMode,
 };
 
 /// Everything a file may say. `dist/detector.toml` documents each key.
@@ -32,6 +33,7 @@ pub(super) struct File {
     pub(super) policy: super::score::Decisions,
     pub(super) breaker: super::score::Breaker,
     pub(super) admin: Admin,
+    pub(super) log: Log,
     pub(super) limits: Limits,
 }
 
@@ -113,6 +115,13 @@ pub(super) struct Site {
     pub(super) challenge_status: Option<ChallengeStatus>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub(super) filter: Option<LogFilter>,
+    pub(super) format: Option<LogFormat>,
+}
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -174,13 +183,40 @@ pub(super) struct Limits {
 
 /// Reads the text of the file called `name`.
 pub(super) fn parse(name: &str, text: &str) -> Result<File, String> {
-    toml::from_str(text).map_err(|error| {
-        let message = suggest(&error.message().replace('\n', ", "));
-        match error.span() {
-            Some(span) => point(name, text, &span, &message),
-            None => format!("{name}: {message}"),
-        }
+    toml::from_str(text).map_err(|error| match error.span() {
+        Some(span) => point(name, text, &span, &message(&error)),
+        None => format!("{name}: {}", message(&error)),
     })
+}
+
+/// What is wrong, in one line.
+pub(super) fn message(error: &toml::de::Error) -> String {
+    suggest(&error.message().replace('\n', ", "))
+}
+
+/// Points at a value of the file called `name`, by the names of the tables around it and its own; at nothing if it isn't
+/// there.
+pub(super) fn point_at(name: &str, text: &str, path: &[String], message: &str) -> String {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match DeTable::parse(text).ok().and_then(|root| span(root.get_ref(), &path)) {
+        Some(span) => point(name, text, &span, message),
+        None => format!("{name}: {message}"),
+    }
+}
+
+/// The span of a value, or of the name of a table; of the nearest around it if it isn't there.
+pub(super) fn span(root: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
+    let (name, rest) = path.split_first()?;
+    let (key, value) = root.iter().find(|(key, _)| key.get_ref() == name)?;
+    match value.get_ref() {
+        DeValue::Table(table) => Some(span(table, rest).unwrap_or_else(|| key.span())),
+        _ => Some(value.span()),
+    }
+}
+
+/// The line on which a byte stands, from 1.
+pub(super) fn line_number(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 /// serde says `unknown field `port`, expected one of `interfaces`, `ports``; the reader wants the likely one.
@@ -211,7 +247,7 @@ fn point(name: &str, text: &str, span: &Range<usize>, message: &str) -> String {
     let start = text.floor_char_boundary(span.start.min(text.len()));
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
-    let line_number = text[..line_start].matches('\n').count() + 1;
+    let line_number = line_number(text, line_start);
     let before = text[line_start..start].chars().count();
     let wrong = text.get(start..span.end.min(line_start + line.len())).map_or(1, |wrong| wrong.chars().count().max(1));
     let from = if before >= SHOWN { before - SHOWN / 2 } else { 0 };

@@ -1,9 +1,11 @@
-//! The configuration: flags, environment and a TOML file in, [`Config`] out. A flag wins over the environment (clap
-//! reads both), that over the file, that over the default. Read once at the start; a change needs a restart. Bound: a
-//! file of 1 MiB.
+//! The configuration: flags, environment and a TOML file in, [`Config`] out. A flag wins over the environment, that over
+//! the file, that over the default ([`layers`]). Read at the start, and again by a reload, which takes over the keys of
+//! [`is_live`]; a change of any other needs a restart. Bound: a file of 1 MiB.
 
 mod feeds;
 mod file;
+mod layers;
+mod live;
 mod number;
 mod score;
 pub mod value;
@@ -22,7 +24,10 @@ use rustls::pki_types::DnsName;
 use crate::fingerprint::Ja4;
 
 pub use feeds::{Checksum, FeedList, FeedSource, Feeds, Reputation};
-pub use value::{Addresses, MetricsAddress, Mode, Port, XdpMode};
+use layers::Wrong;
+pub use layers::{Loaded, Origin, Setting};
+pub use live::is_live;
+pub use value::{Addresses, LogFilter, LogFormat, MetricsAddress, Mode, Port, XdpMode};
 
 /// Read if it exists and `--config` names no other.
 pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
@@ -74,6 +79,8 @@ pub struct Config {
     pub engine: Engine,
     /// Control socket and metrics.
     pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
     /// The bounds of every table and queue.
     pub limits: Limits,
 }
@@ -174,6 +181,15 @@ pub struct Admin {
     pub metrics: Option<SocketAddr>,
     /// Directory of the pins, in a BPF file system.
     pub pins: PathBuf,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// What.
+    pub filter: LogFilter,
+    /// How.
+    pub format: LogFormat,
 }
 
 /// The bounds of every table and queue. Entries unless another unit is said.
@@ -303,6 +319,8 @@ pub struct Overrides {
     pub metrics: Option<MetricsAddress>,
     /// `--pins`.
     pub pins: Option<PathBuf>,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
 }
 
 /// Why there is no configuration. Exit code 64. At most three lines.
@@ -325,6 +343,13 @@ pub enum ConfigError {
     /// The file says something wrong: place, what, the line, carets.
     #[error("{0}")]
     Wrong(String),
+}
+
+impl ConfigError {
+    /// Whether there is no such file.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl Default for Config {
@@ -367,6 +392,7 @@ impl Default for Config {
                 metrics: Some(DEFAULT_METRICS),
                 pins: DEFAULT_PINS.into(),
             },
+            log: Log::default(),
             limits: Limits::default(),
         }
     }
@@ -439,24 +465,12 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Reads the file and puts `overrides` on top.
+    /// Reads the file, the environment and `overrides`.
     ///
     /// # Errors
     /// When a named file is missing, or anything in it is wrong.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        let text = match &overrides.file {
-            Some(path) => Some((path.as_path(), read(path)?)),
-            None => match read(Path::new(DEFAULT_FILE)) {
-                Ok(text) => Some((Path::new(DEFAULT_FILE), text)),
-                Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            },
-        };
-        let config = match text {
-            Some((path, text)) => Self::parse(&path.display().to_string(), &text)?,
-            None => Self::default(),
-        };
-        Ok(config.overridden(overrides))
+        Loaded::read(overrides).map(|loaded| loaded.config)
     }
 
     /// Reads the text of a file; `name` is what errors call it.
@@ -464,7 +478,10 @@ impl Config {
     /// # Errors
     /// When anything in it is wrong.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
-        let file = file::parse(name, text).map_err(ConfigError::Wrong)?;
+        Loaded::resolve(name, text, &mut Vec::new())
+    }
+
+    fn resolve(file: file::File) -> Result<Self, Wrong> {
         let base = Self::default();
         let mut deny_ja4: Vec<Ja4> = file.deny.ja4.unwrap_or_default().into_iter().map(|ja4| ja4.0).collect();
         deny_ja4.sort();
@@ -487,59 +504,28 @@ impl Config {
             deny_ja4,
             challenge_name: file.challenge.server_name.and_then(|name| name.0),
             signals: Signals::resolve(file.signals),
-            inline: Inline::resolve(name, file.inline, base.inline)?,
-            feeds: Feeds::resolve(name, file.feeds)?,
+            inline: Inline::resolve(file.inline, base.inline)?,
+            feeds: Feeds::resolve(file.feeds)?,
             reputation: Reputation::resolve(file.reputation),
-            engine: Engine::resolve(
-                name,
-                score::Sections {
-                    score: file.score,
-                    behaviour: file.behaviour,
-                    network: file.network,
-                    policy: file.policy,
-                    breaker: file.breaker,
-                },
-            )?,
+            engine: Engine::resolve(score::Sections {
+                score: file.score,
+                behaviour: file.behaviour,
+                network: file.network,
+                policy: file.policy,
+                breaker: file.breaker,
+            })?,
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
                 metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
                 pins: file.admin.pins.unwrap_or(base.admin.pins),
             },
+            log: Log {
+                filter: file.log.filter.unwrap_or(base.log.filter),
+                format: file.log.format.unwrap_or(base.log.format),
+            },
             limits: Limits::resolve(&file.limits),
         })
-    }
-
-    fn overridden(mut self, overrides: &Overrides) -> Self {
-        if !overrides.interfaces.is_empty() {
-            self.capture.interfaces.clone_from(&overrides.interfaces);
-        }
-        if !overrides.ports.is_empty() {
-            self.capture.ports = ports(overrides.ports.clone());
-        }
-        if overrides.enforce {
-            self.mode = Mode::Enforce;
-        }
-        self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
-        if let Some(path) = &overrides.control_socket {
-            self.admin.control_socket.clone_from(path);
-            // A second daemon with its own control socket has its own signal socket too, beside that.
-            if self.signals.sockets == Signals::default().sockets {
-                self.signals.sockets = vec![path.with_extension("signals.sock")];
-            }
-            // Another daemon has another socket, beside its own.
-            if self.inline.socket.as_deref() == Some(Path::new(DEFAULT_DECISION_SOCKET)) {
-                self.inline.socket = Some(path.with_extension("decision.sock"));
-            }
-        }
-        if let Some(path) = &overrides.state_directory {
-            self.orders.state_directory.clone_from(path);
-        }
-        if let Some(path) = &overrides.pins {
-            self.admin.pins.clone_from(path);
-        }
-        self.admin.metrics = overrides.metrics.map_or(self.admin.metrics, |metrics| metrics.0);
-        self
     }
 }
 
@@ -548,15 +534,14 @@ fn prefixes(typed: Vec<value::Prefix>) -> Vec<IpNet> {
 }
 
 impl Inline {
-    fn resolve(name: &str, file: file::Inline, base: Self) -> Result<Self, ConfigError> {
+    fn resolve(file: file::Inline, base: Self) -> Result<Self, Wrong> {
         let listen = file.listen.map_or(base.listen, |listen| listen.0);
         if let Some(address) = listen.filter(|address| !address.ip().is_loopback())
             && !file.beyond_loopback.unwrap_or_default()
         {
-            return Err(ConfigError::Wrong(format!(
-                "{name}: `listen` in [inline] is `{address}`: others than this host could ask\n\
-                 type for example `127.0.0.1:9466`; or, behind a firewall, `beyond_loopback = true`"
-            )));
+            let what = format!("others than this host could ask at `{address}`");
+            let hint = "type for example `127.0.0.1:9466`; or, behind a firewall, `beyond_loopback = true` beside it";
+            return Err(Wrong::new(&["inline", "listen"], format!("{what}; {hint}")));
         }
         let status = |(site, typed): (String, file::Site)| Some((site.to_lowercase(), typed.challenge_status?.0));
         Ok(Self {

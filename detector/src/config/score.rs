@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::Engine;
+use super::layers::Wrong;
 use super::number::{Real, Weight};
 use super::value::{Count, Span, Typed};
-use super::{ConfigError, Engine};
 use crate::breaker;
 use crate::policy::decide::{Action, Policy};
 use crate::policy::terms::RateLimit;
@@ -117,21 +118,26 @@ pub(super) struct Sections {
 }
 
 impl Engine {
-    /// `name` is what errors call the file.
-    pub(super) fn resolve(name: &str, typed: Sections) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(typed: Sections) -> Result<Self, Wrong> {
         let paths = Paths {
             traps: list(typed.behaviour.trap_paths.as_deref()),
             forbidden: list(typed.behaviour.robots_disallow.as_deref()),
         };
         let mut score = score::Settings::default();
+        let said = typed.score.thresholds_said();
         typed.score.resolve(&mut score);
         typed.behaviour.resolve(&mut score.behaviour);
         typed.network.resolve(&mut score.network);
-        if !score.thresholds.rise() {
-            return Err(ConfigError::Wrong(format!(
-                "{name}: the thresholds in [score] don't rise from 0 to 1\n\
-                 each of `likely_human`, `suspicious`, `likely_bot` and `definitely_bot` must be over the one before"
-            )));
+        let thresholds = &score.thresholds;
+        if !thresholds.rise() {
+            let score::Thresholds { likely_human, suspicious, likely_bot, definitely_bot } = thresholds;
+            return Err(Wrong::new(
+                &["score", said],
+                format!(
+                    "the thresholds don't rise from 0 to 1: `likely_human` {likely_human}, `suspicious` {suspicious}, \
+                     `likely_bot` {likely_bot}, `definitely_bot` {definitely_bot}"
+                ),
+            ));
         }
         Ok(Self { score, paths, policy: typed.policy.resolve(), breaker: typed.breaker.resolve() })
     }
@@ -157,6 +163,17 @@ impl<T> Layers<T> {
 }
 
 impl Score {
+    /// The first threshold that is typed.
+    fn thresholds_said(&self) -> &'static str {
+        let thresholds = [
+            ("likely_human", self.likely_human.is_some()),
+            ("suspicious", self.suspicious.is_some()),
+            ("likely_bot", self.likely_bot.is_some()),
+            ("definitely_bot", self.definitely_bot.is_some()),
+        ];
+        thresholds.into_iter().find(|(_, said)| *said).map_or("likely_human", |(name, _)| name)
+    }
+
     fn resolve(self, settings: &mut score::Settings) {
         let thresholds = &mut settings.thresholds;
         real(&mut settings.prior, self.prior);

@@ -64,6 +64,52 @@ impl XdpMode {
     }
 }
 
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeserializeDerive, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text if stderr is a terminal, else JSON.
+    #[default]
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// To systemd's journal, with fields.
+    Journald,
+}
+
+impl LogFormat {
+    /// The word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Journald => "journald",
+        }
+    }
+}
+
+/// What is logged: a level, and levels of parts of the program: `debug`, `detector::admin=debug,info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// As it was typed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
 /// The addresses that are protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Addresses {
@@ -208,6 +254,34 @@ impl FromStr for ServerName {
     }
 }
 
+impl FromStr for LogFilter {
+    type Err = String;
+
+    /// Stricter than what reads it afterwards, to which a mistyped level is a part of the program.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let is_part = |part: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+            !part.is_empty() && part.chars().all(plain)
+        };
+        for directive in text.split(',').map(str::trim) {
+            let (part, level) = directive.rsplit_once('=').unwrap_or(("detector", directive));
+            if !LEVELS.contains(&level) {
+                let near = LEVELS.into_iter().find(|known| strsim::jaro_winkler(known, level) > 0.8);
+                let near = near.map(|near| format!(" did you mean `{near}`?")).unwrap_or_default();
+                let hint = format!("type one of {}, or for example `detector::admin=debug,info`", LEVELS.join(", "));
+                return Err(format!("`{level}` is not a log level;{near} {hint}"));
+            }
+            if !is_part(part) {
+                return Err(format!(
+                    "`{part}` is no part of the program; type for example `detector::admin=debug,info`"
+                ));
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
@@ -308,6 +382,7 @@ words! {
     MetricsAddress: "an address and port in quotes, or \"off\"", numbers false;
     SocketPath: "an absolute path in quotes, or \"off\"", numbers false;
     ServerName: "a host's name in quotes", numbers false;
+    LogFilter: "a log level in quotes", numbers false;
     Span: "a time in quotes, like \"10s\"", numbers false;
     Ja4Text: "a JA4 value in quotes", numbers false;
     Prefix: "an address or a prefix in quotes", numbers false;

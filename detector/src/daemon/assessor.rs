@@ -9,17 +9,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use detector_common::{key::mix, mode::WHOLE_SHARE};
 use foldhash::fast::RandomState;
 use tracing::{info, warn};
 
 use super::budget::Budget;
+use super::decided;
 use super::memory::{Bounds, Held, Memory, Record};
 use super::reputation::Reputation;
 use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
 use crate::breaker::{Breaker, Change, Permit, Scope, Seen, State};
 use crate::clock::{Timestamp, monotonic};
+use crate::config;
 use crate::family::{Rarity, Share};
 use crate::inline::Id;
 use crate::join::{Identity, Reach, Subject};
@@ -45,18 +48,30 @@ pub(super) struct Asked<'a> {
     pub(super) now: Timestamp,
 }
 
-/// Assesses.
-pub(super) struct Assessor {
+/// What a reload changes: each request is assessed by one of them, from its beginning to its end.
+struct Live {
     engine: Engine,
     policy: Policy,
+    /// When a session's client counts for that.
+    returning: Duration,
+}
+
+impl Live {
+    fn new(settings: &config::Engine) -> Self {
+        let engine = Engine::new(settings.score.clone());
+        Self { engine, policy: settings.policy, returning: settings.breaker.returning }
+    }
+}
+
+/// Assesses.
+pub(super) struct Assessor {
+    live: ArcSwap<Live>,
     reputation: Reputation,
     requests: Arc<Requests>,
     wishes: Wishes,
     /// Whether the mode is enforce.
     enforcing: Arc<AtomicBool>,
     breaker: Mutex<Breaker>,
-    /// When a session's client counts for that.
-    returning: Duration,
     network: Mutex<Network>,
     rarity: Mutex<Rarity>,
     memory: Mutex<Memory>,
@@ -68,10 +83,8 @@ pub(super) struct Assessor {
 }
 
 /// What an assessor works with.
-pub(super) struct Parts {
-    pub(super) engine: Engine,
-    pub(super) policy: Policy,
-    pub(super) breaker: Breaker,
+pub(super) struct Parts<'a> {
+    pub(super) settings: &'a config::Engine,
     pub(super) network: Network,
     pub(super) reputation: Reputation,
     pub(super) requests: Arc<Requests>,
@@ -85,29 +98,35 @@ pub(super) struct Parts {
 }
 
 impl Assessor {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { engine, policy, breaker, network, reputation, requests, wishes, enforcing, .. } = parts;
+    pub(super) fn new(parts: Parts<'_>) -> Self {
+        let Parts { settings, network, reputation, requests, wishes, enforcing, .. } = parts;
         let Parts { bounds, budget, daemon, metrics, .. } = parts;
         // What is pinned may be as a breaker left it that nobody remembers.
         wishes.want(Wanted::Share(WHOLE_SHARE));
         Self {
-            engine,
-            policy,
+            live: ArcSwap::from_pointee(Live::new(settings)),
             reputation,
             requests,
             wishes,
             enforcing,
-            returning: breaker.settings().returning,
-            breaker: Mutex::new(breaker),
+            breaker: Mutex::new(Breaker::new(settings.breaker)),
             network: Mutex::new(network),
             rarity: Mutex::default(),
-            memory: Mutex::new(Memory::new(bounds, policy.siblings)),
+            memory: Mutex::new(Memory::new(bounds, settings.policy.siblings)),
             random: RandomState::default(),
             daemon,
             number: AtomicU64::new(0),
             budget,
             metrics,
         }
+    }
+
+    /// Works by other settings from now on. What is decided stays, until its end.
+    pub(super) fn configure(&self, settings: &config::Engine, assessed_per_second: u32) {
+        self.memory().siblings.takes(settings.policy.siblings);
+        self.breaker().configure(settings.breaker);
+        self.budget.set(assessed_per_second);
+        self.live.store(Arc::new(Live::new(settings)));
     }
 
     /// What names the next decision.
@@ -159,6 +178,7 @@ impl Assessor {
     /// Assesses a request, and has done what is decided about its client.
     pub(super) fn assess(&self, asked: &Asked<'_>, id: Id) -> Arc<Record> {
         let Asked { report, subject, identity, session, key, now, .. } = *asked;
+        let live = self.live.load_full();
         let address = subject.address();
         let spared = self.requests.spares(address, now);
         let standing = self.reputation.standing(address, report.user_agent.as_deref(), spared, now);
@@ -177,12 +197,13 @@ impl Assessor {
             standing: Some(&standing),
             share: self.share(asked),
         };
-        let assessment = self.engine.assess(&facts);
-        let decision = self.policy.decide(&assessment, subject);
+        let assessment = live.engine.assess(&facts);
+        let decision = live.policy.decide(&assessment, subject);
         self.metrics.score.assessments.add(assessment.confidence.label(), 1);
-        let (credit, shown) = (has_credit(&facts, &assessment, self.returning), is_shown(&assessment));
+        let (credit, shown) = (has_credit(&facts, &assessment, live.returning), is_shown(&assessment));
         let shared = network.shared;
-        let judged = Judged { id, asked, standing, credit, shared, assessment: Arc::new(assessment), decision };
+        let (policy, assessment) = (live.policy, Arc::new(assessment));
+        let judged = Judged { id, asked, policy, standing, credit, shared, assessment, decision };
         let record = self.carry_out(judged);
         self.metrics.score.decisions.add(record.decision.action.metric_label(), 1);
         if counts && record.decision.action >= Action::Challenge {
@@ -200,17 +221,17 @@ impl Assessor {
         let site = self.random.hash_one(judged.asked.report.server_name.as_deref());
         let mut memory = self.memory();
         self.settle_unit(&mut memory, &mut judged);
-        let Judged { id, asked, standing, credit, assessment, mut decision, .. } = judged;
+        let Judged { id, asked, policy, standing, credit, assessment, mut decision, .. } = judged;
         let now = asked.now;
         let unit = hardest(&mut memory, asked, &decision);
         let earlier = memory.held(&unit, now);
         let is_new = decision.action.is_felt() && earlier.is_none_or(|held| held.decision.action < decision.action);
         let client = self.random.hash_one(session(asked).unwrap_or_else(|| Unit::of(asked.subject)));
-        self.tell_breaker((credit.then_some(client), is_new), &mut decision, site, now);
+        self.tell_breaker((credit.then_some(client), is_new), &policy, &mut decision, site, now);
         let ja4 = asked.identity.map(|identity| identity.ja4);
         if let Some(held) = earlier.filter(|held| held.decision.action > decision.action) {
             let record = Record { standing, ja4, ..self.still(held, asked.subject.address(), id, now) };
-            let too_fast = self.is_too_fast(&mut memory, asked, &record.decision);
+            let too_fast = is_too_fast(&mut memory, asked, &policy, &record.decision);
             return memory.remember(Record { too_fast, ..record }, false);
         }
         let permit = self.permit(&decision, site);
@@ -220,7 +241,7 @@ impl Assessor {
             let target = target(asked, &decision);
             let due = is_new || earlier.is_none_or(|held| held.until.since(now) < decision.ttl / 2);
             if due && let Some(target) = target.filter(|_| self.is_permitted(&decision.unit, permit)) {
-                let rate = (decision.action == Action::RateLimit).then_some(self.policy.rate);
+                let rate = (decision.action == Action::RateLimit).then_some(policy.rate);
                 self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
             }
             let assessment = Arc::clone(&assessment);
@@ -238,9 +259,14 @@ impl Assessor {
             site,
             in_force: holds && self.is_in_force(&decision, permit),
             earlier: None,
-            too_fast: self.is_too_fast(&mut memory, asked, &decision),
+            too_fast: is_too_fast(&mut memory, asked, &policy, &decision),
         };
-        memory.remember(record, is_new)
+        let record = memory.remember(record, is_new);
+        drop(memory);
+        if is_new {
+            decided::tell(&record, session_id(asked));
+        }
+        record
     }
 
     /// Whom a decision is about: what one of a site's own sessions did is held against that alone, and where others are
@@ -272,12 +298,6 @@ impl Assessor {
         if let Some(target) = memory.release(unit).and_then(|held| held.target) {
             self.wishes.want(Wanted::Lift(target));
         }
-    }
-
-    /// Whether a question is about a request of a session that comes faster than those may.
-    fn is_too_fast(&self, memory: &mut Memory, asked: &Asked<'_>, decision: &Decision) -> bool {
-        let limited = decision.action == Action::RateLimit && matches!(decision.unit, Unit::Session(_));
-        limited && asked.request.is_none() && memory.is_too_fast(&decision.unit, self.policy.rate, asked.now)
     }
 
     /// A client that changes its /64 is bad in a wider prefix; somebody there who isn't ends that.
@@ -313,7 +333,14 @@ impl Assessor {
     }
 
     /// Tells the breaker of a request. Of too many new verdicts none blocks. `client`: who has credit.
-    fn tell_breaker(&self, (client, is_new): (Option<u64>, bool), decision: &mut Decision, site: u64, now: Timestamp) {
+    fn tell_breaker(
+        &self,
+        (client, is_new): (Option<u64>, bool),
+        policy: &Policy,
+        decision: &mut Decision,
+        site: u64,
+        now: Timestamp,
+    ) {
         let stops = is_new && decision.action >= Action::Challenge;
         if client.is_none() && !stops {
             return;
@@ -325,7 +352,7 @@ impl Assessor {
             breaker.verdict(now);
             if breaker.is_alarmed(now) && decision.action == Action::Block {
                 self.metrics.score.queue.add("held_back", 1);
-                (decision.action, decision.ttl) = (Action::Challenge, self.policy.challenge_ttl);
+                (decision.action, decision.ttl) = (Action::Challenge, policy.challenge_ttl);
             }
         }
     }
@@ -423,6 +450,8 @@ impl Assessor {
 struct Judged<'a> {
     id: Id,
     asked: &'a Asked<'a>,
+    /// By which it was.
+    policy: Policy,
     standing: Standing,
     /// It has shown to be a person, or a welcome crawler.
     credit: bool,
@@ -430,6 +459,12 @@ struct Judged<'a> {
     shared: bool,
     assessment: Arc<Assessment>,
     decision: Decision,
+}
+
+/// Whether a question is about a request of a session that comes faster than those may.
+fn is_too_fast(memory: &mut Memory, asked: &Asked<'_>, policy: &Policy, decision: &Decision) -> bool {
+    let limited = decision.action == Action::RateLimit && matches!(decision.unit, Unit::Session(_));
+    limited && asked.request.is_none() && memory.is_too_fast(&decision.unit, policy.rate, asked.now)
 }
 
 /// The share of addresses that a breaker for all lets verdicts hold for.

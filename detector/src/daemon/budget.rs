@@ -13,14 +13,21 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Budget {
     /// Nanoseconds from one to the next.
-    interval: u64,
+    interval: AtomicU64,
     /// When the next is due that comes as fast as may be and no faster.
     next: AtomicU64,
 }
 
 impl Budget {
     pub(super) fn per_second(count: u32) -> Self {
-        Self { interval: SECOND / u64::from(count.max(1)), next: AtomicU64::new(0) }
+        let this = Self { interval: AtomicU64::default(), next: AtomicU64::new(0) };
+        this.set(count);
+        this
+    }
+
+    /// So many a second from now on.
+    pub(super) fn set(&self, count: u32) {
+        self.interval.store(SECOND / u64::from(count.max(1)), Ordering::Relaxed);
     }
 
     /// Takes one, if it may be.
@@ -29,7 +36,7 @@ impl Budget {
         if next > now.saturating_add(SECOND / BURSTS) {
             return false;
         }
-        self.next.store(next.max(now).saturating_add(self.interval), Ordering::Relaxed);
+        self.next.store(next.max(now).saturating_add(self.interval.load(Ordering::Relaxed)), Ordering::Relaxed);
         true
     }
 }

@@ -5,6 +5,7 @@
 //! 5 µs to read and judge, less than waking another thread, and a core can do 100,000 and more a second.
 
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -336,6 +337,20 @@ impl<M: VerdictMaps> Core<M> {
     /// Makes these what is never blocked.
     pub(super) fn never_block(&mut self, prefixes: Vec<IpNet>) -> Result<(), Error> {
         self.verdicts.enforcer.never_block(prefixes)
+    }
+
+    /// Makes these the configuration's rules, and that its mode, if it says another one than before. An operator's word on
+    /// the mode goes before it.
+    pub(super) fn configure(&mut self, deny: &HashSet<Ja4>, mode: Option<ConfigMode>) -> Result<(), Error> {
+        let verdicts = &mut self.verdicts;
+        if let Some(wanted) = mode {
+            let now = monotonic();
+            let mode = verdicts.enforcer.maps().mode()?.configured(wanted == ConfigMode::Enforce, now.as_nanos());
+            verdicts.enforcer.maps().set_mode(mode)?;
+            verdicts.mode = mode;
+            verdicts.enforces(InForce::new(&mode, now).mode == ConfigMode::Enforce);
+        }
+        verdicts.enforcer.configure(deny)
     }
 
     /// Does what scoring wants.

@@ -1,6 +1,7 @@
 //! The thread on the packet path: waits for the ring, for requests, for address changes, and for time to pass.
 
 use std::{
+    collections::HashSet,
     os::fd::AsFd as _,
     sync::{
         Arc,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
+    config::Mode,
     fingerprint::{Ja4, Ja4Raw},
     kernel::{
         AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
@@ -60,6 +62,7 @@ enum Command {
     Recent(SyncSender<Recent>),
     Sweep(SyncSender<Result<usize, Error>>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
+    Configure(HashSet<Ja4>, Option<Mode>, SyncSender<Result<(), Error>>),
     Publish(SyncSender<(Vec<Fingerprint>, InForce)>),
     Stop,
 }
@@ -106,6 +109,12 @@ impl Handle {
     /// Makes these what is never blocked.
     pub(super) fn never_block(&self, prefixes: Vec<IpNet>) -> Result<(), Error> {
         let answer = self.ask(|reply| Command::NeverBlock(prefixes, reply));
+        answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
+    }
+
+    /// Makes these the configuration's rules, and that its mode, if it says another one than before.
+    pub(super) fn configure(&self, deny: HashSet<Ja4>, mode: Option<Mode>) -> Result<(), Error> {
+        let answer = self.ask(|reply| Command::Configure(deny, mode, reply));
         answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
     }
 
@@ -220,6 +229,9 @@ impl Engine {
                     }
                     Command::NeverBlock(prefixes, reply) => {
                         let _ = reply.send(self.core.never_block(prefixes));
+                    }
+                    Command::Configure(deny, mode, reply) => {
+                        let _ = reply.send(self.core.configure(&deny, mode));
                     }
                     Command::Publish(reply) => {
                         // What the kernel counted as submitted is to be found among the received.

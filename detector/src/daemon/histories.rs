@@ -3,8 +3,9 @@
 //!
 //! Memory: that of [`Limits::sessions`], rounded up; by lot a part may be full shortly before the whole is.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use detector_common::key::mix;
 
 use crate::clock::Timestamp;
@@ -19,7 +20,7 @@ const LEAST: usize = 1024;
 
 /// The sessions of all clients.
 pub(super) struct Histories {
-    reader: Reader,
+    reader: ArcSwap<Reader>,
     parts: Box<[Mutex<Sessions>]>,
 }
 
@@ -31,12 +32,17 @@ impl Histories {
         let limits = Limits { sessions: limits.sessions.div_ceil(count), ..limits };
         let part = |_| Mutex::new(Sessions::new(limits).read_by(reader.clone()));
         let parts = (0..count).map(part).collect();
-        Self { reader, parts }
+        Self { reader: ArcSwap::from_pointee(reader), parts }
     }
 
     /// What makes keys and requests.
-    pub(super) const fn reader(&self) -> &Reader {
-        &self.reader
+    pub(super) fn reader(&self) -> Arc<Reader> {
+        self.reader.load_full()
+    }
+
+    /// Watches other paths from now on.
+    pub(super) fn watch(&self, paths: Paths) {
+        self.reader.store(Arc::new(self.reader().rewatching(paths)));
     }
 
     /// A request was told of: what its client did until then, if that is wanted.
@@ -48,7 +54,7 @@ impl Histories {
 
     /// What a client did within the last hour, and the key of that.
     pub(super) fn summary(&self, subject: &Subject, report: &Report<'_>, now: Timestamp) -> (Option<Summary>, Key) {
-        let key = self.reader.key(subject, report);
+        let key = self.reader().key(subject, report);
         (self.part(key).summary(key, now), key)
     }
 

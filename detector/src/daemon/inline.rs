@@ -3,6 +3,7 @@
 
 use std::{iter, net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use tracing::debug;
 
 use super::{
@@ -29,7 +30,8 @@ pub(super) const KNOWLEDGE: [&str; 9] =
 pub(super) struct Decider {
     pub(super) requests: Arc<Requests>,
     pub(super) known: Known,
-    pub(super) trusted: Trusted,
+    /// The proxies before web servers, as they are now.
+    pub(super) trusted: Arc<ArcSwap<Trusted>>,
     /// That of the reports: what they lead to is held against the clients that ask.
     pub(super) apart: Apart,
     pub(super) suspects: Suspects,
@@ -89,7 +91,7 @@ impl Decider {
 
 impl Decide for Decider {
     async fn decide(&self, question: &Question<'_>) -> Answer {
-        let (report, source) = (question.report(), question.source(&self.trusted));
+        let (report, source) = (question.report(), question.source(&self.trusted.load()));
         let (address, (identity, label)) = match source {
             Some(Source::Client(address)) => (Some(address), self.identity(&report).await),
             Some(Source::Forwarded(address)) => (Some(address), self.proxied(&report, address)),

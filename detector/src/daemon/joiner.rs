@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     clock::{Timestamp, monotonic},
-    join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject},
+    join::{Bounds, End, Join, Miss, Outcome, Proxies, Subject, Trusted},
     policy::families,
     report::Report,
-    session::{Key, Summary},
+    session::{Key, Paths, Summary},
     signals::Request,
     telemetry::Metrics,
 };
@@ -79,11 +79,17 @@ impl Joiner {
     #[cfg(test)]
     pub(super) fn idle(metrics: &Arc<Metrics>) -> Self {
         let signals = Watch::open(std::path::Path::new("/nonexistent"), 1, Arc::clone(metrics));
-        let proxies = Proxies::new(crate::join::Trusted::new([]));
+        let proxies = Proxies::new(Trusted::new([]));
         let sessions = crate::session::Limits::default();
-        let sessions = Histories::new(sessions, crate::session::Paths::default());
+        let sessions = Histories::new(sessions, Paths::default());
         let (recent, suspects) = (Recent::new(1), Suspects::new(1));
         Self::new(Bounds::default(), proxies, sessions, Arc::new(signals), recent, suspects, None)
+    }
+
+    /// Trusts these proxies, and watches these paths, from now on.
+    pub(super) fn configure(&self, trusted: Trusted, paths: Paths) {
+        self.join().trust(trusted);
+        self.sessions.watch(paths);
     }
 
     /// A report came. `number`: of [`Recent`], if it is kept there.

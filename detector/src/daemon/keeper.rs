@@ -8,7 +8,7 @@ use std::{
     os::fd::AsFd as _,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -39,6 +39,18 @@ const RESOLV_CONF_MAX: u64 = 64 * 1024;
 /// What changes when a file does.
 type Stamp = Option<(SystemTime, u64)>;
 
+/// What the configuration says is never blocked.
+pub(super) fn named(config: &Config) -> Vec<Spared> {
+    let configured = config.orders.never_block.iter().map(|prefix| (*prefix, Why::Configured));
+    let proxies = config.signals.trusted_proxies.iter().map(|prefix| (*prefix, Why::Proxy));
+    let listed = match &config.capture.addresses {
+        Addresses::Listed(listed) => listed.clone(),
+        Addresses::Own | Addresses::Any => Vec::new(),
+    };
+    let own = listed.into_iter().map(|address| (IpNet::from(address), Why::Own));
+    configured.chain(proxies).chain(own).map(|(prefix, why)| Spared { prefix, why }).collect()
+}
+
 /// What the host says about itself.
 pub(super) struct Host {
     /// Absent if the kernel has none: then everything is read each second.
@@ -55,19 +67,12 @@ pub(super) struct Host {
 impl Host {
     /// Reads it for the first time.
     pub(super) fn read(config: &Config) -> Self {
-        let configured = config.orders.never_block.iter().map(|prefix| (*prefix, Why::Configured));
-        let proxies = config.signals.trusted_proxies.iter().map(|prefix| (*prefix, Why::Proxy));
-        let listed = match &config.capture.addresses {
-            Addresses::Listed(listed) => listed.clone(),
-            Addresses::Own | Addresses::Any => Vec::new(),
-        };
-        let own = listed.into_iter().map(|address| (IpNet::from(address), Why::Own));
         let mut this = Self {
             // Watching starts before reading, so that no change falls between the two.
             watch: AddressWatch::with_routes()
                 .inspect_err(|error| warn!(%error, "this host's addresses and routes are read every second instead"))
                 .ok(),
-            named: configured.chain(proxies).chain(own).map(|(prefix, why)| Spared { prefix, why }).collect(),
+            named: named(config),
             resolv_conf: config.orders.resolv_conf.clone(),
             stamps: Vec::new(),
             spared: Vec::new(),
@@ -129,38 +134,67 @@ fn contents(path: &PathBuf) -> String {
 /// The thread.
 pub(super) struct Keeper {
     thread: thread::JoinHandle<()>,
+    handle: KeeperHandle,
+}
+
+/// Talks to it from other threads.
+#[derive(Clone)]
+pub(super) struct KeeperHandle {
     stop: Arc<AtomicBool>,
+    /// What the configuration names now, until the thread has taken it over.
+    named: Arc<Mutex<Option<Vec<Spared>>>>,
     waker: Waker,
+}
+
+impl KeeperHandle {
+    /// The configuration says that these are never blocked.
+    pub(super) fn name(&self, named: Vec<Spared>) {
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Some(named);
+        self.waker.wake();
+    }
+
+    fn take(&self) -> Option<Vec<Spared>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Keeper {
     /// Starts it.
     pub(super) fn start(host: Host, orders: Arc<Orders>, progress: Arc<Progress>) -> Result<Self, Error> {
-        let (stop, waker) = (Arc::new(AtomicBool::new(false)), Waker::new()?);
-        let (stopped, woken) = (Arc::clone(&stop), waker.clone());
+        let handle = KeeperHandle { stop: Arc::default(), named: Arc::default(), waker: Waker::new()? };
+        let told = handle.clone();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run(host, &orders, &progress, &stopped, &woken))
+            .spawn(move || run(host, &orders, &progress, &told))
             .map_err(|error| Error::System("starting a thread", error.to_string()))?;
-        Ok(Self { thread, stop, waker })
+        Ok(Self { thread, handle })
+    }
+
+    /// What talks to it.
+    pub(super) fn handle(&self) -> KeeperHandle {
+        self.handle.clone()
     }
 
     /// Ends it.
     pub(super) fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.waker.wake();
+        self.handle.stop.store(true, Ordering::Relaxed);
+        self.handle.waker.wake();
         // A thread that panicked has taken the process with it.
         let _ = self.thread.join();
     }
 }
 
-fn run(mut host: Host, orders: &Orders, progress: &Progress, stop: &AtomicBool, waker: &Waker) {
-    let mut pending = false;
-    while !stop.load(Ordering::Relaxed) {
+fn run(mut host: Host, orders: &Orders, progress: &Progress, told: &KeeperHandle) {
+    let (mut pending, waker) = (false, &told.waker);
+    while !told.stop.load(Ordering::Relaxed) {
         // An error of poll(2) is one of ours alone; the second's rest keeps it from spinning.
         let watched = host.watch.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
         let woken = match wait([watched, waker.as_fd()], TICK) {
-            Ok([watched, _]) => watched,
+            Ok([watched, true]) => {
+                waker.clear();
+                watched
+            }
+            Ok([watched, false]) => watched,
             Err(_) => {
                 thread::sleep(TICK);
                 true
@@ -170,7 +204,13 @@ fn run(mut host: Host, orders: &Orders, progress: &Progress, stop: &AtomicBool, 
             watch.clear();
         }
         pending |= host.changed(woken);
-        if pending && monotonic() >= host.rests_until {
+        let named = told.take().filter(|named| *named != host.named);
+        if let Some(named) = named {
+            // At once: who is to be spared is, before anything else is decided by what else changed.
+            host.named = named;
+            host.refresh();
+            orders.spare(host.spared());
+        } else if pending && monotonic() >= host.rests_until {
             pending = false;
             let before = host.spared();
             host.refresh();

@@ -21,9 +21,9 @@ use tokio::{sync::Notify, time::timeout};
 use super::{joiner::Joiner, shards::Shards};
 use crate::{
     clock::{Timestamp, monotonic},
-    join::{Claim, End, Fit, Identity, Limits, Subject, Tuple},
+    join::{Claim, End, Fit, Identity, Limits, Subject, Trusted, Tuple},
     report::Report,
-    session::{Key, Summary},
+    session::{Key, Paths, Summary},
     telemetry::Metrics,
 };
 
@@ -155,6 +155,11 @@ impl Known {
             Told::Void(tuple) => connections.with(&tuple.client, |connections| connections.void(&tuple)),
             Told::End(tuple, at) => connections.with(&tuple.client, |connections| connections.end(&tuple, at)),
         }
+    }
+
+    /// Trusts these proxies, and watches these paths, from now on.
+    pub(super) fn configure(&self, trusted: Trusted, paths: Paths) {
+        self.0.joiner.configure(trusted, paths);
     }
 
     /// A report came, kept under this number.

@@ -9,6 +9,7 @@ mod budget;
 mod challenge;
 mod core;
 mod crawlers;
+mod decided;
 mod engine;
 mod explain;
 mod histories;
@@ -21,6 +22,7 @@ mod memory;
 mod orders;
 mod output;
 mod progress;
+mod reload;
 mod reports;
 mod reputation;
 mod requests;
@@ -38,6 +40,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use detector_common::{
     counter::Counter,
     key::Seeds,
@@ -68,6 +71,7 @@ use self::{
     memory::Bounds,
     orders::Orders,
     progress::{Part, Progress},
+    reload::{Parties, Reloader},
     reports::Recent,
     reputation::Reputation,
     requests::Requests,
@@ -82,10 +86,10 @@ use crate::{
             Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
         },
     },
-    breaker::{self, Breaker},
+    breaker,
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Mode, XdpMode},
+    config::{Addresses, Config, Limits, Loaded as LoadedConfig, Mode, Overrides, XdpMode},
     connection::{self, Connections, Standing},
     door::{
         seats::End,
@@ -107,7 +111,7 @@ use crate::{
     policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
     report::{Rejected, Report},
     reputation::{Answer, Refused as ListRefused},
-    score::{self, Confidence},
+    score::Confidence,
     telemetry::{Metrics, counters::Counters, metrics::Labels, score::ScoreLabels},
 };
 
@@ -165,6 +169,7 @@ struct Daemon {
     ports: Vec<u16>,
     recent: Recent,
     suspects: Suspects,
+    reloader: Reloader,
     /// Paths of the signal sockets, and how many datagrams may wait for one.
     signal_sockets: (Vec<String>, Option<u64>),
     started: Timestamp,
@@ -263,6 +268,9 @@ impl Handler for Daemon {
             Request::Explain { of } => explain::answer(&self.assessor, &self.orders, &of),
             Request::List { skip } => self.requests.list(self.engine.request(request), skip),
             Request::Mode { .. } => self.engine.request(request),
+            Request::Config { skip } => Response::Settings(self.reloader.settings(skip)),
+            Request::Reload => Response::Reloaded(self.reloader.reload()),
+            Request::Log { filter } => reload::log(filter),
             change => {
                 let layer = change.layer();
                 let mut response = self.orders.handle(change, peer);
@@ -539,12 +547,13 @@ fn raise_descriptors() {
     }
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT or SIGTERM. `overrides`: by which `loaded` was read, and is read again.
 ///
 /// # Errors
 /// If it can't start, or the packet path ends.
-pub fn run(config: &Config, format: Format) -> Result<(), Error> {
+pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result<(), Error> {
     raise_descriptors();
+    let config = &loaded.config.clone();
     let limits = &config.limits;
     let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
     let pinned = pins.is_some();
@@ -594,9 +603,7 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let (wishes, orderly) = wanted::queue(limits.verdict_queue as usize, waker.clone(), Arc::clone(&metrics));
     let enforcing = Arc::default();
     let assessor = Assessor::new(Parts {
-        engine: score::Engine::new(config.engine.score.clone()),
-        policy: config.engine.policy,
-        breaker: Breaker::new(config.engine.breaker),
+        settings: &config.engine,
         network: Network::new(limits.network()),
         reputation: reputation.clone(),
         requests: Arc::clone(&requests),
@@ -640,10 +647,11 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let force = (engine.clone(), Arc::clone(&requests));
     let orders = Orders::open(config, force, suspects.clone(), Arc::clone(&metrics), host.spared());
     let orders = Arc::new(orders);
+    let trusted = Arc::new(ArcSwap::from_pointee(trusted));
     let decider = Decider {
         requests: Arc::clone(&requests),
         known: known.clone(),
-        trusted,
+        trusted: Arc::clone(&trusted),
         apart,
         suspects: suspects.clone(),
         assessor: Arc::clone(&assessor),
@@ -662,7 +670,18 @@ pub fn run(config: &Config, format: Format) -> Result<(), Error> {
     let reports = intake.start(Arc::clone(&metrics), take, alive(Part::Reports))?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
     let saver = Saver::start(Arc::clone(&signals))?;
+    let parties = Parties {
+        engine: engine.clone(),
+        assessor: Arc::clone(&assessor),
+        known: known.clone(),
+        trusted,
+        orders: Arc::clone(&orders),
+        keeper: keeper.handle(),
+        librarian: librarian.handle(),
+        metrics: Arc::clone(&metrics),
+    };
     let daemon = Arc::new(Daemon {
+        reloader: Reloader::new(loaded, overrides, parties),
         engine: engine.clone(),
         orders,
         requests,
@@ -747,6 +766,7 @@ fn serve(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(system("waiting for SIGHUP"))?;
         let (ended, mut has_ended) = oneshot::channel();
         // A thread of its own, since joining blocks and the runtime must be able to end without it.
         let watcher = thread::Builder::new()
@@ -769,10 +789,16 @@ fn serve(
         let manager =
             Manager::ready(&daemon.attached, Arc::clone(&daemon.progress)).map_err(system("starting a thread"))?;
         info!("ready");
-        let result = tokio::select! {
-            _ = terminate.recv() => Ok(Some(watcher)),
-            _ = interrupt.recv() => Ok(Some(watcher)),
-            _ = &mut has_ended => Err(Error::Ended),
+        let result = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(Some(watcher)),
+                _ = interrupt.recv() => break Ok(Some(watcher)),
+                _ = &mut has_ended => break Err(Error::Ended),
+                _ = hangup.recv() => {
+                    let daemon = Arc::clone(daemon);
+                    tasks.spawn_blocking(move || daemon.reloader.reload());
+                }
+            }
         };
         manager.stopping();
         stop.cancel();

@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -87,8 +90,8 @@ pub(super) struct Orders {
     suspects: Suspects,
     metrics: Arc<Metrics>,
     limits: Limits,
-    /// 0 to 1; above 1 nothing is.
-    browser_share_max: f64,
+    /// Percent; from 100 on nothing is.
+    max_browser_percent: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -132,7 +135,6 @@ impl Orders {
                 Store::without_disk(error.to_string())
             }
         };
-        let percent = config.orders.max_browser_percent;
         let state = State {
             store,
             unconfirmed: Vec::new(),
@@ -149,7 +151,7 @@ impl Orders {
             engine,
             metrics,
             limits: config.limits.clone(),
-            browser_share_max: if percent >= 100 { f64::INFINITY } else { f64::from(percent) / 100.0 },
+            max_browser_percent: AtomicU32::new(config.orders.max_browser_percent),
             state: Mutex::new(state),
         };
         orders.spare(spared);
@@ -162,6 +164,17 @@ impl Orders {
             }
         }
         orders
+    }
+
+    /// A block may hit so many percent of browsers' hellos from now on.
+    pub(super) fn may_hit(&self, max_browser_percent: u32) {
+        self.max_browser_percent.store(max_browser_percent, Ordering::Relaxed);
+    }
+
+    /// 0 to 1; above 1 nothing is refused.
+    fn browser_share_max(&self) -> f64 {
+        let percent = self.max_browser_percent.load(Ordering::Relaxed);
+        if percent >= 100 { f64::INFINITY } else { f64::from(percent) / 100.0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -433,7 +446,7 @@ impl Orders {
         let hint = match automatic {
             true => "it gets no automatic verdict on its packets; block by JA4 value, or with `--at inline`",
             false => {
-                "if it is one, name it in `signals.trusted_proxies` and restart detector; else put `--force` to it; \
+                "if it is one, name it in `signals.trusted_proxies` and type `detector reload`; else put `--force` to it; \
                  nothing was changed"
             }
         };
@@ -443,7 +456,7 @@ impl Orders {
     /// Whether these would hit too many browsers, and if that was forced, the note about it.
     fn browsers(&self, targets: &Targets, care: &Care) -> Result<Option<String>, Refusal> {
         let Some(recent) = self.engine.recent() else { return Ok(None) };
-        let share = recent.share(targets).filter(|share| *share > self.browser_share_max);
+        let share = recent.share(targets).filter(|share| *share > self.browser_share_max());
         let Some(share) = share else { return Ok(None) };
         let figure = format!(
             "{:.1} % of the {} ClientHellos of browsers in the last 10 minutes",
@@ -453,7 +466,7 @@ impl Orders {
         if care.force {
             return Ok(Some(format!("it would have hit {figure}")));
         }
-        let most = 100.0 * self.browser_share_max;
+        let most = 100.0 * self.browser_share_max();
         let reason = format!("this would have hit {figure}; `enforce.max_browser_percent` is {most}");
         Err(refuse("browsers", reason, "block less, or put `--force` to it; nothing was changed"))
     }
@@ -748,10 +761,10 @@ fn stays_reachable(spared: &[Spared]) -> String {
 
 fn hint(why: Why) -> &'static str {
     match why {
-        Why::Configured => "take it out of `enforce.never_block` and restart detector, if that is meant",
+        Why::Configured => "take it out of `enforce.never_block` and type `detector reload`, if that is meant",
         Why::Proxy => {
             "its clients' requests can be: block their addresses with `--at inline`; or take it out of \
-             `signals.trusted_proxies` and restart detector"
+             `signals.trusted_proxies` and type `detector reload`"
         }
         Why::Ssh => "you would lock yourself out; block from another place, if that is meant",
         Why::Own | Why::Gateway | Why::Resolver => "the host would cut itself off",

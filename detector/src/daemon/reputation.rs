@@ -104,6 +104,16 @@ impl Shelf {
         Self { feeds, reputation, stamps: Vec::new(), lists: BTreeMap::new(), databases, metrics }
     }
 
+    /// Other lists and databases from now on. What was known of those that stay is known until they are read again.
+    fn configure(&mut self, feeds: Feeds, reputation: config::Reputation) {
+        self.lists.retain(|name, _| feeds.lists.get(name) == self.feeds.lists.get(name));
+        let asn = self.databases.asn.take().filter(|_| reputation.asn_database == self.reputation.asn_database);
+        let country = self.databases.country.take();
+        let country = country.filter(|_| reputation.country_database == self.reputation.country_database);
+        self.databases = Databases { asn, country, hosting: reputation.hosting_asns.clone() };
+        (self.feeds, self.reputation) = (feeds, reputation);
+    }
+
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
         let lists = self.feeds.lists.iter().map(|(name, list)| store::path(&self.feeds, name, list));
         let databases = [&self.reputation.asn_database, &self.reputation.country_database];
@@ -164,16 +174,42 @@ impl Shelf {
 /// The thread that reads the files.
 pub(super) struct Librarian {
     thread: thread::JoinHandle<()>,
-    stop: Sender<()>,
+    handle: LibrarianHandle,
+}
+
+enum Errand {
+    /// Other lists and databases.
+    Configure(Box<(Feeds, config::Reputation)>),
+    Stop,
+}
+
+/// Talks to it from other threads.
+#[derive(Clone)]
+pub(super) struct LibrarianHandle(Sender<Errand>);
+
+impl LibrarianHandle {
+    /// Other lists and databases are to be read.
+    pub(super) fn configure(&self, config: &Config) {
+        // A thread that has ended ends the process.
+        let _ = self.0.send(Errand::Configure(Box::new((config.feeds.clone(), config.reputation.clone()))));
+    }
 }
 
 impl Librarian {
     fn start(reputation: Reputation, mut shelf: Shelf) -> Result<Self, Error> {
-        let (stop, stopped) = channel::<()>();
+        let (errands, sent) = channel();
         let run = move || {
-            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                let is_new = match sent.recv_timeout(EVERY) {
+                    Ok(Errand::Configure(settings)) => {
+                        shelf.configure(settings.0, settings.1);
+                        true
+                    }
+                    Err(RecvTimeoutError::Timeout) => false,
+                    Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                };
                 shelf.metrics.score.set_list_age(store::age(&shelf.feeds, wall()));
-                if shelf.changed() {
+                if is_new || shelf.changed() {
                     let book = Arc::new(shelf.read());
                     // The one before ends after the lock: to free a large list takes a while.
                     let before = {
@@ -186,12 +222,18 @@ impl Librarian {
         };
         let spawned = thread::Builder::new().name("reputation".to_owned()).spawn(run);
         let thread = spawned.map_err(|error| Error::System("starting a thread", error.to_string()))?;
-        Ok(Self { thread, stop })
+        Ok(Self { thread, handle: LibrarianHandle(errands) })
+    }
+
+    /// What talks to it.
+    pub(super) fn handle(&self) -> LibrarianHandle {
+        self.handle.clone()
     }
 
     /// Ends it.
     pub(super) fn stop(self) {
-        drop(self.stop);
+        // One that has ended needs no stopping.
+        let _ = self.handle.0.send(Errand::Stop);
         // A thread that panicked has taken the process with it.
         let _ = self.thread.join();
     }

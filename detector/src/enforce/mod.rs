@@ -419,6 +419,23 @@ impl<M: VerdictMaps> Enforcer<M> {
         Ok(found)
     }
 
+    /// Makes these the configuration's rules. What came of those that aren't among them any more ends.
+    ///
+    /// # Errors
+    /// The maps'; then the rules are as they were, and what has ended comes again with the next hello.
+    pub fn configure(&mut self, ja4: &HashSet<Ja4>) -> Result<(), Error> {
+        let gone = self.rules.iter().filter(|rule| rule.origin == Origin::Rule && !ja4.contains(&rule.ja4));
+        let slots = gone.flat_map(|rule| self.by_ja4.get(&rule.ja4).into_iter().flatten().copied());
+        let by_rule =
+            |slot: &Slot| self.entries.get(slot).is_some_and(|entry| entry.by_rule && entry.origin == Origin::Rule);
+        let slots: Vec<Slot> = slots.filter(by_rule).collect();
+        for slot in slots {
+            self.remove(&slot)?;
+        }
+        self.rules.configure(ja4.iter().copied());
+        Ok(())
+    }
+
     /// The slots of a fingerprint from one place, and of the fingerprint alone: verdicts of their own, not of a rule.
     pub fn slots_of(&self, ja4: Ja4, unit: Option<IpNet>) -> impl Iterator<Item = Slot> + '_ {
         let slots = self.by_ja4.get(&ja4).into_iter().flatten().copied();

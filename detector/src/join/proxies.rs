@@ -73,6 +73,11 @@ impl Proxies {
         Self { candidates: Candidates::new(candidates), ..self }
     }
 
+    /// Trusts these from now on.
+    pub fn trust(&mut self, trusted: Trusted) {
+        self.trusted = trusted;
+    }
+
     /// Whose request it is, if its report names the connection's end. Of a trusted proxy the PROXY protocol's word is
     /// nearer than the request's headers.
     #[must_use]

@@ -17,7 +17,7 @@ use super::lookup::Lookup;
 use super::miss::{Counts, Miss, Outcome};
 use super::proxies::{Program, Proxies};
 use super::subject::Subject;
-use super::trusted::Source;
+use super::trusted::{Source, Trusted};
 use super::tuple::{Carrier, End};
 use crate::clock::Timestamp;
 use crate::flow::Aged;
@@ -68,6 +68,11 @@ impl<T> Join<T> {
         let most = bounds.waiting.max(1);
         let (waiting, ends) = (Aged::new(most), Aged::new(most));
         Self { bounds, proxies, waiting, ends, came: 0, counts: Counts::default() }
+    }
+
+    /// Trusts these proxies from now on.
+    pub fn trust(&mut self, trusted: Trusted) {
+        self.proxies.trust(trusted);
     }
 
     /// Reports that wait.

@@ -40,6 +40,11 @@ impl<F: Copy + Hash + Eq> Siblings<F> {
         Self { prefixes: LruCache::with_hasher(most, RandomState::default()), least }
     }
 
+    /// So many bad ones within a prefix make it bad from now on; 0: none do.
+    pub const fn takes(&mut self, least: usize) {
+        self.least = least;
+    }
+
     /// Clients with a fingerprint in a /64 are bad until then. The widest prefix around them that is.
     pub fn bad(&mut self, unit: IpNet, fingerprint: F, until: Timestamp, now: Timestamp) -> IpNet {
         if self.least == 0 || !is_v6_unit(&unit) {

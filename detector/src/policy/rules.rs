@@ -74,9 +74,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Replaces the configuration's rules.
+    /// Replaces the configuration's rules. One that stays goes on counting.
     pub fn configure(&mut self, ja4: impl IntoIterator<Item = Ja4>) {
-        self.config = ja4.into_iter().map(|ja4| (ja4, Rule { until: None, hits: 0 })).collect();
+        let new = Rule { until: None, hits: 0 };
+        self.config = ja4.into_iter().map(|ja4| (ja4, self.config.get(&ja4).copied().unwrap_or(new))).collect();
     }
 
     /// Adds or replaces an operator's rule.

@@ -77,6 +77,12 @@ impl Reader {
         Self { paths, ..Self::default() }
     }
 
+    /// One that watches other paths, with the same keys.
+    #[must_use]
+    pub fn rewatching(&self, paths: Paths) -> Self {
+        Self { paths, ..self.clone() }
+    }
+
     /// The key of a report's client: the session id of its site, or else of `subject` and the User-Agent.
     #[must_use]
     pub fn key(&self, subject: &Subject, report: &Report<'_>) -> Key {

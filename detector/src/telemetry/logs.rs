@@ -1,38 +1,34 @@
-//! Log lines on stderr: text for a person at a terminal, one JSON object a line for anything else. Every value is
-//! escaped by the writer, so that one event is one line (threats.md T23). Bound: [`Limited`] holds a place in the
-//! program to so many lines a minute.
+//! Log lines: text for a person at a terminal, one JSON object a line for anything else on stderr, or fields for the
+//! journal. Every value is escaped by the writer, so that one event is one line (threats.md T23). What is logged can be
+//! changed while the process runs. Bound: [`Limited`] holds a place in the program to so many lines a minute.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::clock::Timestamp;
+use crate::config::{Log, LogFilter, LogFormat};
 
-/// Environment variable with the filter, `info` if unset: `debug`, or `detector::admin=debug,warn`.
-pub const FILTER_VARIABLE: &str = "DETECTOR_LOG";
+/// What journald calls this program.
+const IDENTIFIER: &str = "detector";
 
-/// How lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text if stderr is a terminal, else JSON.
-    #[default]
-    Auto,
-    /// Text.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+/// The filter that is in force, and what changes it.
+static IN_FORCE: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<LogFilter>)> = OnceLock::new();
 
 /// Why logging can't begin.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The environment names a filter that isn't one.
-    #[error(
-        "`{FILTER_VARIABLE}={text}` is not a log filter: {reason}; type for example `debug` or `detector::admin=debug,info`"
-    )]
+    /// The journal isn't there.
+    #[error("can't write to the journal: {0}; type `--log-format json`, or `format = \"json\"` in [log]")]
+    Journal(io::Error),
+    /// The filter isn't one, or can't be changed.
+    #[error("`{text}` can't be the log's filter: {reason}; type for example `debug` or `detector::admin=debug,info`")]
     Filter {
         /// What it says.
         text: String,
@@ -44,24 +40,62 @@ pub enum LogError {
     Twice(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Begins logging to stderr.
+/// Begins logging.
 ///
 /// # Errors
-/// When the filter in the environment is wrong, or logging has begun already.
-pub fn init(format: LogFormat) -> Result<(), LogError> {
-    let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let text = if text.is_empty() { "info" } else { &text };
-    let filter = EnvFilter::try_new(text)
-        .map_err(|error| LogError::Filter { text: text.to_owned(), reason: error.to_string() })?;
+/// When there is no journal to write to, or logging has begun already.
+pub fn init(log: &Log) -> Result<(), LogError> {
+    let (filter, handle) = reload::Layer::new(read(&log.filter)?);
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
-    match format {
-        LogFormat::Auto if terminal => lines.with_target(false).try_init(),
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    }
-    .map_err(LogError::Twice)
+    let lines = || fmt::layer().with_writer(io::stderr).with_ansi(colour);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match log.format {
+        LogFormat::Auto if terminal => lines().with_target(false).boxed(),
+        LogFormat::Text => lines().with_target(false).boxed(),
+        LogFormat::Auto | LogFormat::Json => lines().json().flatten_event(true).boxed(),
+        LogFormat::Journald => journal().map_err(LogError::Journal)?,
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| LogError::Twice(error.into()))?;
+    // Nobody but this function sets it, and it has come so far once.
+    let _ = IN_FORCE.set((handle, Mutex::new(log.filter.clone())));
+    Ok(())
+}
+
+/// Fields have no prefix: `journalctl SUBJECT=192.0.2.7` finds what was said of it.
+fn journal<S>() -> io::Result<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+{
+    let layer = tracing_journald::layer()?.with_field_prefix(None);
+    Ok(layer.with_syslog_identifier(IDENTIFIER.to_owned()).boxed())
+}
+
+fn read(filter: &LogFilter) -> Result<EnvFilter, LogError> {
+    let fail = |reason: String| LogError::Filter { text: filter.as_str().to_owned(), reason };
+    EnvFilter::try_new(filter.as_str()).map_err(|error| fail(error.to_string()))
+}
+
+/// What is logged now; nothing before [`init`].
+#[must_use]
+pub fn filter() -> Option<LogFilter> {
+    IN_FORCE.get().map(|(_, filter)| filter.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Logs this from now on.
+///
+/// # Errors
+/// Before [`init`].
+pub fn set_filter(filter: &LogFilter) -> Result<(), LogError> {
+    let fail = |reason: String| LogError::Filter { text: filter.as_str().to_owned(), reason };
+    let Some((handle, now)) = IN_FORCE.get() else { return Err(fail("logging has not begun".to_owned())) };
+    let mut now = now.lock().unwrap_or_else(PoisonError::into_inner);
+    handle.reload(read(filter)?).map_err(|error| fail(error.to_string()))?;
+    *now = filter.clone();
+    Ok(())
 }
 
 /// Lines left out by every [`Limited`].

@@ -162,6 +162,8 @@ pub struct Metrics {
     kernel_resets: Counters,
     kernel_steering: Counters,
     log_suppressed: Counters,
+    /// Reloads of the configuration: `applied`, `unchanged` or `refused`.
+    pub reloads: Counters,
     /// Events that the reader took out of the rings: `confirmed` or `unconfirmed`.
     pub events_received: Counters,
     /// Hellos by outcome: `complete`, or the label of the cause for which one was lost.
@@ -571,6 +573,12 @@ impl Metrics {
                 "Challenge listeners, by health.",
                 &["health"],
             )?,
+            reloads: keep(Counters::by_label(
+                "detector_config_reloads_total",
+                "Reloads of the configuration by how they ended; a refused one changes nothing.",
+                "outcome",
+                ["applied", "unchanged", "refused"],
+            ))?,
             log_suppressed: keep(Counters::single(
                 "detector_log_lines_suppressed_total",
                 "Log lines left out since their place in the program logged too often.",

@@ -90,7 +90,7 @@ pub(super) fn suspected(addresses: &[IpAddr], total: usize) -> Option<Finding> {
     let others = if total > 1 { format!(" and {} more", figures::count(total as u64 - 1)) } else { String::new() };
     let quoted: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let what = format!("{first}{others} may be a proxy: programs of many kinds send from there with one fingerprint");
-    let help = format!("those that are: trusted_proxies = [{}] in [signals], and restart detector", quoted.join(", "));
+    let help = format!("those that are: trusted_proxies = [{}] in [signals], and `detector reload`", quoted.join(", "));
     Some(Ill(what, help))
 }
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::super::wanted::{Orderly, queue};
 use super::*;
-use crate::breaker;
 use crate::config::{Config, Mode};
 use crate::fingerprint::Transport;
 use crate::kernel::Waker;
 use crate::network::Limits;
-use crate::score::{Confidence, Settings, Signal};
+use crate::score::{Confidence, Signal};
 use crate::session::{Limits as SessionLimits, Sessions};
 
 const JA4: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
@@ -39,16 +38,13 @@ fn scene(all: bool) -> Scene {
     let (reputation, librarian) = Reputation::start(&Config::default(), Arc::clone(&metrics)).unwrap();
     librarian.stop();
     let (wishes, orderly) = queue(100_000, Waker::new().unwrap(), Arc::clone(&metrics));
-    let mut settings = Settings::default();
-    let mut policy = Policy::default();
+    let mut settings = config::Engine::default();
     if all {
-        (settings.prior, policy.suspicious) = (10.0, Action::Challenge);
+        (settings.score.prior, settings.policy.suspicious) = (10.0, Action::Challenge);
     }
     let requests = Arc::new(Requests::new(100));
     let assessor = Assessor::new(Parts {
-        engine: Engine::new(settings),
-        policy,
-        breaker: Breaker::new(breaker::Settings::default()),
+        settings: &settings,
         network: Network::new(Limits::default()),
         reputation,
         requests: Arc::clone(&requests),
