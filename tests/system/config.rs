@@ -31,8 +31,11 @@ const SHIPPED: &str = include_str!("../../dist/detector.toml");
 const BASE: &str = "[signals]\ngroup = \"www-data\"\n[behaviour]\ntrap_paths = [\"/trap\"]\n[policy]\nblock_ttl = \"2h\"\n\
                     likely_bot = \"observe\"\ndefinitely_bot = \"observe\"\n";
 
+/// Makes a wrong file of the lines of a right one, at this place.
+type Way = fn(&[&str], usize) -> Vec<u8>;
+
 /// What is wrong with the file, by turns: each is, whatever the line.
-const WAYS: [(&str, fn(&[&str], usize) -> Vec<u8>); 10] = [
+const WAYS: [(&str, Way); 10] = [
     ("an unknown key", |lines, at| replaced(lines, at, |line| format!("x{line}"))),
     ("an unknown section", |lines, _| [lines.join("\n"), "\n[polcy]\n".to_owned()].concat().into_bytes()),
     ("a value of another type", |lines, at| replaced(lines, at, |line| format!("{} = [[[]]]", key(line)))),

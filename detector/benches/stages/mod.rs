@@ -65,7 +65,7 @@ fn through_the_socket() -> f64 {
             let _ = done.send((cpu() - begun) / SENT as f64);
         }
     };
-    let _reading = Intake::bind(&settings).and_then(|intake| intake.start(metrics, take)).expect("a socket");
+    let _reading = Intake::bind(&settings).and_then(|intake| intake.start(metrics, take, || {})).expect("a socket");
     let socket = UnixDatagram::unbound().expect("a socket");
     socket.connect(&path).expect("somebody who reads");
     for _ in 0..SENT {

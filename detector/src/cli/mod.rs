@@ -93,6 +93,7 @@ pub enum Command {
     /// Show how a JA4 value stands among all, by what web servers told
     Signals(signals::SignalsArgs),
     /// Make the catalogue of client families
+    #[command(hide = true)]
     Families(families::FamiliesArgs),
     /// Say why a client is treated as it is
     Explain(explain::ExplainArgs),

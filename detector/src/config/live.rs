@@ -97,8 +97,8 @@ mod tests {
                 continue;
             }
             let list = "{ a = { class = \"tor\", file = \"/x\" } }";
-            let other = VALUES.iter().chain([&list]).filter_map(|value| Config::parse("f", &text(&value)).ok());
-            let other = other.filter(|config| *config != base).last();
+            let mut other = VALUES.iter().chain([&list]).filter_map(|value| Config::parse("f", &text(&value)).ok());
+            let other = other.rfind(|config| *config != base);
             let other = other.unwrap_or_else(|| panic!("no other value of {section}.{key}"));
             let (live, took) = (is_live(&format!("{section}.{key}")), base.reloaded(other.clone()) == other);
             assert_eq!(took, live, "{section}.{key}");

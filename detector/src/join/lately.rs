@@ -8,6 +8,7 @@ use detector_common::key::mix;
 use crate::clock::Timestamp;
 
 const PLACES: usize = 65_536;
+const PLACES_MASK: u64 = PLACES as u64 - 1;
 const MINUTE_S: u64 = 60;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ struct Place {
 
 impl Place {
     const fn index(&self) -> usize {
-        (self.hash % PLACES as u64) as usize
+        (self.hash & PLACES_MASK) as usize
     }
 }
 

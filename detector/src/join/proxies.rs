@@ -23,6 +23,7 @@ const CANDIDATES: usize = 16_384;
 
 /// User-Agents whose families are remembered: most requests have one of a few.
 const AGENTS: usize = 1024;
+const AGENTS_MASK: u64 = AGENTS as u64 - 1;
 
 /// What a User-Agent says of the program that sent it.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +98,7 @@ impl Proxies {
     pub(super) fn program(&mut self, report: &Report<'_>) -> Option<Program> {
         let agent = report.user_agent.as_deref()?;
         let hash = mix(self.random.hash_one(agent));
-        let known = self.agents.get_mut((hash % AGENTS as u64) as usize)?;
+        let known = self.agents.get_mut((hash & AGENTS_MASK) as usize)?;
         if known.agent != hash {
             let family = Family::MIN | (self.random.hash_one(agent::family(agent)) >> 32) as u32;
             *known = Program { agent: hash, family };
