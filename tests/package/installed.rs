@@ -132,6 +132,15 @@ fn it_observes_enforces_and_leaves_nothing_behind() -> Result<()> {
     let first = fed()?;
     until("the watchdog to be fed", PATIENCE, || Ok((fed()? != first).then_some(())))?;
 
+    // It takes a configuration over that is right, and goes on with its own beside a wrong one.
+    let pid = property(&machine, "MainPID")?;
+    let change = "sed -i 's/^block_ttl = .*/block_ttl = \"2h\"/' /etc/detector/detector.toml";
+    machine.run(&format!("{change} && ! detector config diff && systemctl reload detector"))?;
+    until("the change to be in force", PATIENCE, || Ok(machine.run("detector config diff").is_ok().then_some(())))?;
+    let wrong = "echo 'block_tll = 1' >>/etc/detector/detector.toml && systemctl reload detector";
+    ensure!(machine.run(wrong).is_err(), "a wrong configuration is taken");
+    ensure!(property(&machine, "MainPID")? == pid && status(&machine).is_ok(), "it didn't go on");
+
     let all = pinned(&machine.file("/sys/fs/bpf/detector"))?;
     let count = |kind| all.iter().filter(|(found, _)| *found == kind).count();
     ensure!(count("map") > 10 && count("link") == 2, "{all:?}");
