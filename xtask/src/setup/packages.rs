@@ -19,7 +19,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 33] = [
+const NEEDS: [Need; 34] = [
     Need { package: "gcc", sign: "cc", why: "links Rust programs" },
     Need { package: "libc6-dev", sign: "/usr/include/stdio.h", why: "links Rust programs" },
     Need { package: "ca-certificates", sign: "/etc/ssl/certs/ca-certificates.crt", why: "cargo's and pip's downloads" },
@@ -36,6 +36,7 @@ const NEEDS: [Need; 33] = [
     Need { package: "curl", sign: "curl", why: "a client" },
     Need { package: "wget", sign: "wget", why: "a client with GnuTLS" },
     Need { package: "chromium", sign: "chromium", why: "a browser that speaks QUIC" },
+    Need { package: "xvfb", sign: "Xvfb", why: "a display for Chromium, which says so when it has none" },
     Need { package: "openssl", sign: "openssl", why: "certificates, and a client" },
     Need { package: "python3", sign: "/usr/bin/python3", why: "clients" },
     Need { package: "python3-venv", sign: "import ensurepip", why: "the clients' own environment" },
@@ -68,9 +69,8 @@ const NEEDS: [Need; 33] = [
 ];
 
 /// What `cargo xtask lab` visits with.
-const LAB_NEEDS: [Need; 11] = [
+const LAB_NEEDS: [Need; 10] = [
     Need { package: "firefox-esr", sign: "firefox-esr", why: "a browser" },
-    Need { package: "xvfb", sign: "Xvfb", why: "a display for Chromium, which says so when it has none" },
     Need { package: "lynx", sign: "lynx", why: "a browser in text" },
     Need { package: "w3m", sign: "w3m", why: "another one" },
     Need { package: "gobuster", sign: "gobuster", why: "a scanner, in Go" },
