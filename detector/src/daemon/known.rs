@@ -196,7 +196,10 @@ impl Known {
         }
         self.asked().leave(&claim.client, &waker);
         match self.look(&claim) {
-            Some(Knowledge::Known(identity)) => Knowledge::Waited(identity),
+            Some(Knowledge::Known(identity)) => {
+                self.asked().in_vain = 0;
+                Knowledge::Waited(identity)
+            }
             Some(other) => other,
             None => Knowledge::NoHello,
         }
@@ -234,9 +237,6 @@ impl Asked {
     /// The hello of a connection from there came.
     fn came(&mut self, client: &End) {
         self.waited.pop(client);
-        if self.waiting.contains_key(client) {
-            self.in_vain = 0;
-        }
         if let Some(waker) = self.waiting.remove(client) {
             waker.notify_one();
         }
