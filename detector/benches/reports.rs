@@ -36,6 +36,8 @@ const DECISIONS: u32 = 20_000;
 const LOAD: Duration = Duration::from_secs(60);
 const ASKING_AFTER: Duration = Duration::from_secs(20);
 const ASKING: Duration = Duration::from_secs(30);
+/// And then of the floor: the same questions, to somebody who answers at once.
+const FLOOR: Duration = Duration::from_secs(9);
 /// A queue of half a second, for what the scheduler does with three busy threads on two processors; and the system's default.
 const QUEUE: u32 = 65_536;
 const DEFAULT_QUEUE: u32 = 10;
@@ -115,12 +117,16 @@ fn received(host: &Host, sent: &Sent) -> f64 {
 fn loaded(host: &Host, clients: &[Client]) -> Vec<Figure> {
     let mut reporters = Reporters::new(clients, &host.signals());
     let before = Cpu::now(host);
-    let (sent, alone, asked) = thread::scope(|scope| {
+    let (sent, alone, asked, floor) = thread::scope(|scope| {
         let telling = scope.spawn(|| reporters.tell(REPORTS, LOAD));
         thread::sleep(ASKING_AFTER);
         let alone = Cpu::now(host);
         let asked = questions::ask(&host.decision(), clients, DECISIONS, ASKING);
-        (telling.join().expect("a sender that ends"), alone, asked)
+        let at_once = host.directory().join("floor.sock");
+        let answering = questions::answer_at_once(&at_once);
+        let floor = questions::ask(&at_once, clients, DECISIONS, FLOOR);
+        answering.join().expect("an end with the last who asks");
+        (telling.join().expect("a sender that ends"), alone, asked, floor)
     });
     let after = Cpu::now(host);
     let received = received(host, &sent);
@@ -130,6 +136,7 @@ fn loaded(host: &Host, clients: &[Client]) -> Vec<Figure> {
     let per_report = alone.of(&before, "reports") * 1e6 / (f64::from(REPORTS) * (alone.at - before.at).as_secs_f64());
     let known = host.metric(ANSWERED, "\"known\"") / host.metric(ANSWERED, "") * 100.0;
     let (median, p99) = quantiles(asked);
+    let (floor_median, floor_p99) = quantiles(floor);
     vec![
         wanted(
             told("P9.reports", "joined and aggregated for 60 s, each second", rate, "1/s"),
@@ -143,6 +150,8 @@ fn loaded(host: &Host, clients: &[Client]) -> Vec<Figure> {
         told("P9.whole", "CPU of a report in the daemon, all stages", per_report, "us"),
         told("P9.decisions", "20,000/s at the socket under them, median", median, "ms"),
         wanted(told("P9.decisions", "p99", p99, "ms"), format!("< {P99_MS}"), p99 < P99_MS),
+        told("P9.floor", "answered at once, without deciding: median", floor_median, "ms"),
+        told("P9.floor", "p99", floor_p99, "ms"),
         wanted(told("P9.decisions", "knowing the hello", known, "%"), ">= 99.9".to_owned(), known >= 99.9),
         told("P9.others", "other work on the machine meanwhile", after.others(&before), "%"),
     ]

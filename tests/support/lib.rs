@@ -32,6 +32,7 @@ pub mod replay;
 pub mod reporters;
 pub mod server;
 pub mod site;
+pub mod stalls;
 pub mod sums;
 pub mod traffic;
 pub mod visits;

@@ -111,8 +111,9 @@ pub(crate) fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
 
 /// Makes this thread one of those that stand for other machines: what it has to do is done when it is due, however busy
 /// the daemon keeps this one. They all take of one processor, so that the daemon's threads, which may use any, aren't
-/// interrupted wherever they are.
-pub(crate) fn be_elsewhere() {
+/// interrupted wherever they are. With the most `priority` are those which say how long something took: they hold up no other
+/// for more than some microseconds, and would else tell of others' work.
+pub(crate) fn be_elsewhere(priority: ThreadPriority) {
     let this = Pid::from_raw(0);
     let may = sched_getaffinity(this).expect("a processor");
     let first = (0..CpuSet::count()).find(|processor| may.is_set(*processor).unwrap_or(false));
@@ -120,7 +121,7 @@ pub(crate) fn be_elsewhere() {
     only.set(first.expect("a processor")).expect("one that it may use");
     sched_setaffinity(this, &only).expect("a processor that it may use");
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).expect("root");
+    set_thread_priority_and_policy(thread_native_id(), priority, policy).expect("root");
 }
 
 impl Host {

@@ -1,7 +1,16 @@
 //! What the decision endpoint answers: a question in; the verdict that holds for its client, how sure it is that a program
 //! asks, and the client's JA4, out. An operator's verdict comes first; then what scoring decides, where that is in force.
 
-use std::{iter, net::IpAddr, sync::Arc};
+use std::{
+    iter,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tracing::debug;
@@ -15,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::monotonic,
+    door::gather::Gather,
     inline::{Answer, Connection, Decide, Id, Question, Scored},
     join::{Apart, Claim, Identity, Source, Subject, Trusted},
     policy::{decide::Action, requests::Ruling},
@@ -37,6 +47,29 @@ pub(super) struct Decider {
     pub(super) suspects: Suspects,
     pub(super) assessor: Arc<Assessor>,
     pub(super) metrics: Arc<Metrics>,
+    /// Questions so far: for [`between_questions`].
+    pub(super) asked: Arc<AtomicU64>,
+}
+
+/// From so many questions a second on, threads that have answered all let some more come, for so long.
+const MANY: u64 = 5_000;
+const LONGEST: Duration = Duration::from_micros(100);
+
+/// What a thread that answers does before it waits for questions. `asked`: how many there were so far.
+pub(super) fn between_questions(asked: Arc<AtomicU64>) -> impl Fn() + Send + Sync + 'static {
+    let gather = Mutex::new((Gather::new(MANY, LONGEST), 0));
+    move || {
+        let asked = asked.load(Ordering::Relaxed);
+        let pause = {
+            // Whoever finds it locked has a colleague who is about to rest.
+            let Ok(mut gather) = gather.try_lock() else { return };
+            let (gather, before) = &mut *gather;
+            gather.pause(asked.saturating_sub(std::mem::replace(before, asked)), u64::MAX, monotonic())
+        };
+        if let Some(pause) = pause {
+            thread::sleep(pause);
+        }
+    }
 }
 
 /// A hello, or why it isn't known.
@@ -104,6 +137,7 @@ impl Decide for Decider {
         let subject = self.subject(source, identity.as_deref(), &report);
         let record = subject.and_then(|subject| self.scored(&report, &subject, identity.as_deref(), id));
         let ruling = ordered.max(record.as_ref().map_or(Ruling::Allow, |record| ruling(record)));
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.metrics.decisions.add(ruling.label(), 1);
         self.metrics.decision_fingerprints.add(label, 1);
         debug!(

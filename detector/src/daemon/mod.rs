@@ -649,6 +649,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let orders = Arc::new(orders);
     let trusted = Arc::new(ArcSwap::from_pointee(trusted));
     let decider = Decider {
+        asked: Arc::default(),
         requests: Arc::clone(&requests),
         known: known.clone(),
         trusted: Arc::clone(&trusted),
@@ -760,6 +761,7 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .on_thread_start(kernel::answer_soon)
+        .on_thread_park(inline::between_questions(Arc::clone(&inline.decider.asked)))
         .enable_all()
         .build()
         .map_err(system("starting the runtime"))?;

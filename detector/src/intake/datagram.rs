@@ -2,6 +2,7 @@
 //! and when that was (socket(7), SO_TIMESTAMPNS), however long it then waited to be read.
 
 use std::{
+    array,
     io::IoSliceMut,
     os::fd::AsRawFd as _,
     os::unix::net::UnixDatagram,
@@ -11,7 +12,7 @@ use std::{
 use nix::{
     cmsg_space,
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg},
+        socket::{ControlMessageOwned, MsgFlags, MultiHeaders, UnixCredentials, recvmmsg},
         time::TimeSpec,
     },
 };
@@ -30,10 +31,14 @@ const ONE_MOMENT: Duration = Duration::from_micros(100);
 /// An interruption lasts for milliseconds, and the next is as far away.
 const TRIES: u32 = 4;
 
-/// Room for one datagram and what the kernel says of it.
+/// Datagrams that one call of the system gives.
+const BATCH: usize = 16;
+/// One byte more than a datagram may have: one that is too long is told from one that just fits.
+const ROOM: usize = FRAME_MAX + 1;
+
+/// Room for some datagrams.
 pub(super) struct Receiver {
     bytes: Vec<u8>,
-    control: Vec<u8>,
 }
 
 /// A datagram; without a peer if the kernel doesn't say who sent it.
@@ -42,36 +47,57 @@ pub(super) struct Datagram<'a> {
     pub(super) peer: Option<Peer>,
     /// When it was sent.
     pub(super) arrived: Timestamp,
-    /// When it was read.
-    pub(super) read: Timestamp,
+}
+
+/// What one call gave.
+pub(super) struct Received {
+    pub(super) datagrams: usize,
+    /// When it gave them.
+    pub(super) at: Timestamp,
+    /// No more waited.
+    pub(super) emptied: bool,
 }
 
 impl Receiver {
     pub(super) fn new() -> Self {
-        // One byte more: a datagram that is too long is told from one that just fits. For descriptors that somebody
-        // sends along there is no room, so the kernel closes them.
-        Self { bytes: vec![0; FRAME_MAX + 1], control: cmsg_space!(UnixCredentials, TimeSpec) }
+        Self { bytes: vec![0; BATCH * ROOM] }
     }
 
-    /// The next datagram; nothing if none waits. `emptied`: when none did last.
-    pub(super) fn next(&mut self, socket: &UnixDatagram, emptied: Timestamp) -> Option<Datagram<'_>> {
-        // Its length says how much room there is.
-        self.control.resize(self.control.capacity(), 0);
-        let mut bytes = [IoSliceMut::new(&mut self.bytes)];
+    /// Gives `take` the next datagrams, some at most. `emptied`: when none waited, the last time.
+    pub(super) fn each(
+        &mut self,
+        socket: &UnixDatagram,
+        emptied: Timestamp,
+        mut take: impl FnMut(Datagram<'_>),
+    ) -> Received {
+        // For descriptors that somebody sends along there is no room, so the kernel closes them. Made anew for each call,
+        // since the kernel writes into them how much room it used.
+        let mut headers = MultiHeaders::<()>::preallocate(BATCH, Some(cmsg_space!(UnixCredentials, TimeSpec)));
+        let mut rooms: [_; BATCH] = {
+            let mut rooms = self.bytes.chunks_exact_mut(ROOM);
+            array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())])
+        };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut self.control), flags).ok()?;
-        let (mut peer, mut sent) = (None, None);
-        for said in message.cmsgs().into_iter().flatten() {
-            match said {
-                ControlMessageOwned::ScmCredentials(from) => peer = Some(Peer::new(from.uid(), from.gid(), from.pid())),
-                ControlMessageOwned::ScmTimestampns(at) => sent = UNIX_EPOCH.checked_add(at.into()),
-                _ => {}
+        let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut rooms, flags, None);
+        let (wall, at) = both_clocks();
+        let Ok(messages) = messages else { return Received { datagrams: 0, at, emptied: true } };
+        let mut datagrams = 0;
+        for message in messages {
+            let (mut peer, mut sent) = (None, None);
+            for said in message.cmsgs().into_iter().flatten() {
+                match said {
+                    ControlMessageOwned::ScmCredentials(from) => {
+                        peer = Some(Peer::new(from.uid(), from.gid(), from.pid()));
+                    }
+                    ControlMessageOwned::ScmTimestampns(at) => sent = UNIX_EPOCH.checked_add(at.into()),
+                    _ => {}
+                }
             }
+            let bytes = message.iovs().next().unwrap_or_default();
+            take(Datagram { bytes, peer, arrived: arrival(sent, wall, at, emptied) });
+            datagrams += 1;
         }
-        let length = message.bytes;
-        let (wall, read) = both_clocks();
-        let arrived = arrival(sent, wall, read, emptied);
-        Some(Datagram { bytes: self.bytes.get(..length).unwrap_or_default(), peer, arrived, read })
+        Received { datagrams, at, emptied: datagrams < BATCH }
     }
 }
 

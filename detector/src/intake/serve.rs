@@ -6,6 +6,8 @@ use std::{
     io,
     os::fd::AsFd,
     os::unix::net::{UnixDatagram, UnixListener, UnixStream},
+    thread,
+    time::Duration,
 };
 
 use nix::sys::{
@@ -16,14 +18,15 @@ use tracing::warn;
 
 use super::{
     Intake,
-    datagram::Receiver,
+    datagram::{Datagram, Receiver},
     peer::{Peer, Refused, Way},
+    queue_length,
     sink::Sink,
     stream::{Closed, Next, Stream},
 };
 use crate::{
     clock::{Timestamp, monotonic},
-    door::socket::Socket,
+    door::{gather::Gather, socket::Socket},
     kernel::Waker,
     report::{FRAME_MAX, Report},
     telemetry::logs::Limited,
@@ -37,6 +40,11 @@ const SHARE_OF_ONE: usize = 4;
 const TICK: u8 = 100;
 /// The same while there is none.
 const IDLE: u16 = 1000;
+/// From so many datagrams a second on the thread lets some come before it reads on: for a fraction of what their queue
+/// holds.
+const MANY: u64 = 5_000;
+const FRACTION: u64 = 8;
+const LONGEST: Duration = Duration::from_millis(1);
 /// What stands for the waker; sockets have the numbers behind it, and streams those behind them.
 const WAKER: u64 = 0;
 
@@ -57,6 +65,9 @@ pub(super) struct Server<F> {
     /// Listeners are not asked again before: file descriptors had run out.
     paused: bool,
     receiver: Receiver,
+    /// So many datagrams may come meanwhile.
+    room: u64,
+    gather: Gather,
     scratch: Vec<u8>,
     sink: Sink<F>,
 }
@@ -86,6 +97,8 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             most: settings.connections as usize,
             paused: false,
             receiver: Receiver::new(),
+            room: queue_length().unwrap_or(0) / FRACTION,
+            gather: Gather::new(MANY, LONGEST),
             scratch: vec![0; FRAME_MAX],
             sink,
         })
@@ -101,10 +114,15 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
                 .epoll
                 .wait(&mut events, if timed { EpollTimeout::from(TICK) } else { EpollTimeout::from(IDLE) })
                 .unwrap_or(0);
+            let (mut came, mut emptied) = (0, true);
             for event in events.iter().take(ready) {
                 match event.data() {
                     WAKER => return,
-                    number => self.turn(number),
+                    number => {
+                        let read = self.turn(number);
+                        came += read;
+                        emptied &= read < TURN;
+                    }
                 }
             }
             if timed {
@@ -112,19 +130,26 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
             }
             self.sink.publish();
             alive();
+            if let Some(pause) = self.gather.pause(came as u64, self.room, monotonic())
+                && emptied
+            {
+                thread::sleep(pause);
+            }
         }
     }
 
-    /// What one socket has, for a moment.
-    fn turn(&mut self, number: u64) {
+    /// What one socket has, for a moment. How many datagrams that were.
+    fn turn(&mut self, number: u64) -> usize {
         let index = usize::try_from(number - WAKER - 1).unwrap_or(usize::MAX);
         if let (Some(socket), Some(emptied)) = (self.datagrams.get(index), self.emptied.get_mut(index)) {
-            receive(socket.socket(), emptied, &mut self.receiver, &mut self.sink);
-        } else if self.listeners.get(index - self.datagrams.len()).is_some() {
+            return receive(socket.socket(), emptied, &mut self.receiver, &mut self.sink);
+        }
+        if self.listeners.get(index - self.datagrams.len()).is_some() {
             self.accept(index - self.datagrams.len());
         } else {
             self.read(number, monotonic());
         }
+        0
     }
 
     fn accept(&mut self, index: usize) {
@@ -200,26 +225,28 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Server<F> {
     }
 }
 
-/// `emptied`: when no datagram waited, the last time.
+/// `emptied`: when no datagram waited, the last time. How many it read: less than [`TURN`] if it
+/// was emptied.
 fn receive<F: FnMut(&Report<'_>, Peer, Timestamp)>(
     socket: &UnixDatagram,
     emptied: &mut Timestamp,
     receiver: &mut Receiver,
     sink: &mut Sink<F>,
-) {
-    let mut asked = monotonic();
-    for _ in 0..TURN {
-        let Some(datagram) = receiver.next(socket, *emptied) else {
-            *emptied = asked;
-            return;
-        };
-        asked = datagram.read;
-        match datagram.peer {
-            Some(peer) => sink.frame(datagram.bytes, peer, Way::Datagram, datagram.arrived),
+) -> usize {
+    let mut read = 0;
+    while read < TURN {
+        let received = receiver.each(socket, *emptied, |Datagram { bytes, peer, arrived }| match peer {
+            Some(peer) => sink.frame(bytes, peer, Way::Datagram, arrived),
             // Descriptors came along, or the kernel didn't say: nobody honest does that.
-            None => sink.refused(Refused::Peer, Peer::new(u32::MAX, u32::MAX, 0), datagram.arrived),
+            None => sink.refused(Refused::Peer, Peer::new(u32::MAX, u32::MAX, 0), arrived),
+        });
+        read += received.datagrams;
+        if received.emptied {
+            *emptied = received.at;
+            break;
         }
     }
+    read
 }
 
 fn watch(epoll: &Epoll, what: impl AsFd, number: u64) -> nix::Result<()> {

@@ -13,17 +13,21 @@ const NICE: i32 = -20;
 
 /// How a thread that isn't real-time takes its turns.
 struct Turns {
+    /// A thread of SCHED_BATCH that is woken waits for the end of another's turn, instead of ending it.
+    policy: libc::c_int,
     nice: i32,
     /// At most. From Linux 6.12 on who asks for shorter turns than the thread that runs has its own at once; before, and
     /// without this, it may wait until the next tick of the clock, 4 ms on many systems.
     nanos: u64,
 }
 
-/// Those of threads which hold up somebody's request, for some microseconds each. The shortest that the kernel takes.
-const OF_ANSWERS: Turns = Turns { nice: -15, nanos: 100_000 };
+/// Those of threads which hold up somebody's request, for some microseconds each. The shortest that the kernel takes; and
+/// the best nice value: who has just run for longer than its share isn't let in before the next tick either.
+const OF_ANSWERS: Turns = Turns { policy: libc::SCHED_OTHER, nice: -20, nanos: 100_000 };
 
-/// Those of threads which hold what those wait for: were one stopped just then for the sake of an ordinary one, all would be.
-const OF_HOLDERS: Turns = Turns { nice: -10, nanos: 300_000 };
+/// Those of threads which hold what those wait for: were one stopped just then for the sake of an ordinary one, all would
+/// be. What they do themselves can wait: woken, they stop none of those, which would get its next turn a tick later.
+const OF_HOLDERS: Turns = Turns { policy: libc::SCHED_BATCH, nice: -10, nanos: 300_000 };
 
 /// The urgency of the thread that made it.
 #[derive(Debug)]
@@ -89,16 +93,17 @@ struct Attributes {
 }
 
 fn take(turns: &Turns) {
-    // Short turns need no permission; a better nice value does.
+    // Short turns need no permission; a better nice value than that of the service does.
     if !set_turns(turns) {
-        set_turns(&Turns { nice: 0, ..*turns });
+        let nice = rustix::process::getpriority_process(None).unwrap_or_default();
+        set_turns(&Turns { nice, ..*turns });
     }
 }
 
 fn set_turns(turns: &Turns) -> bool {
     let attributes = Attributes {
         size: size_of::<Attributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
+        policy: turns.policy as u32,
         flags: 0,
         nice: turns.nice,
         priority: 0,
