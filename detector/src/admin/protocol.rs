@@ -22,7 +22,7 @@ use crate::signals::Figures;
 pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedOrder, ExplainedSignal, ORDERS_MAX};
 pub use load::{Item, List, Load, Loaded};
 pub use reports::{Seen, TEXT_MAX};
-pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};
+pub use status::{Challenger, Fingerprint, InForce, Interface, LATELY_S, NAME_MAX, Ring, Signals, Status, TOP_MAX};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -117,6 +117,8 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// The same, with more JA4 values: those first that come most just now.
+    Top,
     /// The reports that are kept, from one on.
     Reports {
         /// The number of the last one that is known already; 0: none.
@@ -200,10 +202,34 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Top => "top",
             Request::Reports { .. } => "reports",
             Request::Signals { .. } => "signals",
             Request::Explain { .. } => "explain",
             Request::Mode { .. } => "mode",
+        }
+    }
+
+    /// Whether it changes something: what does is for operators alone, and leaves an audit line.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Request::Block { .. }
+            | Request::Allow { .. }
+            | Request::Unblock { .. }
+            | Request::Unallow { .. }
+            | Request::Challenge { .. }
+            | Request::Unchallenge { .. }
+            | Request::ChallengeListener { .. }
+            | Request::Load(_)
+            | Request::Confirm => true,
+            Request::Mode { mode, .. } => mode.is_some(),
+            Request::List { .. }
+            | Request::Status
+            | Request::Top
+            | Request::Reports { .. }
+            | Request::Signals { .. }
+            | Request::Explain { .. } => false,
         }
     }
 
@@ -222,6 +248,7 @@ impl Request {
             | Request::Confirm
             | Request::ChallengeListener { .. }
             | Request::Status
+            | Request::Top
             | Request::Reports { .. }
             | Request::Signals { .. }
             | Request::Explain { .. }
@@ -244,6 +271,8 @@ impl Request {
         match self {
             Request::Load(load) => Some(format!("{} entries to {}", load.items.len(), load.list.verb())),
             Request::Confirm => Some("what would take itself back".to_owned()),
+            Request::ChallengeListener { ports } if ports.is_empty() => Some("all protected ports".to_owned()),
+            Request::ChallengeListener { ports } => Some(format!("{} protected ports", ports.len())),
             Request::Mode { mode, .. } => mode.map(|mode| mode.label().to_owned()),
             request => request.subject().map(ToString::to_string),
         }
@@ -308,6 +337,11 @@ pub enum Response {
         /// What to do next.
         hint: String,
     },
+    /// Not done: who asks on this socket may not.
+    Forbidden {
+        /// Why, and who may.
+        message: String,
+    },
     /// Not done: no request, or the daemon failed.
     Error {
         /// Why.
@@ -331,6 +365,7 @@ impl Response {
             Response::Held { .. } => "held",
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
+            Response::Forbidden { .. } => "forbidden",
             Response::Error { .. } => "error",
         }
     }

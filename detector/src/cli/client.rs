@@ -40,6 +40,13 @@ impl ControlArgs {
         self.control_socket.clone().unwrap_or_else(|| configured().unwrap_or_else(|_| DEFAULT_CONTROL_SOCKET.into()))
     }
 
+    /// The socket beside it, on which nothing can be changed.
+    fn status_path(&self) -> PathBuf {
+        let overrides = Overrides { control_socket: self.control_socket.clone(), ..Overrides::default() };
+        let default = || Config::default().admin.status_socket;
+        Config::load(&overrides).map_or_else(|_| default(), |config| config.admin.status_socket)
+    }
+
     /// What a further command needs to reach the same daemon: nothing, or ` --control-socket PATH`.
     #[must_use]
     pub fn suffix(&self) -> String {
@@ -74,6 +81,20 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connects to look and not to change: for who may not do that, to the socket beside it.
+    ///
+    /// # Errors
+    /// When there is no daemon, or the caller may not even look.
+    pub fn reader(args: &ControlArgs) -> Result<Self, Failure> {
+        let failure = match Self::connect(args) {
+            Err(failure) if failure.exit == Exit::Permission => failure,
+            done => return done,
+        };
+        let path = args.status_path();
+        // What is said of it is about the control socket: to look is the least that the caller may want.
+        UnixStream::connect(&path).map_err(|_| failure).and_then(|stream| Self::over(stream, path))
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -81,6 +102,10 @@ impl Client {
     pub fn connect(args: &ControlArgs) -> Result<Self, Failure> {
         let path = args.path();
         let stream = UnixStream::connect(&path).map_err(|error| unreachable(&path, &error))?;
+        Self::over(stream, path)
+    }
+
+    fn over(stream: UnixStream, path: PathBuf) -> Result<Self, Failure> {
         let client = Self { stream: BufReader::new(stream), path, deadline: DEADLINE };
         let stream = client.stream.get_ref();
         let deadlines = stream.set_read_timeout(Some(DEADLINE)).and(stream.set_write_timeout(Some(DEADLINE)));
@@ -113,6 +138,7 @@ impl Client {
         }
         match serde_json::from_slice(&line) {
             Ok(Response::Error { message }) => Err(Failure::new(Exit::Failed, format!("the daemon says: {message}"))),
+            Ok(Response::Forbidden { message }) => Err(Failure::new(Exit::Permission, message)),
             Ok(Response::Refused { reason, hint }) => Err(Failure::new(Exit::Failed, format!("{reason}\n{hint}"))),
             Ok(response) => Ok(response),
             Err(error) => {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use detector_common::maps;
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
+use sha2::{Digest as _, Sha256};
 
 use crate::fingerprint::Ja4;
 
@@ -30,6 +31,10 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where the daemon answers those who may look and change nothing.
+pub const DEFAULT_STATUS_SOCKET: &str = "/run/detector/status.sock";
+/// Members may: a monitor, say.
+pub const DEFAULT_STATUS_GROUP: &str = "detector-status";
 /// Where web servers report by datagrams.
 pub const DEFAULT_SIGNAL_SOCKET: &str = "/run/detector/signals.sock";
 /// Where web servers ask what to do with a request.
@@ -47,9 +52,20 @@ pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The file that a configuration was read from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Source {
+    /// Where it is.
+    pub file: PathBuf,
+    /// SHA-256 of its text, in hexadecimal digits.
+    pub sha256: String,
+}
+
 /// The effective configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Whence it is; none: from no file.
+    pub source: Option<Source>,
     /// What is looked at.
     pub capture: Capture,
     /// Whether rules drop.
@@ -170,6 +186,10 @@ pub struct Admin {
     pub control_socket: PathBuf,
     /// The group it belongs to, if that exists.
     pub control_group: String,
+    /// Path of the socket on which nothing can be changed.
+    pub status_socket: PathBuf,
+    /// The group it belongs to, if that exists.
+    pub status_group: String,
     /// Where the metrics are served, or nowhere.
     pub metrics: Option<SocketAddr>,
     /// Directory of the pins, in a BPF file system.
@@ -330,6 +350,7 @@ pub enum ConfigError {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            source: None,
             capture: Capture {
                 interfaces: Vec::new(),
                 ports: vec![443],
@@ -364,6 +385,8 @@ impl Default for Config {
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
+                status_socket: DEFAULT_STATUS_SOCKET.into(),
+                status_group: DEFAULT_STATUS_GROUP.to_owned(),
                 metrics: Some(DEFAULT_METRICS),
                 pins: DEFAULT_PINS.into(),
             },
@@ -453,7 +476,10 @@ impl Config {
             },
         };
         let config = match text {
-            Some((path, text)) => Self::parse(&path.display().to_string(), &text)?,
+            Some((path, text)) => {
+                let source = Some(Source { file: path.to_owned(), sha256: sha256(&text) });
+                Self { source, ..Self::parse(&path.display().to_string(), &text)? }
+            }
             None => Self::default(),
         };
         Ok(config.overridden(overrides))
@@ -470,6 +496,7 @@ impl Config {
         deny_ja4.sort();
         deny_ja4.dedup();
         Ok(Self {
+            source: None,
             capture: Capture {
                 interfaces: file.capture.interfaces.unwrap_or_default().into_iter().map(|name| name.0).collect(),
                 ports: file.capture.ports.map_or(base.capture.ports, |typed| ports(typed.0)),
@@ -503,6 +530,8 @@ impl Config {
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
+                status_socket: file.admin.status_socket.unwrap_or(base.admin.status_socket),
+                status_group: file.admin.status_group.unwrap_or(base.admin.status_group),
                 metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
                 pins: file.admin.pins.unwrap_or(base.admin.pins),
             },
@@ -523,6 +552,9 @@ impl Config {
         self.capture.xdp_mode = overrides.xdp_mode.unwrap_or(self.capture.xdp_mode);
         if let Some(path) = &overrides.control_socket {
             self.admin.control_socket.clone_from(path);
+            if self.admin.status_socket == Path::new(DEFAULT_STATUS_SOCKET) {
+                self.admin.status_socket = path.with_extension("status.sock");
+            }
             // A second daemon with its own control socket has its own signal socket too, beside that.
             if self.signals.sockets == Signals::default().sockets {
                 self.signals.sockets = vec![path.with_extension("signals.sock")];
@@ -661,6 +693,10 @@ fn ports(typed: Vec<Port>) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

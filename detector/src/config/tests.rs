@@ -137,8 +137,12 @@ fn flags_win_over_the_file() {
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
     assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
     assert_eq!(config.signals.sockets, [PathBuf::from("/tmp/c.signals.sock")], "beside the control socket");
-    assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
+    assert_eq!(
+        (config.admin.control_socket.clone(), config.admin.metrics),
+        ("/tmp/c.sock".into(), Some(DEFAULT_METRICS))
+    );
     assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
+    assert_eq!(config.admin.status_socket, PathBuf::from("/tmp/c.status.sock"), "beside the control socket");
     assert_eq!(config.inline.socket, Some("/tmp/c.decision.sock".into()), "another daemon has another socket");
 }
 

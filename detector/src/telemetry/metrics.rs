@@ -783,6 +783,16 @@ impl Metrics {
         (histogram.get_sample_count() > 0).then(|| Duration::from_secs_f64(floor))
     }
 
+    /// How many verdicts took at most so many microseconds, for each bound of the histogram.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<(u64, u64)> {
+        let families = prometheus::core::Collector::collect(&self.latency);
+        let metric = families.first().and_then(|family| family.get_metric().first());
+        let buckets = metric.into_iter().flat_map(|metric| metric.get_histogram().get_bucket());
+        let micros = |seconds: f64| (seconds * 1e6).round() as u64;
+        buckets.map(|bucket| (micros(bucket.upper_bound()), bucket.cumulative_count())).collect()
+    }
+
     /// All families in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
