@@ -93,7 +93,7 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Send lines to the signal socket, for web servers that can't
     Relay(relay::RelayArgs),
-    /// Say what is in the way of web servers' reports
+    /// Say what is in the way, and what to type about it
     Doctor(doctor::DoctorArgs),
     /// Show how a JA4 value stands among all, by what web servers told
     Signals(signals::SignalsArgs),
