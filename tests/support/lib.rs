@@ -33,5 +33,6 @@ pub mod reporters;
 pub mod server;
 pub mod site;
 pub mod sums;
+pub mod terminal;
 pub mod traffic;
 pub mod visits;
