@@ -11,14 +11,14 @@ users() {
     if command -v systemd-sysusers >/dev/null; then
         systemd-sysusers detector.conf && return
     fi
-    for name in detector detector-feeds detector-signal; do
+    for name in detector detector-feeds detector-signal detector-status; do
         getent group $name >/dev/null || groupadd --system $name
     done
     for name in detector detector-feeds; do
         getent passwd $name >/dev/null ||
             useradd --system --gid $name --home-dir /var/lib/$name --no-create-home --shell /usr/sbin/nologin $name
     done
-    usermod --append --groups detector-signal detector
+    usermod --append --groups detector-signal,detector-status detector
 }
 
 # For the first time.
@@ -80,7 +80,7 @@ purged() {
     for name in detector detector-feeds; do
         if getent passwd $name >/dev/null; then userdel $name; fi
     done
-    for name in detector detector-feeds detector-signal; do
+    for name in detector detector-feeds detector-signal detector-status; do
         if getent group $name >/dev/null; then groupdel $name; fi
     done
     return 0

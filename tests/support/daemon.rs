@@ -26,6 +26,8 @@ use crate::programs;
 
 /// Where the daemon serves its metrics: the default address, in a namespace of its own.
 const METRICS_ADDRESS: &str = "127.0.0.1:9464";
+/// In the place of an interface's name: none is named, and the daemon chooses.
+pub const GUESSED: &str = "";
 /// The control socket's name in the lab's directory.
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -37,7 +39,7 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 /// How to start the daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonOptions {
-    /// Where to attach, if not to the server's end of the wire.
+    /// Where to attach, if not to the server's end of the wire; [`GUESSED`]: the daemon chooses.
     pub interface: Option<&'static str>,
     /// Native or generic; by default the daemon's own choice.
     pub mode: Option<XdpMode>,
@@ -258,7 +260,10 @@ fn run_command(
     let configuration = configuration(lab);
     fs::write(&configuration, config)?;
     let mut command = lab.server().command(program);
-    command.args(["run", "--interface", interface, "--format", "json", "--metrics", metrics]);
+    command.args(["run", "--format", "json", "--metrics", metrics]);
+    if interface != GUESSED {
+        command.args(["--interface", interface]);
+    }
     command.arg("--config").arg(configuration).arg("--control-socket").arg(control_socket);
     // Likewise of its own, in a lab that is gone afterwards.
     command.env("STATE_DIRECTORY", lab.file("state")).env("DETECTOR_PINS", pins::directory(lab));

@@ -34,5 +34,6 @@ pub mod server;
 pub mod site;
 pub mod stalls;
 pub mod sums;
+pub mod terminal;
 pub mod traffic;
 pub mod visits;

@@ -14,13 +14,15 @@ const ATTACH_EXAMPLES: &str = "\
 Examples:
   detector attach --interface eth0   attach to eth0, and to nothing else
   detector attach                    after an upgrade: the new program on the same interfaces
+  detector attach -i eth0 -i eth1 --xdp-mode native
 
 No packet is without a program while one takes the place of another, and verdicts stay.
 `detector run` uses what is pinned. Stop it before an upgrade; it does the same at its start.";
 const DETACH_EXAMPLES: &str = "\
 Examples:
   detector detach                    no program, map or file is left
-  detector detach --pins /sys/fs/bpf/other";
+  detector detach --pins /sys/fs/bpf/other
+  detector detach; detector attach   anew, with nothing of what was in force";
 
 /// Where the pins are.
 #[derive(Clone, Debug, Default, clap::Args)]

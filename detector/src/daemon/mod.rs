@@ -59,7 +59,7 @@ use self::{
     assessor::{Assessor, Parts},
     budget::Budget,
     challenge::{Challengers, Held},
-    core::{Core, Memory},
+    core::{Core, Memory, Top},
     crawlers::Detective,
     engine::{Engine, Handle},
     histories::Histories,
@@ -80,7 +80,7 @@ use self::{
 };
 use crate::{
     admin::{
-        control::{self, Handler, Peer, Place},
+        control::{self, Access, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{
             Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
@@ -93,7 +93,7 @@ use crate::{
     connection::{self, Connections, Standing},
     door::{
         seats::End,
-        socket::{CONTROL, DECISION, Socket, SocketError},
+        socket::{CONTROL, DECISION, STATUS, Socket, SocketError},
     },
     enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
@@ -183,7 +183,7 @@ impl Daemon {
             Ok(counters) => self.metrics.set_kernel(|counter| counters.of(counter)),
             Err(error) => warn!(%error, "metrics show the kernel's counters as they were"),
         }
-        if self.engine.publish().is_none() {
+        if self.engine.publish(Top::Ever).is_none() {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
         self.signals.publish();
@@ -192,12 +192,12 @@ impl Daemon {
         self.metrics.encode()
     }
 
-    fn status(&self) -> Response {
+    fn status(&self, top: Top) -> Response {
         let counters = match self.counters.read() {
             Ok(counters) => counters,
             Err(error) => return Response::Error { message: error.to_string() },
         };
-        let Some((fingerprints, mode)) = self.engine.publish() else {
+        let Some((fingerprints, mode)) = self.engine.publish(top) else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
         };
         let micros = |share| self.metrics.latency_quantile(share).map(|latency| latency.as_micros() as u64);
@@ -229,6 +229,7 @@ impl Daemon {
             fingerprints,
             enforce_p50_us: micros(0.5),
             enforce_p99_us: micros(0.99),
+            enforce_us: self.metrics.latencies(),
         }))
     }
 }
@@ -262,7 +263,8 @@ fn table(rows: &Counters) -> BTreeMap<String, u64> {
 impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
-            Request::Status => self.status(),
+            Request::Status => self.status(Top::Ever),
+            Request::Top => self.status(Top::Lately),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
             Request::Explain { of } => explain::answer(&self.assessor, &self.orders, &of),
@@ -559,7 +561,11 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let pinned = pins.is_some();
     let interfaces = interfaces(config, pins.as_ref())?;
     let inherited = challenge::inherited();
-    let control = Socket::listener(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
+    let admin = &config.admin;
+    let control = [
+        (Socket::listener(CONTROL, &admin.control_socket, &admin.control_group)?, Access::Write),
+        (Socket::listener(STATUS, &admin.status_socket, &admin.status_group)?, Access::Read),
+    ];
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let intake = Intake::bind(&config.signals)?;
     let decision =
@@ -751,7 +757,7 @@ struct Inline {
 
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
-    control: Socket<UnixListener>,
+    control: [(Socket<UnixListener>, Access); 2],
     page: Option<MetricsListener>,
     inline: Inline,
     detective: Option<Detective>,
@@ -815,17 +821,19 @@ fn serve(
 fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    control: Socket<UnixListener>,
+    control: [(Socket<UnixListener>, Access); 2],
     page: Option<MetricsListener>,
     daemon: &Arc<Daemon>,
 ) {
-    let (handler, token) = (Arc::clone(daemon), stop.clone());
-    let ended = daemon.metrics.control_connections.clone();
-    tasks.spawn(async move {
-        if let Err(error) = control::serve(control, handler, ended, token).await {
-            error!(%error, "the control socket is closed; restart detector to have it back");
-        }
-    });
+    for socket in control {
+        let (handler, token) = (Arc::clone(daemon), stop.clone());
+        let ended = daemon.metrics.control_connections.clone();
+        tasks.spawn(async move {
+            if let Err(error) = control::serve(socket, handler, ended, token).await {
+                error!(%error, "the control or the status socket is closed; restart detector to have it back");
+            }
+        });
+    }
     if let Some(page) = page {
         let (daemon, token) = (Arc::clone(daemon), stop.clone());
         let ended = daemon.metrics.page_connections.clone();

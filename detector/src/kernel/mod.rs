@@ -6,9 +6,10 @@
 
 #![expect(
     unsafe_code,
-    reason = "aya's Pod for the types that cross the boundary, and bpf(2) and sched_setattr(2) where no crate has a call"
+    reason = "aya's Pod for the types that cross the boundary, and bpf(2), ioctl(2) and sched_setattr(2) where no crate has a call"
 )]
 
+pub mod features;
 pub mod interface;
 pub mod memory;
 

@@ -215,7 +215,7 @@ pub struct Metrics {
     pub decision_connections: Counters,
     /// Connections to the metrics page by how they ended.
     pub page_connections: Counters,
-    /// Connections to the control socket likewise.
+    /// Connections to the control and the status socket likewise.
     pub control_connections: Counters,
     /// Hellos, and ends of connections, for requests to be put together with: `queued` or `dropped`.
     pub known_queue: Counters,
@@ -506,7 +506,7 @@ impl Metrics {
             ))?,
             control_connections: keep(Counters::by_label(
                 "detector_admin_control_connections_total",
-                "Connections to the control socket, by how they ended.",
+                "Connections to the control and the status socket, by how they ended.",
                 "outcome",
                 labels.ends.iter().copied(),
             ))?,
@@ -789,6 +789,16 @@ impl Metrics {
             (floor, below) = (bucket.upper_bound(), upto);
         }
         (histogram.get_sample_count() > 0).then(|| Duration::from_secs_f64(floor))
+    }
+
+    /// How many verdicts took at most so many microseconds, for each bound of the histogram.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<(u64, u64)> {
+        let families = prometheus::core::Collector::collect(&self.latency);
+        let metric = families.first().and_then(|family| family.get_metric().first());
+        let buckets = metric.into_iter().flat_map(|metric| metric.get_histogram().get_bucket());
+        let micros = |seconds: f64| (seconds * 1e6).round() as u64;
+        buckets.map(|bucket| (micros(bucket.upper_bound()), bucket.cumulative_count())).collect()
     }
 
     /// All families in Prometheus' text format, version 0.0.4.

@@ -11,7 +11,7 @@ use detector_common::settings::Settings;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Exit, FingerprintArgs, Output, Printer, Reading, list};
+use super::{Exit, FingerprintArgs, Format, Printer, Reading, list};
 use crate::capture::event;
 use crate::cli::Failure;
 use crate::clock::monotonic;
@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Events read before signals are looked at.
 const BUDGET: usize = 1024;
 
-pub(super) fn run(args: &FingerprintArgs, format: Output, out: impl Write, notes: impl Write) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &FingerprintArgs, format: Format, out: impl Write, notes: impl Write) -> anyhow::Result<Exit> {
     // Blocked before anything is attached, so that none ends this process in between.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -43,7 +43,7 @@ pub(super) fn run(args: &FingerprintArgs, format: Output, out: impl Write, notes
 
 fn watch(
     args: &FingerprintArgs,
-    format: Output,
+    format: Format,
     signals: &SignalFd,
     out: impl Write,
     mut notes: impl Write,
