@@ -1,14 +1,15 @@
-//! `detector doctor`: what is in the way of the web servers' reports and their ClientHellos, and what to do about it. In: the host's settings and
-//! the daemon's counters. Out: a line for each thing that was looked at.
+//! `detector doctor`: whether the program is attached, what is in the way of the web servers' reports and their ClientHellos, and what to
+//! do about it. In: the host's settings and the daemon's counters. Out: a line for each thing that was looked at.
 
 use std::io::Write;
 use std::path::PathBuf;
 
+mod attached;
 mod joined;
 
 use super::client::{Client, ControlArgs};
 use super::{Exit, Failure, figures, printable};
-use crate::admin::protocol::{Request, Response, Signals};
+use crate::admin::protocol::{Request, Response, Signals, Status};
 use crate::config::{Config, Overrides};
 use crate::door;
 use crate::intake::{self, QUEUE_WANTED};
@@ -51,8 +52,11 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let config = Config::load(&overrides).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let name = &config.signals.group;
     let mut findings = vec![queue(intake::queue_length()), group(name, door::socket::group(name).is_some())];
-    match signals(&args.control) {
-        Ok(signals) => findings.extend(of_daemon(&signals, intake::queue_length())),
+    match status(&args.control) {
+        Ok(status) => {
+            findings.extend(attached::of(&status.interfaces));
+            findings.extend(of_daemon(&status.signals, intake::queue_length()));
+        }
         Err(failure) => {
             let mut lines = failure.message.lines().map(str::to_owned);
             findings.push(Ill(lines.next().unwrap_or_default(), lines.collect::<Vec<_>>().join("; ")));
@@ -68,9 +72,9 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     Ok(if well { Exit::Done } else { Exit::Negative })
 }
 
-fn signals(control: &ControlArgs) -> Result<Signals, Failure> {
+fn status(control: &ControlArgs) -> Result<Box<Status>, Failure> {
     match Client::connect(control)?.ask(&Request::Status)? {
-        Response::Status(status) => Ok(status.signals),
+        Response::Status(status) => Ok(status),
         _ => Err(Failure::new(Exit::Failed, "the daemon answers something else\nis it of another version? restart it")),
     }
 }
