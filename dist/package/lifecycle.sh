@@ -55,7 +55,8 @@ upgraded() {
 removing() {
     if command -v systemctl >/dev/null; then
         if [ -d /run/systemd/system ]; then
-            systemctl --quiet stop detector.service detector-feeds.timer detector-feeds.service
+            systemctl --quiet stop detector.service detector-loader.path detector-loader.service
+            systemctl --quiet stop detector-feeds.timer detector-feeds.service
         fi
         systemctl --quiet disable detector.service detector-feeds.timer
     fi
@@ -69,6 +70,8 @@ removed() {
     rm -rf /sys/fs/bpf/detector
     if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
         systemctl daemon-reload
+        # A unit that failed last would be listed for ever.
+        systemctl --quiet reset-failed 'detector*' 2>/dev/null
     fi
     return 0
 }

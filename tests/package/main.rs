@@ -1,8 +1,9 @@
 //! The packages that `cargo xtask package` makes, on a fresh Debian 12 with systemd as its first process: installed,
-//! upgraded under traffic, purged. `cargo xtask setup` makes that Debian, and `cargo xtask test` the packages.
+//! upgraded under traffic, purged; and what its daemon may not do. `cargo xtask setup` makes that Debian, and `cargo xtask test` the packages.
 
 mod installed;
 mod machine;
+mod privileges;
 mod scratch;
 
 use std::path::PathBuf;

@@ -49,6 +49,8 @@ pub struct DaemonOptions {
     pub config: &'static str,
     /// Whether its wall clock is the one that [`set_clock`] sets, and not the machine's.
     pub own_clock: bool,
+    /// Whether it has no capability, and so needs what `detector attach` has pinned.
+    pub without_capabilities: bool,
 }
 
 /// A running daemon.
@@ -75,6 +77,7 @@ impl Daemon {
     pub fn start_build(lab: &Lab, program: PathBuf, options: DaemonOptions) -> Result<Self> {
         let mut command = run_command(
             lab,
+            if options.without_capabilities { &["setpriv", "--bounding-set=-all", "--inh-caps=-all"] } else { &[] },
             program,
             options.interface.unwrap_or(SERVER_INTERFACE),
             METRICS_ADDRESS,
@@ -230,7 +233,8 @@ pub fn signal_socket(lab: &Lab) -> PathBuf {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &lab.file("second.sock"), "")?)
+    let socket = lab.file("second.sock");
+    refused(lab, run_command(lab, &[], programs::detector()?, interface, "127.0.0.1:9465", &socket, "")?)
 }
 
 /// Likewise, with the daemon's own control socket.
@@ -238,7 +242,8 @@ pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal_of_socket(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &control_socket(lab), "")?)
+    let socket = control_socket(lab);
+    refused(lab, run_command(lab, &[], programs::detector()?, interface, "127.0.0.1:9465", &socket, "")?)
 }
 
 fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
@@ -251,6 +256,7 @@ fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
 
 fn run_command(
     lab: &Lab,
+    by: &[&str],
     program: PathBuf,
     interface: &str,
     metrics: &str,
@@ -259,7 +265,14 @@ fn run_command(
 ) -> Result<Command> {
     let configuration = configuration(lab);
     fs::write(&configuration, config)?;
-    let mut command = lab.server().command(program);
+    let mut command = match by {
+        [by, arguments @ ..] => {
+            let mut command = lab.server().command(by);
+            command.args(arguments).arg(program);
+            command
+        }
+        [] => lab.server().command(program),
+    };
     command.args(["run", "--format", "json", "--metrics", metrics]);
     if interface != GUESSED {
         command.args(["--interface", interface]);

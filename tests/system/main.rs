@@ -8,6 +8,7 @@ mod agree;
 mod basics;
 mod blame;
 mod block;
+mod borrowed;
 mod browsers;
 mod bulk;
 mod commands;

@@ -159,7 +159,8 @@ struct Full {
 /// What the thread owns.
 pub(super) struct Engine {
     pub(super) rings: Rings,
-    pub(super) log: KernelLog,
+    /// Absent where the programs are another process's.
+    pub(super) log: Option<KernelLog>,
     pub(super) core: Core<Maps>,
     /// Watches this host's addresses; absent if the configuration names the protected ones.
     pub(super) addresses: Option<AddressWatch>,
@@ -297,15 +298,16 @@ impl Engine {
 
     fn wait(&mut self, waker: &Waker) -> Result<(), Error> {
         let watch = self.addresses.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
+        let log = self.log.as_ref().map_or_else(|| waker.as_fd(), |log| log.as_fd());
         let [_, _, woken, logged, changed] = {
             let Rings { confirmed, unconfirmed } = &self.rings;
-            wait([confirmed.as_fd(), unconfirmed.as_fd(), waker.as_fd(), self.log.as_fd(), watch], TICK)?
+            wait([confirmed.as_fd(), unconfirmed.as_fd(), waker.as_fd(), log, watch], TICK)?
         };
         if woken {
             waker.clear();
         }
-        if logged {
-            self.log.flush();
+        if logged && let Some(log) = &mut self.log {
+            log.flush();
         }
         if changed && let Some(watch) = &self.addresses {
             watch.clear();

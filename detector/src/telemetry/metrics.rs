@@ -232,6 +232,7 @@ pub struct Metrics {
     /// Checks of challenge listeners: `passed`, `failed` or `late`.
     pub challenge_checks: Counters,
     listeners: IntGaugeVec,
+    interfaces: IntGaugeVec,
     verdicts: IntGaugeVec,
     pending: IntGauge,
     latency: Histogram,
@@ -573,6 +574,12 @@ impl Metrics {
                 "Challenge listeners, by health.",
                 &["health"],
             )?,
+            interfaces: gauges(
+                &registry,
+                "detector_kernel_interfaces",
+                "Interfaces by whether the program is on them.",
+                &["state"],
+            )?,
             reloads: keep(Counters::by_label(
                 "detector_config_reloads_total",
                 "Reloads of the configuration by how they ended; a refused one changes nothing.",
@@ -635,6 +642,7 @@ impl Metrics {
             metrics.set_never_block(reason, 0);
         }
         metrics.set_listeners(0, 0);
+        metrics.set_interfaces(0, 0);
         metrics.set_mode(mode);
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
@@ -752,6 +760,13 @@ impl Metrics {
     pub fn set_listeners(&self, healthy: usize, unhealthy: usize) {
         for (label, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
             self.listeners.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// How many interfaces have the program, and how many should.
+    pub fn set_interfaces(&self, attached: usize, detached: usize) {
+        for (label, count) in [("attached", attached), ("detached", detached)] {
+            self.interfaces.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 20] = [
     ("dist/detector.toml", CONFIGURATION),
     ("dist/systemd", "usr/lib/systemd/system"),
     ("dist/sysusers.d", "usr/lib/sysusers.d"),
-    ("dist/tmpfiles.d", "usr/lib/tmpfiles.d"),
+    ("dist/drop-ins", "usr/share/detector/systemd"),
     ("dist/sysctl.d", "usr/lib/sysctl.d"),
     ("dist/nginx", "usr/share/detector/nginx"),
     ("dist/haproxy", "usr/share/detector/haproxy"),

@@ -71,7 +71,10 @@ fn attached(interface: &Interface, driver: Option<&str>) -> Finding {
         return problem(
             "xdp",
             format!("the program is not on {name} any more: nothing there is seen or dropped"),
-            format!("systemctl restart detector; with pins: detector attach --interface {name}"),
+            format!(
+                "systemctl restart detector; without systemd: detector attach --interface {name}; \
+                 `systemctl status detector-loader` says what fails"
+            ),
         );
     }
     let driver = driver.map_or_else(String::new, |driver| format!(" (driver {driver})"));
