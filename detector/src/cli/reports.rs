@@ -120,7 +120,7 @@ impl ReportsArgs {
 enum Printer<W: Write> {
     Lines(W),
     Objects(W),
-    Sheet(Sheet<W>),
+    Sheet(Box<Sheet<W>>),
 }
 
 impl<W: Write> Printer<W> {
@@ -131,7 +131,7 @@ impl<W: Write> Printer<W> {
         match format {
             Format::Table => Self::Lines(out),
             Format::Json => Self::Objects(out),
-            Format::Csv => Self::Sheet(Sheet::with(out, columns())),
+            Format::Csv => Self::Sheet(Box::new(Sheet::with(out, columns()))),
         }
     }
 

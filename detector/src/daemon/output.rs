@@ -66,7 +66,7 @@ fn header() -> String {
 enum Out<W: Write> {
     Columns(W),
     Objects(W),
-    Sheet(Sheet<W>),
+    Sheet(Box<Sheet<W>>),
 }
 
 impl<W: Write> Out<W> {
@@ -78,7 +78,7 @@ impl<W: Write> Out<W> {
                 Self::Columns(out)
             }
             Format::Json => Self::Objects(out),
-            Format::Csv => Self::Sheet(Sheet::new(out)),
+            Format::Csv => Self::Sheet(Box::new(Sheet::new(out))),
         }
     }
 

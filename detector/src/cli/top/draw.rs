@@ -267,7 +267,8 @@ mod tests {
     #[test]
     fn what_is_said_is_wrapped_and_not_cut() {
         let text = "no request with it is remembered: web servers tell of requests\nsay `detector doctor`".to_owned();
-        let view = View { said: Some((false, text)), ..View::default() };
+        let mut view = View::default();
+        view.said = Some((false, text));
         let expected = ["no request with it is remembered:", "web servers tell of requests", "say `detector doctor`"];
         assert_eq!(said(&view, 40).1, expected);
         assert_eq!(said(&View::default(), 40).1, [""; 0]);
