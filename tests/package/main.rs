@@ -1,9 +1,13 @@
 //! The packages that `cargo xtask package` makes, on a fresh Debian 12 with systemd as its first process: installed,
-//! upgraded under traffic, purged. `cargo xtask setup` makes that Debian, and `cargo xtask test` the packages.
+//! upgraded under traffic, purged; and there is typed what the pages say. `cargo xtask setup` makes that Debian,
+//! and `cargo xtask test` the packages.
 
+mod first;
 mod installed;
 mod machine;
+mod pages;
 mod scratch;
+mod tutorial;
 
 use std::path::PathBuf;
 
