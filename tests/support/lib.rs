@@ -25,6 +25,7 @@ pub mod link;
 pub mod metrics;
 pub mod mixed;
 pub mod mmdb;
+pub mod pages;
 pub mod pins;
 pub mod process;
 pub mod programs;

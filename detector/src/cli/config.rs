@@ -165,9 +165,13 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Usage, unknown(key, &settings)));
         }
     }
+    // The file of the packages says each default: what is typed is not what is changed.
+    let defaults = if args.changed { Loaded::defaults() } else { Vec::new() };
+    let as_it_comes =
+        |setting: &Setting| defaults.iter().any(|known| known.key == setting.key && known.value == setting.value);
     let wanted = |setting: &&Setting| {
         let named = args.keys.is_empty() || args.keys.iter().any(|key| is_in(setting, key));
-        named && !(args.changed && setting.origin == Origin::Default)
+        named && !as_it_comes(setting)
     };
     let shown: Vec<&Setting> = settings.iter().filter(wanted).collect();
     if args.format != Format::Table {

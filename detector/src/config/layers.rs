@@ -170,6 +170,12 @@ impl Loaded {
         Config::resolve(file).map_err(|wrong| wrong.pointed(name, text, typed))
     }
 
+    /// Every key, as it is where nobody says anything.
+    #[must_use]
+    pub fn defaults() -> Vec<Setting> {
+        Self { config: Config::default(), file: None, text: String::new(), typed: Vec::new() }.settings()
+    }
+
     /// Every key, in the order of the shipped file.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {

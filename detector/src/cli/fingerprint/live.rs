@@ -3,6 +3,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use super::{Exit, FingerprintArgs, Format, Printer, Reading, list};
 use crate::capture::event;
 use crate::cli::Failure;
 use crate::clock::monotonic;
-use crate::config::XdpMode;
+use crate::config::{DEFAULT_PINS, XdpMode};
 use crate::kernel::{self, Error, EventSource as _, Kernel, LoadOptions, Rings, VerdictMaps as _, wait};
 use crate::pipeline::{Limits, Pipeline};
 
@@ -36,9 +37,19 @@ pub(super) fn run(args: &FingerprintArgs, format: Format, out: impl Write, notes
         Err(error) => match error.downcast_ref::<Error>() {
             Some(Error::Permission(_)) => Ok(Failure::new(Exit::Permission, format!("{error:#}")).report()),
             Some(Error::Interface(_)) => Ok(Failure::new(Exit::Usage, format!("{error:#}")).report()),
+            Some(Error::Foreign { interface }) if Path::new(DEFAULT_PINS).exists() => Ok(attached(interface).report()),
             _ => Err(error),
         },
     }
+}
+
+/// Nobody's program is replaced, and least of all that of the service.
+fn attached(interface: &str) -> Failure {
+    let message = format!(
+        "a detector is attached to `{interface}` already; what it sees: detector status\n  \
+         each hello by itself: systemctl stop detector; detector detach; then this again"
+    );
+    Failure::new(Exit::Failed, message)
 }
 
 fn watch(
