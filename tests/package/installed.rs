@@ -17,19 +17,19 @@ use crate::{OLDER, VERSION, deb, machine::Machine};
 const CAPABILITIES: u64 = (1 << 12) | (1 << 38) | (1 << 39);
 
 /// A lab whose server's namespace has a default route, by which the daemon finds its interface. Nobody is there.
-fn lab() -> Result<Lab> {
+pub(crate) fn lab() -> Result<Lab> {
     let lab = Lab::new(LabOptions::default())?;
     lab.server().ip("route add default via 10.77.0.254")?;
     Ok(lab)
 }
 
-fn install(machine: &Machine, version: &str) -> Result<String> {
+pub(crate) fn install(machine: &Machine, version: &str) -> Result<String> {
     machine.bring(&deb(version)?, "/root/detector.deb")?;
     machine.run("dpkg --install /root/detector.deb 2>&1")
 }
 
 /// A client that gives up soon.
-fn from(source: IpAddr) -> Target {
+pub(crate) fn from(source: IpAddr) -> Target {
     Target { source: Some(source), timeout: Duration::from_secs(2), ..Target::new(SERVER_V4) }
 }
 
@@ -48,7 +48,7 @@ fn status(machine: &Machine) -> Result<Value> {
     Ok(serde_json::from_str(&machine.run("detector status --format json")?)?)
 }
 
-fn property(machine: &Machine, name: &str) -> Result<String> {
+pub(crate) fn property(machine: &Machine, name: &str) -> Result<String> {
     let said = machine.run(&format!("systemctl show --property {name} --value detector"))?;
     Ok(said.trim().to_owned())
 }

@@ -4,6 +4,7 @@
 mod installed;
 mod machine;
 mod scratch;
+mod watchdog;
 
 use std::path::PathBuf;
 

@@ -73,8 +73,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         return Ok(());
     }
     let suites = root_suites()?;
-    stage("another build of detector, for the tests of upgrades", || {
-        cargo(&["build"], &["--bin", "detector", "--features", "detector/wide-verdicts"], full)?;
+    stage("another build of detector, for the tests of upgrades and of faults", || {
+        let features = "detector/wide-verdicts,detector/faults";
+        cargo(&["build"], &["--bin", "detector", "--features", features], full)?;
         // The next stage leaves the real one at that place.
         let built = shell::built()?;
         fs::copy(built.join("detector"), built.join("detector-wide")).context("can't keep the other build")?;
