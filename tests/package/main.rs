@@ -2,6 +2,7 @@
 //! upgraded under traffic, purged. `cargo xtask setup` makes that Debian, and `cargo xtask test` the packages.
 
 mod installed;
+mod journal;
 mod machine;
 mod scratch;
 mod watchdog;
