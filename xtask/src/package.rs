@@ -7,6 +7,7 @@
 mod deb;
 mod files;
 mod rpm;
+mod sbom;
 
 use std::{
     fs,

@@ -66,7 +66,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     if setup::builds_outside_rustup() {
         // Where rustup's own toolchain builds the kernel's half, that way has just been used.
         let linked = ["--features", "xtask/linked-toolchain", "--bin", "xtask", "linked::"];
-        stage("the kernel's half, built through rustup", || cargo(&["test"], &linked, full))?;
+        stage("the kernel's half, built through rustup and elsewhere", || cargo(&["test"], &linked, full))?;
     }
     if no_root {
         println!("== left out, by --no-root: the suites that need root");
