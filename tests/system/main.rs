@@ -15,6 +15,7 @@ mod control;
 mod databases;
 mod demo;
 mod disorder;
+mod distinct;
 mod expiry;
 mod explain;
 mod feeds;
