@@ -83,7 +83,7 @@ fn a_toolchain_that_rustup_knows_builds_the_same_object_elsewhere() {
         let mut script = Command::new(&program);
         script.current_dir(checkout.join("detector")).env(OVERRIDE, name).env("OUT_DIR", mine.path());
         script.env("CARGO_HOME", &home);
-        script.env("CARGO_CFG_TARGET_ARCH", std::env::consts::ARCH).env("CARGO_CFG_TARGET_ENDIAN", "little");
+        script.env("CARGO_CFG_TARGET_ARCH", env::consts::ARCH).env("CARGO_CFG_TARGET_ENDIAN", "little");
         shell::output(&mut script)
     };
     let printed = build(&link.0).unwrap();

@@ -103,21 +103,20 @@ mod tests {
     #[test]
     fn it_has_what_runs_and_nothing_that_only_builds_or_tests() {
         let package = |name: &str| json!({ "id": name, "name": name, "version": "1.0.0", "license": "MIT/Apache-2.0" });
-        let uses = |name: &str, kinds: &[Value]| {
-            let kinds: Vec<_> = kinds.iter().map(|kind| json!({ "kind": kind })).collect();
-            json!({ "pkg": name, "dep_kinds": kinds })
+        let uses = |name: &str, kinds: &[&str]| {
+            let kind = |kind: &&str| json!({ "kind": (*kind != "normal").then_some(kind) });
+            json!({ "pkg": name, "dep_kinds": kinds.iter().map(kind).collect::<Vec<_>>() })
         };
-        let (normal, build, dev) = (Value::Null, json!("build"), json!("dev"));
         let names = ["detector", "detector-ebpf", "runs", "below", "builds", "tests", "both", "xtask"];
         let metadata = json!({
             "packages": names.map(package),
             "resolve": { "nodes": [
                 { "id": "detector", "deps": [
-                    uses("runs", &[normal.clone()]), uses("builds", &[build.clone()]), uses("tests", &[dev]),
-                    uses("both", &[build, normal.clone()]),
+                    uses("runs", &["normal"]), uses("builds", &["build"]), uses("tests", &["dev"]),
+                    uses("both", &["build", "normal"]),
                 ]},
                 { "id": "detector-ebpf", "deps": [] },
-                { "id": "runs", "deps": [uses("below", &[normal])] },
+                { "id": "runs", "deps": [uses("below", &["normal"])] },
             ]},
         });
         let lock =
