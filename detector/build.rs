@@ -107,6 +107,7 @@ fn second_run(compiler: &Compiler, linker: &Path) -> Result<Command> {
     let mut command = Command::new(&this);
     command
         .env("RUSTC_WRAPPER", &this) // in place of a cache like sccache, which gains nothing here
+        .env("CARGO_INCREMENTAL", "0") // it would cut the crates into other pieces, and give another object
         .env("RUSTC_BOOTSTRAP", "1") // -Zbuild-std; set here only, so no userspace crate ever sees it
         // By path, not by PATH: bpf-linker's directory may hold rustup, which Candidate::Directory keeps out.
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
