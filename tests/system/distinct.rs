@@ -55,10 +55,10 @@ const AHEAD: u64 = 3 * SCRAPED;
 /// Scrapes before the first and after the last of them.
 const IDLE: u32 = 50;
 
-/// The most that a scrape may have, and bytes of the daemon's memory.
+/// The most that a scrape may have, and bytes of the daemon's memory: half of what its service may take.
 const SERIES: usize = 500;
 const SCRAPE_BYTES: usize = 100 * 1024;
-const MEMORY: f64 = 512.0 * 1024.0 * 1024.0;
+const MEMORY: f64 = 1024.0 * 1024.0 * 1024.0;
 /// What the command line tells of.
 const TOLD: usize = 50;
 
