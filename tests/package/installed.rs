@@ -26,7 +26,7 @@ pub(crate) fn install(machine: &Machine, version: &str) -> Result<String> {
 }
 
 /// A client that gives up soon.
-fn from(source: IpAddr) -> Target {
+pub(crate) fn from(source: IpAddr) -> Target {
     Target { source: Some(source), timeout: Duration::from_secs(2), ..Target::new(SERVER_V4) }
 }
 

@@ -4,11 +4,13 @@
 
 mod first;
 mod installed;
+mod journal;
 mod machine;
 mod pages;
 mod privileges;
 mod scratch;
 mod tutorial;
+mod watchdog;
 
 use std::path::PathBuf;
 

@@ -17,6 +17,7 @@ mod control;
 mod databases;
 mod demo;
 mod disorder;
+mod distinct;
 mod doctor;
 mod expiry;
 mod explain;

@@ -13,6 +13,8 @@ mod crawlers;
 mod decided;
 mod engine;
 mod explain;
+#[cfg(feature = "faults")]
+mod faults;
 mod histories;
 mod inline;
 mod joiner;
