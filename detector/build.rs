@@ -38,6 +38,9 @@ const CPU: &str = "-Ctarget-cpu=v3";
 /// third of the verified instructions.
 const COPIES: &str = "-Clink-arg=--disable-expand-memcpy-in-order";
 
+/// Puts one directory in the place of another.
+const REMAP: &str = "--remap-path-prefix";
+
 fn main() -> Result<()> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if let [rustc, arguments @ ..] = arguments.as_slice() {
@@ -104,6 +107,7 @@ fn second_run(compiler: &Compiler, linker: &Path) -> Result<Command> {
     let mut command = Command::new(&this);
     command
         .env("RUSTC_WRAPPER", &this) // in place of a cache like sccache, which gains nothing here
+        .env("CARGO_INCREMENTAL", "0") // it would cut the crates into other pieces, and give another object
         .env("RUSTC_BOOTSTRAP", "1") // -Zbuild-std; set here only, so no userspace crate ever sees it
         // By path, not by PATH: bpf-linker's directory may hold rustup, which Candidate::Directory keeps out.
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
@@ -136,14 +140,34 @@ fn build(rustup: &str) -> Result<()> {
     aya_build::build_ebpf([package], toolchain)
 }
 
-/// Cargo runs `RUSTC_WRAPPER rustc arguments…`: becomes that rustc, with [`CPU`] and [`COPIES`] added for the BPF target. What is built
-/// for the host on the way (procedural macros, build scripts) stays as it is.
+/// Cargo runs `RUSTC_WRAPPER rustc arguments…`: becomes that rustc, with [`CPU`], [`COPIES`] and [`paths`] added for the BPF
+/// target. What is built for the host on the way (procedural macros, build scripts) stays as it is.
 fn wrap(rustc: &OsString, arguments: &[OsString]) -> Result<()> {
     if arguments == ["-vV"] {
-        println!("{CPU} {COPIES}"); // cargo builds anew when this answer changes, so no change is lost in its cache
+        // Cargo builds anew when this answer changes, so no change is lost in its cache.
+        println!("{CPU} {COPIES} {REMAP}");
     }
-    let for_bpf = arguments.iter().any(|argument| argument.to_string_lossy().starts_with("bpfe"));
     let mut command = Command::new(rustc);
-    command.args(arguments).args(for_bpf.then_some([CPU, COPIES]).into_iter().flatten());
+    command.args(arguments);
+    if arguments.iter().any(|argument| argument.to_string_lossy().starts_with("bpfe")) {
+        command.args([CPU, COPIES]).args(paths()?);
+    }
     Err(command.exec()).with_context(|| format!("can't run `{}`", rustc.display()))
+}
+
+/// What keeps this machine's directories out of the object's debug information, so that the same sources give the same
+/// object wherever they lie. A crate of the workspace is compiled in the workspace's root and linked there: relative
+/// names lead to its lines, which the verifier's log quotes. Any other is compiled in its own directory, cargo's or the
+/// compiler's, and has its name and version in place of that.
+fn paths() -> Result<Vec<String>> {
+    let [directory, name, version] = ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"].map(env::var);
+    // Without these cargo asks what the compiler can do, and has no crate compiled.
+    let (Ok(directory), Ok(name), Ok(version)) = (directory, name, version) else { return Ok(Vec::new()) };
+    let here = env::current_dir().context("can't tell the directory of a crate")?;
+    let crate_directory = PathBuf::from(directory);
+    if crate_directory.canonicalize().is_ok_and(|directory| directory != here) {
+        return Ok(vec![format!("{REMAP}={}=.", here.display())]);
+    }
+    let named = |directory: &Path| format!("{REMAP}={}=/{name}-{version}", directory.display());
+    Ok(vec![named(&here), named(&crate_directory)])
 }

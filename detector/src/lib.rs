@@ -21,7 +21,7 @@ pub mod signature;
 pub mod pipeline;
 
 pub mod connection;
-pub mod line;
+pub mod sheet;
 
 pub mod door;
 pub mod report;
@@ -30,6 +30,7 @@ pub mod agent;
 pub mod family;
 pub mod intake;
 pub mod join;
+pub mod line;
 
 pub mod breaker;
 pub mod network;

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::capture::Proof;
 use crate::connection::Settled;
-use crate::fingerprint::Ja4;
+use crate::family;
+use crate::fingerprint::{Fingerprint, Ja4};
 use crate::pipeline::{Hello, Void};
 
 /// One hello as one JSON object.
@@ -43,6 +44,10 @@ pub struct HelloLine<'a> {
     pub ja4_ro: &'a str,
     /// JA4 without what resumption changes.
     pub ja4_stable: Ja4,
+    /// The family that sends such hellos, if it is known.
+    pub family: Option<&'static str>,
+    /// What that is: `browser`, `library`, `tool`, `scanner`, `proxy`, `imitator`; `drift` if a browser's next release may be.
+    pub family_kind: Option<&'static str>,
     /// The server's name, escaped.
     pub server_name: Option<&'a str>,
     /// The protocols offered, escaped.
@@ -102,6 +107,7 @@ impl<'a> HelloLine<'a> {
         let syn_to_hello = syn.map(|syn| hello.at.since(syn.at).as_micros());
         let proof = settled.map_or(hello.proof, |settled| settled.standing.proof());
         let answer = settled.and_then(|settled| settled.answer.as_ref());
+        let (family, family_kind) = named(fingerprint).unzip();
         Self {
             src_ip: flow.source.ip(),
             src_port: flow.source.port(),
@@ -117,6 +123,8 @@ impl<'a> HelloLine<'a> {
             ja4_o: fingerprint.ja4_o,
             ja4_ro: &fingerprint.ja4_ro,
             ja4_stable: fingerprint.ja4_stable,
+            family,
+            family_kind,
             server_name: fingerprint.server_name.as_deref(),
             alpn: &fingerprint.alpn,
             segments: hello.segments,
@@ -140,14 +148,14 @@ impl<'a> HelloLine<'a> {
 }
 
 /// The columns of the table for people, beside [`row`].
-pub const COLUMNS: [&str; 6] = ["client", "server", "hello", "JA4", "server name", "ALPN"];
+pub const COLUMNS: [&str; 7] = ["client", "server", "hello", "JA4", "family", "server name", "ALPN"];
 
 /// Longer names are cut in the table; the JSON line has them whole.
 const NAME_MAX: usize = 48;
 
 /// One line of the table for people.
 #[must_use]
-pub fn row(hello: &Hello) -> [String; 6] {
+pub fn row(hello: &Hello) -> [String; 7] {
     let fingerprint = &hello.fingerprint;
     let name = fingerprint.server_name.as_deref().unwrap_or("-");
     let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
@@ -156,9 +164,19 @@ pub fn row(hello: &Hello) -> [String; 6] {
         hello.flow.destination.to_string(),
         hello.index.to_string(),
         fingerprint.ja4.to_string(),
+        match named(fingerprint) {
+            Some((family, "drift")) => format!("like {family}"),
+            Some((family, _)) => family.to_owned(),
+            None => "-".to_owned(),
+        },
         short(name),
         short(&alpn),
     ]
+}
+
+/// Who sends such hellos, and what that is.
+fn named(fingerprint: &Fingerprint) -> Option<(&'static str, &'static str)> {
+    family::shipped().find(fingerprint.ja4_stable, &fingerprint.traits).named()
 }
 
 fn short(text: &str) -> String {

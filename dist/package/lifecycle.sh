@@ -11,14 +11,14 @@ users() {
     if command -v systemd-sysusers >/dev/null; then
         systemd-sysusers detector.conf && return
     fi
-    for name in detector detector-feeds detector-signal; do
+    for name in detector detector-feeds detector-signal detector-status; do
         getent group $name >/dev/null || groupadd --system $name
     done
     for name in detector detector-feeds; do
         getent passwd $name >/dev/null ||
             useradd --system --gid $name --home-dir /var/lib/$name --no-create-home --shell /usr/sbin/nologin $name
     done
-    usermod --append --groups detector-signal detector
+    usermod --append --groups detector-signal,detector-status detector
 }
 
 # For the first time.
@@ -55,7 +55,8 @@ upgraded() {
 removing() {
     if command -v systemctl >/dev/null; then
         if [ -d /run/systemd/system ]; then
-            systemctl --quiet stop detector.service detector-feeds.timer detector-feeds.service
+            systemctl --quiet stop detector.service detector-loader.path detector-loader.service
+            systemctl --quiet stop detector-feeds.timer detector-feeds.service
         fi
         systemctl --quiet disable detector.service detector-feeds.timer
     fi
@@ -69,6 +70,8 @@ removed() {
     rm -rf /sys/fs/bpf/detector
     if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
         systemctl daemon-reload
+        # A unit that failed last would be listed for ever.
+        systemctl --quiet reset-failed 'detector*' 2>/dev/null
     fi
     return 0
 }
@@ -80,7 +83,7 @@ purged() {
     for name in detector detector-feeds; do
         if getent passwd $name >/dev/null; then userdel $name; fi
     done
-    for name in detector detector-feeds detector-signal; do
+    for name in detector detector-feeds detector-signal detector-status; do
         if getent group $name >/dev/null; then groupdel $name; fi
     done
     return 0

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::queries::{Documented, Query};
-use crate::{path, promtool, yaml};
+use crate::{path, promtool, read, yaml};
 
 const RULES: &str = "dist/prometheus/detector.rules.yml";
 const TESTS: &str = "tests/operate/alerts.test.yml";
@@ -31,9 +31,12 @@ fn promtool_accepts_the_rules_and_they_fire_as_they_should() -> Result<()> {
 
 #[test]
 fn every_rule_names_documented_metrics_and_says_what_to_do() -> Result<()> {
-    let documented = Documented::load()?;
+    let (documented, guide) = (Documented::load()?, read("docs/incidents.md")?);
     for rule in rules()? {
         let name = text(&rule, "alert")?;
+        // Those of the books say one thing, and the guide calls them by their common name.
+        let called = if name.starts_with("DetectorBook") { "DetectorBook…" } else { name };
+        ensure!(guide.contains(&format!("`{called}`")), "{name}: docs/incidents.md has nothing about it");
         documented.check(text(&rule, "expr")?).context(name.to_owned())?;
         let severity = text(&rule["labels"], "severity")?;
         ensure!(["critical", "warning", "info"].contains(&severity), "{name}: severity `{severity}`");

@@ -1,12 +1,15 @@
-//! The dashboard for Grafana: documented metrics only, queries that Prometheus reads, panels that explain themselves.
+//! The dashboard for Grafana: documented metrics only, queries that Prometheus reads, panels that explain themselves, and
+//! nothing that Grafana's own schema has no place for.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use detector_tests::programs;
 use serde_json::{Value, json};
 
 use crate::queries::Documented;
-use crate::{promtool, read};
+use crate::{path, promtool, read};
 
 const DASHBOARD: &str = "dist/grafana/detector.json";
 /// Grafana's own, with what they may stand for.
@@ -86,5 +89,49 @@ fn every_query_names_documented_metrics_and_prometheus_reads_it() -> Result<()> 
     // JSON is YAML.
     fs::write(&file, json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string())?;
     promtool(&["check", "rules"], &file)?;
+    Ok(())
+}
+
+/// What Grafana's schema says against a dashboard, a line each.
+fn against_the_schema(dashboard: &Value) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("dashboard.json");
+    fs::write(&file, dashboard.to_string())?;
+    let mut command = Command::new(programs::python()?);
+    let said = command.arg("-B").arg(path("tests/operate/schema.py")).arg(&file).output()?;
+    let errors = String::from_utf8_lossy(&said.stderr);
+    ensure!(errors.is_empty(), "schema.py fails; run `cargo xtask setup`, which brings Grafana's schema: {errors}");
+    let found = String::from_utf8(said.stdout)?.trim().to_owned();
+    ensure!(said.status.success() == found.is_empty(), "schema.py: {} and {found:?}", said.status);
+    Ok(found)
+}
+
+#[test]
+fn grafana_s_schema_knows_every_key_and_value() -> Result<()> {
+    assert_eq!(against_the_schema(&dashboard()?)?, "");
+    Ok(())
+}
+
+/// Each of these is a mistake that Grafana would pass over, and show something else.
+#[test]
+fn a_mistake_in_it_is_found() -> Result<()> {
+    let whole = dashboard()?;
+    let stat = |panel: &Value| panel["type"] == "stat";
+    let place = whole["panels"].as_array().context("no panels")?.iter().position(stat).context("no such panel")?;
+    let panel = |rest: &str| format!("/panels/{place}{rest}");
+    for (pointer, wrong, told) in [
+        (panel("/options"), json!({ "colourMode": "value" }), "colourMode: the schema has no such key"),
+        (panel("/options/colorMode"), json!("values"), "color_mode: 'values' is no"),
+        (panel("/gridPos/w"), json!("4"), "grid_pos.w: '4' is no"),
+        (panel("/type"), json!("number"), "a panel of a kind that the schema doesn't know"),
+        (panel("/targets/0"), json!({ "refId": "A", "query": "up" }), "query: the schema has no such key"),
+        (panel("/datasource/type"), json!("influx"), "a query of a kind that the schema doesn't know"),
+        ("/graphTooltip".to_owned(), json!(7), "graph_tooltip: 7 is no"),
+    ] {
+        let mut mistaken = whole.clone();
+        *mistaken.pointer_mut(&pointer).with_context(|| format!("nothing at {pointer}"))? = wrong;
+        let found = against_the_schema(&mistaken)?;
+        ensure!(found.contains(told), "{pointer}: {found:?}");
+    }
     Ok(())
 }

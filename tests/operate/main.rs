@@ -3,6 +3,7 @@
 
 mod alerts;
 mod commands;
+mod config;
 mod dashboard;
 mod events;
 mod queries;

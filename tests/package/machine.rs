@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     deadline::{PATIENCE, until},
-    lab::Lab,
+    lab::{Lab, Namespace},
     process::{Process, output},
     programs,
 };
@@ -108,8 +108,22 @@ impl Machine {
         Ok(text(&done.stdout))
     }
 
+    /// Types a line on a terminal of 100 columns, in /root: what it prints there is in `stdout`. With a namespace, on
+    /// another machine that has the same files, and that network.
+    pub(crate) fn typed(&self, line: &str, network: Option<&Namespace>) -> Result<Output> {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init.to_string(), "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--wd=/"]);
+        command.arg(network.map_or("--net".into(), |network| format!("--net=/run/netns/{}", network.name())));
+        command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"]);
+        command.args(["DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER=cat", "sh", "-c"]);
+        command
+            .arg("cd /root && exec script --quiet --return --command \"stty cols 100; $1\" /dev/null")
+            .args(["sh", line]);
+        Ok(command.stdin(Stdio::null()).output()?)
+    }
+
     /// What a line prints, for a failure's message.
-    fn look(&self, line: &str) -> String {
+    pub(crate) fn look(&self, line: &str) -> String {
         let said = self.try_run(line).map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
         said.unwrap_or_else(|error| error.to_string())
     }

@@ -1,9 +1,16 @@
 //! The packages that `cargo xtask package` makes, on a fresh Debian 12 with systemd as its first process: installed,
-//! upgraded under traffic, purged. `cargo xtask setup` makes that Debian, and `cargo xtask test` the packages.
+//! upgraded under traffic, purged; what its daemon may not do; and there is typed what the pages say. `cargo xtask setup`
+//! makes that Debian, and `cargo xtask test` the packages.
 
+mod first;
 mod installed;
+mod journal;
 mod machine;
+mod pages;
+mod privileges;
 mod scratch;
+mod tutorial;
+mod watchdog;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use detector::capture::frame::{self, Frame, Link, Skipped};
 use detector::capture::pcap::{self, CaptureError};
 use detector::capture::{Packet, Segment};
-use detector::cli::fingerprint::{Output, print};
+use detector::cli::{Format, fingerprint::print};
 use detector::clock::Timestamp;
 use detector::pipeline::Hello;
 use serde_json::Value;
@@ -112,10 +112,10 @@ fn every_format_gives_the_same_hellos() {
 
 /// What the command prints: lines and notes.
 fn printed(input: impl Read) -> (String, String) {
-    printed_as(Output::Json, input)
+    printed_as(Format::Json, input)
 }
 
-fn printed_as(format: Output, input: impl Read) -> (String, String) {
+fn printed_as(format: Format, input: impl Read) -> (String, String) {
     let (mut out, mut notes) = (Vec::new(), Vec::new());
     print(input, format, &[], &mut out, &mut notes).expect("memory takes any bytes");
     (String::from_utf8(out).expect("text"), String::from_utf8(notes).expect("text"))
@@ -127,7 +127,7 @@ fn csv_says_what_json_says() {
     for name in CAPTURES {
         let capture = bytes(&format!("captures/pcaps/{name}"));
         let (lines, notes) = printed(&capture[..]);
-        let (sheet, csv_notes) = printed_as(Output::Csv, &capture[..]);
+        let (sheet, csv_notes) = printed_as(Format::Csv, &capture[..]);
         assert_eq!(notes, csv_notes);
         let mut sheet = csv::Reader::from_reader(sheet.as_bytes());
         let mut rows = 0;

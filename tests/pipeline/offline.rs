@@ -2,7 +2,7 @@
 
 use detector::capture::pcap;
 use detector::cli::Exit;
-use detector::cli::fingerprint::{Output, print};
+use detector::cli::{Format, fingerprint::print};
 use detector_tests::copies::Captures;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
@@ -22,7 +22,7 @@ fn copies() -> (Captures, Vec<u8>) {
 fn every_hello_of_every_copy_is_right() {
     let (captures, file) = copies();
     let (mut lines, mut notes) = (Vec::new(), Vec::new());
-    let exit = print(&file[..], Output::Json, &[], &mut lines, &mut notes).expect("a readable capture");
+    let exit = print(&file[..], Format::Json, &[], &mut lines, &mut notes).expect("a readable capture");
     let notes = String::from_utf8_lossy(&notes);
     assert_eq!(exit, Exit::Done, "{notes}");
     assert!(
@@ -38,7 +38,7 @@ fn every_hello_of_every_copy_is_right() {
 fn what_is_wrong_missing_or_told_twice_is_not_right() {
     let (captures, file) = copies();
     let mut lines = Vec::new();
-    print(&file[..], Output::Json, &[], &mut lines, Vec::new()).expect("a readable capture");
+    print(&file[..], Format::Json, &[], &mut lines, Vec::new()).expect("a readable capture");
     let text = String::from_utf8(lines).expect("JSON");
     let mut lines: Vec<&str> = text.lines().collect();
     let wrong = lines[0].replacen("\"ja4\":\"", "\"ja4\":\"x", 1);

@@ -26,6 +26,8 @@ use crate::programs;
 
 /// Where the daemon serves its metrics: the default address, in a namespace of its own.
 const METRICS_ADDRESS: &str = "127.0.0.1:9464";
+/// In the place of an interface's name: none is named, and the daemon chooses.
+pub const GUESSED: &str = "";
 /// The control socket's name in the lab's directory.
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -37,7 +39,7 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 /// How to start the daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonOptions {
-    /// Where to attach, if not to the server's end of the wire.
+    /// Where to attach, if not to the server's end of the wire; [`GUESSED`]: the daemon chooses.
     pub interface: Option<&'static str>,
     /// Native or generic; by default the daemon's own choice.
     pub mode: Option<XdpMode>,
@@ -47,6 +49,10 @@ pub struct DaemonOptions {
     pub config: &'static str,
     /// Whether its wall clock is the one that [`set_clock`] sets, and not the machine's.
     pub own_clock: bool,
+    /// Whether it has no capability, and so needs what `detector attach` has pinned.
+    pub without_capabilities: bool,
+    /// Whether its events go nowhere, as under systemd. A test that has millions of them couldn't hold them.
+    pub quiet: bool,
 }
 
 /// A running daemon.
@@ -73,6 +79,7 @@ impl Daemon {
     pub fn start_build(lab: &Lab, program: PathBuf, options: DaemonOptions) -> Result<Self> {
         let mut command = run_command(
             lab,
+            if options.without_capabilities { &["setpriv", "--bounding-set=-all", "--inh-caps=-all"] } else { &[] },
             program,
             options.interface.unwrap_or(SERVER_INTERFACE),
             METRICS_ADDRESS,
@@ -87,9 +94,10 @@ impl Daemon {
             command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", lab.file(CLOCK));
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let events = if options.quiet { Stdio::null() } else { Stdio::piped() };
+        command.stdin(Stdio::null()).stdout(events).stderr(Stdio::piped());
         let mut process = Process::start("detector run", &mut command)?;
-        let events = Lines::collect(process.child().stdout.take().context("no pipe")?);
+        let events = process.child().stdout.take().map(Lines::collect).unwrap_or_default();
         let log = Lines::collect(process.child().stderr.take().context("no pipe")?);
         let mut daemon = Self { process, events, log };
         until("the daemon to be ready", PATIENCE, || {
@@ -228,7 +236,8 @@ pub fn signal_socket(lab: &Lab) -> PathBuf {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &lab.file("second.sock"), "")?)
+    let socket = lab.file("second.sock");
+    refused(lab, run_command(lab, &[], programs::detector()?, interface, "127.0.0.1:9465", &socket, "")?)
 }
 
 /// Likewise, with the daemon's own control socket.
@@ -236,7 +245,8 @@ pub fn refusal(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
 /// # Errors
 /// When it is still running after a while.
 pub fn refusal_of_socket(lab: &Lab, interface: &str) -> Result<(Option<i32>, String)> {
-    refused(lab, run_command(lab, programs::detector()?, interface, "127.0.0.1:9465", &control_socket(lab), "")?)
+    let socket = control_socket(lab);
+    refused(lab, run_command(lab, &[], programs::detector()?, interface, "127.0.0.1:9465", &socket, "")?)
 }
 
 fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
@@ -249,6 +259,7 @@ fn refused(lab: &Lab, mut command: Command) -> Result<(Option<i32>, String)> {
 
 fn run_command(
     lab: &Lab,
+    by: &[&str],
     program: PathBuf,
     interface: &str,
     metrics: &str,
@@ -257,8 +268,18 @@ fn run_command(
 ) -> Result<Command> {
     let configuration = configuration(lab);
     fs::write(&configuration, config)?;
-    let mut command = lab.server().command(program);
-    command.args(["run", "--interface", interface, "--format", "json", "--metrics", metrics]);
+    let mut command = match by {
+        [by, arguments @ ..] => {
+            let mut command = lab.server().command(by);
+            command.args(arguments).arg(program);
+            command
+        }
+        [] => lab.server().command(program),
+    };
+    command.args(["run", "--format", "json", "--metrics", metrics]);
+    if interface != GUESSED {
+        command.args(["--interface", interface]);
+    }
     command.arg("--config").arg(configuration).arg("--control-socket").arg(control_socket);
     // Likewise of its own, in a lab that is gone afterwards.
     command.env("STATE_DIRECTORY", lab.file("state")).env("DETECTOR_PINS", pins::directory(lab));
@@ -305,7 +326,7 @@ fn is_ready(line: &str) -> bool {
 }
 
 /// The lines of a pipe, collected by a thread of its own so that the writer never waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {

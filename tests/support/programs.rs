@@ -19,14 +19,15 @@ pub fn detector() -> Result<PathBuf> {
         .context("`detector` is not built for this profile: run `cargo build --package detector`, or set DETECTOR_BIN")
 }
 
-/// Another build of it, whose verdicts have one more field: `cargo xtask test` makes it (see CONTRIBUTING.md).
+/// Another build of it, whose verdicts have one more field, and whose parts stand still when they are told to: `cargo xtask
+/// test` makes it (see CONTRIBUTING.md).
 ///
 /// # Errors
 /// When it isn't built.
 pub fn detector_wide() -> Result<PathBuf> {
     above_this_program("detector-wide").context(
         "the other build of detector is not there: run `cargo xtask test`, or `cargo build --package detector --features \
-         wide-verdicts`, and copy `target/debug/detector` to `target/debug/detector-wide`",
+         wide-verdicts,faults`, and copy `target/debug/detector` to `target/debug/detector-wide`",
     )
 }
 

@@ -147,7 +147,7 @@ fn a_proxy_that_nobody_configured_is_found() -> Result<()> {
     let said = String::from_utf8(control(&lab, &["doctor", "--config", &config])?.stdout)?;
     for part in [
         "100.0 % of 80 reports found their ClientHello",
-        &format!("WRONG {proxy} may be a proxy"),
+        &format!("warning join       {proxy} may be a proxy"),
         &format!("trusted_proxies = [\"{proxy}\"] in [signals]"),
     ] {
         ensure!(said.contains(part), "no `{part}`: {said}");

@@ -1,9 +1,13 @@
 //! Done when 6 of part 1: how the daemon ends, comes back and gets out of the way. Its links go when it goes; it never
 //! replaces another program; a link that flaps doesn't stop it.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::clients::{Kind, Report, Target, batch};
-use detector_tests::daemon::{Daemon, DaemonOptions, control, control_ok, control_socket, refusal, refusal_of_socket};
+use detector_tests::daemon::{
+    Daemon, DaemonOptions, GUESSED, control, control_ok, control_socket, refusal, refusal_of_socket,
+};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::hello::Hello;
 use detector_tests::lab::{Lab, LabOptions, SERVER_INTERFACE, SERVER_V4, SERVER_V6};
@@ -146,6 +150,26 @@ fn an_unknown_interface_is_refused_by_name() -> Result<()> {
     let (code, said) = refusal(&lab, "sever0")?;
     ensure!(code.is_some_and(|code| code != 0), "exit code {code:?}: {said}");
     ensure!(said.contains("sever0"), "it says only: {said}");
+    Ok(())
+}
+
+/// The interface of the default route is taken; where there is none, the command is said that names one, and works.
+#[test]
+fn the_interface_is_guessed_or_the_command_that_names_it_is_said() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    let _nginx = Nginx::start(&lab)?;
+    let (code, said) = refusal(&lab, GUESSED)?;
+    let interface = said.lines().find_map(|line| line.trim().strip_prefix("detector run --interface "));
+    ensure!(code == Some(64) && said.lines().count() <= 3, "{code:?}: {said}");
+    ensure!(interface == Some(SERVER_INTERFACE), "it says only: {said}");
+    let daemon = Daemon::start(&lab, DaemonOptions { interface: Some(SERVER_INTERFACE), ..DaemonOptions::default() })?;
+    captures(&lab, &daemon)?;
+    daemon.stop(Signal::SIGTERM)?;
+    lab.server().ip("route add default via 10.77.0.254")?;
+    let daemon = Daemon::start(&lab, DaemonOptions { interface: Some(GUESSED), ..DaemonOptions::default() })?;
+    let begun = Instant::now();
+    captures(&lab, &daemon)?;
+    println!("{} ms from the first of two connections to the line of the second", begun.elapsed().as_millis());
     Ok(())
 }
 

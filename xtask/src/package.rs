@@ -7,6 +7,7 @@
 mod deb;
 mod files;
 mod rpm;
+mod sbom;
 
 use std::{
     fs,
@@ -26,6 +27,9 @@ const SUMMARY: &str = "Packet-level bot detection for edge hosts";
 const DESCRIPTION: &str = "Reads every TLS ClientHello at the network interface, in an XDP program, tells clients apart \
                            by their JA3 and JA4 fingerprints, and drops connections of those that are blocked, inside \
                            the kernel. As installed it observes and drops nothing.";
+
+/// What only a build with faults on purpose has in it (detector/src/daemon/faults.rs).
+const FAULTS: &[u8] = b"DETECTOR_FAULT";
 
 /// What happens at the moments of a package's life, as functions of a shell.
 const LIFECYCLE: &str = "dist/package/lifecycle.sh";
@@ -64,6 +68,9 @@ pub(crate) fn make(version: &str, quick: bool) -> Result<()> {
     let built = target.join(if quick { "debug" } else { "release" }).join("detector");
     files::stage(&root, &built)?;
     let program = root.join(files::PROGRAM);
+    if has_faults(&fs::read(&program)?) {
+        bail!("`{}` is built with the feature `faults`, which is for tests: build it without", built.display());
+    }
     let package = Package { version: version.to_owned(), root, program, directory, quick };
     for path in [deb::make(&package)?, rpm::make(&package)?] {
         let bytes = fs::metadata(&path)?.len();
@@ -73,6 +80,11 @@ pub(crate) fn make(version: &str, quick: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether parts of this program stand still when they are told to.
+fn has_faults(program: &[u8]) -> bool {
+    program.windows(FAULTS.len()).any(|bytes| bytes == FAULTS)
 }
 
 /// The text of a script that calls functions of `lifecycle.sh`.
@@ -114,5 +126,16 @@ fn architecture() -> Result<(&'static str, &'static str)> {
         "x86_64" => Ok(("amd64", "x86_64")),
         "aarch64" => Ok(("arm64", "aarch64")),
         other => bail!("packages for `{other}` are untried"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_with_faults_is_known_by_the_name_of_their_variable() {
+        assert!(has_faults(include_bytes!("../../detector/src/daemon/faults.rs")));
+        assert!(!has_faults(include_bytes!("../../detector/src/daemon/progress.rs")));
     }
 }

@@ -66,15 +66,16 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     if setup::builds_outside_rustup() {
         // Where rustup's own toolchain builds the kernel's half, that way has just been used.
         let linked = ["--features", "xtask/linked-toolchain", "--bin", "xtask", "linked::"];
-        stage("the kernel's half, built through rustup", || cargo(&["test"], &linked, full))?;
+        stage("the kernel's half, built through rustup and elsewhere", || cargo(&["test"], &linked, full))?;
     }
     if no_root {
         println!("== left out, by --no-root: the suites that need root");
         return Ok(());
     }
     let suites = root_suites()?;
-    stage("another build of detector, for the tests of upgrades", || {
-        cargo(&["build"], &["--bin", "detector", "--features", "detector/wide-verdicts"], full)?;
+    stage("another build of detector, for the tests of upgrades and of faults", || {
+        let features = "detector/wide-verdicts,detector/faults";
+        cargo(&["build"], &["--bin", "detector", "--features", features], full)?;
         // The next stage leaves the real one at that place.
         let built = shell::built()?;
         fs::copy(built.join("detector"), built.join("detector-wide")).context("can't keep the other build")?;

@@ -134,7 +134,7 @@ pub(crate) fn ordinary() -> Vec<Figure> {
 pub(crate) fn look_ups() -> Vec<Figure> {
     let pins = Path::new(PINS).join("detector");
     let options = LoadOptions { table: ENTRIES, ..LoadOptions::default() };
-    let opened = Pins::open(&pins).expect("a BPF file system of our own");
+    let opened = Pins::open(&pins, None).expect("a BPF file system of our own");
     let (mut kernel, mut maps, ..) = Kernel::load_pinned(&options, opened).expect("run as root");
     kernel.replace().expect("nothing is attached");
     maps.set(settings(IN_USE_IPV4)).expect("a map of ours");

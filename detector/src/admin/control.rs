@@ -1,5 +1,6 @@
-//! The control socket: lines of JSON from an operator in, [`Request`]s to a [`Handler`], its [`Response`]s out. Who
-//! may speak is decided by the file's mode (0660) and group; who spoke is logged for every change. Bound: 64
+//! The control socket, and the status socket, which only answers: lines of JSON in, [`Request`]s to a [`Handler`], its
+//! [`Response`]s out. Who may speak on which is decided by the file's mode (0660) and group (threats.md T30); who asked for
+//! a change, and what came of it, is logged for every one. Bound, for each of the two: 64
 //! connections, one frame of 64 KiB and one descriptor each, two seconds for each frame either way; one load of several
 //! frames at a time. When all 64 are there, the one that has been silent longest makes room.
 
@@ -47,13 +48,22 @@ pub struct Peer {
     pub pid: Option<i32>,
 }
 
+/// What may be asked for on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything: operators.
+    Write,
+    /// What changes nothing.
+    Read,
+}
+
 /// What answers.
 pub trait Handler: Send + Sync + 'static {
     /// Answers; it may wait for another thread, since this runs where the runtime lets code block. At most
     /// [`CONNECTIONS_MAX`] run at a time.
     fn handle(&self, request: Request, peer: Peer) -> Response;
 
-    /// Told each second, as long as connections are accepted.
+    /// Told each second, as long as connections to the control socket are accepted.
     fn accepts(&self) {}
 
     /// Asked by the first of several frames: whether a load of that many entries may come.
@@ -86,7 +96,7 @@ pub type Place = Box<dyn Any + Send>;
 /// # Errors
 /// When the runtime doesn't take the listener.
 pub async fn serve(
-    control: Socket<StdUnixListener>,
+    (control, access): (Socket<StdUnixListener>, Access),
     handler: Arc<impl Handler>,
     ended: Counters,
     shutdown: CancellationToken,
@@ -102,7 +112,10 @@ pub async fn serve(
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = alive.tick() => {
-                    handler.accepts();
+                    // The other socket must not vouch for the one that operators need.
+                    if access == Access::Write {
+                        handler.accepts();
+                    }
                     continue;
                 }
             };
@@ -112,7 +125,8 @@ pub async fn serve(
                     let (handler, loads, shutdown) = (Arc::clone(&handler), Arc::clone(&loads), shutdown.clone());
                     let (seat, ended) = (seats.wait().await, ended.clone());
                     connections.spawn(async move {
-                        ended.add(converse(stream, handler, loads, &seat, &shutdown).await.label(), 1);
+                        let asked = (stream, access);
+                        ended.add(converse(asked, handler, loads, &seat, &shutdown).await.label(), 1);
                     });
                 }
                 Err(error) => {
@@ -132,7 +146,7 @@ pub async fn serve(
 
 /// One connection: frames until its end, a mistake or a deadline; then whatever it held is let go.
 async fn converse(
-    stream: UnixStream,
+    (stream, access): (UnixStream, Access),
     handler: Arc<impl Handler>,
     loads: Arc<Semaphore>,
     seat: &Seat,
@@ -153,7 +167,7 @@ async fn converse(
         seat.keep();
         let (handler, loads, descriptor) = (Arc::clone(&handler), Arc::clone(&loads), incoming.descriptor.take());
         let answered = tokio::task::spawn_blocking(move || {
-            (answer(&frame, descriptor, handler.as_ref(), peer, &loads, &mut held), held)
+            (answer((&frame, descriptor), handler.as_ref(), (peer, access), &loads, &mut held), held)
         });
         // No answer: the runtime is ending.
         let Ok((Answer { response, last, place }, kept)) = answered.await else { return End::Done };
@@ -238,10 +252,9 @@ struct Answer {
 
 /// What comes of one frame, and of the descriptor that came with it.
 fn answer(
-    frame: &[u8],
-    descriptor: Option<OwnedFd>,
+    (frame, descriptor): (&[u8], Option<OwnedFd>),
     handler: &impl Handler,
-    peer: Peer,
+    (peer, access): (Peer, Access),
     loads: &Arc<Semaphore>,
     held: &mut Option<Held>,
 ) -> Answer {
@@ -256,26 +269,41 @@ fn answer(
         Ok(request) => request,
         Err(message) => return refuse(format!("not a request: {message}")),
     };
+    let (verb, subject) = (request.verb(), request.audited());
+    if access == Access::Read && request.is_write() {
+        let message = format!("`{verb}` changes something, and this socket only answers: use the control socket");
+        let response = Response::Forbidden { message };
+        audit(verb, subject.as_deref(), peer, &response);
+        return Answer { response, last: true, place: None };
+    }
     let request = match gather(request, handler, loads, held) {
         Ok(request) => request,
         Err(response) => {
             let last = !matches!(*response, Response::Held { .. });
+            if last {
+                audit(verb, subject.as_deref(), peer, &response);
+            }
             return Answer { response: *response, last, place: None };
         }
     };
-    if let Request::ChallengeListener { ports } = request {
-        let (response, place) = handler.listen(descriptor, ports, peer);
-        return Answer { response, last: place.is_none(), place };
+    // Of a load in several frames, now that all are there.
+    let (subject, is_write) = (request.audited(), request.is_write());
+    let (response, place) = match request {
+        Request::ChallengeListener { ports } => handler.listen(descriptor, ports, peer),
+        request => (handler.handle(request, peer), None),
+    };
+    if is_write {
+        audit(verb, subject.as_deref(), peer, &response);
     }
-    let (verb, subject) = (request.verb(), request.audited());
-    let response = handler.handle(request, peer);
-    if let Some(subject) = subject {
-        let Peer { uid, gid, pid } = peer;
-        let until = if let Response::Changed(changed) = &response { changed.until.as_str() } else { "" };
-        let outcome = response.label();
-        tracing::info!(target: "detector::audit", verb, subject, until, outcome, uid, gid, pid, "change asked for");
-    }
-    Answer { response, last: false, place: None }
+    let last = verb == "challenge-listener" && place.is_none();
+    Answer { response, last, place }
+}
+
+/// A line for each change that was asked for: by whom, and what came of it.
+fn audit(verb: &str, subject: Option<&str>, Peer { uid, gid, pid }: Peer, response: &Response) {
+    let until = if let Response::Changed(changed) = response { changed.until.as_str() } else { "" };
+    let (subject, outcome) = (subject.unwrap_or_default(), response.label());
+    tracing::info!(target: "detector::audit", verb, subject, until, outcome, uid, gid, pid, "change asked for");
 }
 
 /// The request, once all of it is there; until then, or if it can't be held, what is answered.

@@ -24,7 +24,7 @@ pub use explain::{ExplainOf, Explained, ExplainedLayer, ExplainedOrder, Explaine
 pub use load::{Item, List, Load, Loaded};
 pub use reload::{Outcome, Reloaded, Settings};
 pub use reports::{Seen, TEXT_MAX};
-pub use status::{Challenger, Fingerprint, InForce, Interface, Ring, Signals, Status};
+pub use status::{Challenger, Fingerprint, InForce, Interface, LATELY_S, NAME_MAX, Ring, Signals, Status, TOP_MAX};
 
 /// The most bytes of one line, its end included.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -119,6 +119,8 @@ pub enum Request {
     Confirm,
     /// How things stand.
     Status,
+    /// The same, with more JA4 values: those first that come most just now.
+    Top,
     /// The reports that are kept, from one on.
     Reports {
         /// The number of the last one that is known already; 0: none.
@@ -216,6 +218,7 @@ impl Request {
             Request::Load(_) => "load",
             Request::Confirm => "confirm",
             Request::Status => "status",
+            Request::Top => "top",
             Request::Reports { .. } => "reports",
             Request::Signals { .. } => "signals",
             Request::Explain { .. } => "explain",
@@ -223,6 +226,32 @@ impl Request {
             Request::Config { .. } => "config",
             Request::Reload => "reload",
             Request::Log { .. } => "log",
+        }
+    }
+
+    /// Whether it changes something: what does is for operators alone, and leaves an audit line.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Request::Block { .. }
+            | Request::Allow { .. }
+            | Request::Unblock { .. }
+            | Request::Unallow { .. }
+            | Request::Challenge { .. }
+            | Request::Unchallenge { .. }
+            | Request::ChallengeListener { .. }
+            | Request::Load(_)
+            | Request::Confirm
+            | Request::Reload => true,
+            Request::Mode { mode, .. } => mode.is_some(),
+            Request::Log { filter } => filter.is_some(),
+            Request::List { .. }
+            | Request::Status
+            | Request::Top
+            | Request::Reports { .. }
+            | Request::Signals { .. }
+            | Request::Explain { .. }
+            | Request::Config { .. } => false,
         }
     }
 
@@ -241,6 +270,7 @@ impl Request {
             | Request::Confirm
             | Request::ChallengeListener { .. }
             | Request::Status
+            | Request::Top
             | Request::Reports { .. }
             | Request::Signals { .. }
             | Request::Explain { .. }
@@ -268,6 +298,8 @@ impl Request {
             Request::Confirm => Some("what would take itself back".to_owned()),
             Request::Reload => Some("the configuration".to_owned()),
             Request::Log { filter } => filter.as_ref().map(|filter| filter.as_str().to_owned()),
+            Request::ChallengeListener { ports } if ports.is_empty() => Some("all protected ports".to_owned()),
+            Request::ChallengeListener { ports } => Some(format!("{} protected ports", ports.len())),
             Request::Mode { mode, .. } => mode.map(|mode| mode.label().to_owned()),
             request => request.subject().map(ToString::to_string),
         }
@@ -341,6 +373,11 @@ pub enum Response {
         /// What to do next.
         hint: String,
     },
+    /// Not done: who asks on this socket may not.
+    Forbidden {
+        /// Why, and who may.
+        message: String,
+    },
     /// Not done: no request, or the daemon failed.
     Error {
         /// Why.
@@ -367,6 +404,7 @@ impl Response {
             Response::Reloaded(reloaded) => reloaded.outcome.label(),
             Response::NotFound => "not_found",
             Response::Refused { .. } => "refused",
+            Response::Forbidden { .. } => "forbidden",
             Response::Error { .. } => "error",
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::{Exit, Failure, client::quoted, printable, run::exit};
 use crate::config::{Config, Overrides, Port, XdpMode};
 use crate::daemon;
+use crate::door;
 use crate::kernel::{self, Attached};
 use crate::telemetry::logs;
 
@@ -14,13 +15,16 @@ const ATTACH_EXAMPLES: &str = "\
 Examples:
   detector attach --interface eth0   attach to eth0, and to nothing else
   detector attach                    after an upgrade: the new program on the same interfaces
+  detector attach -i eth0 -i eth1 --xdp-mode native
 
 No packet is without a program while one takes the place of another, and verdicts stay.
-`detector run` uses what is pinned. Stop it before an upgrade; it does the same at its start.";
+`detector run` uses what is pinned. Stop it before an upgrade; it does the same at its start,
+unless it runs without capabilities: then `detector attach --group detector` comes first.";
 const DETACH_EXAMPLES: &str = "\
 Examples:
   detector detach                    no program, map or file is left
-  detector detach --pins /sys/fs/bpf/other";
+  detector detach --pins /sys/fs/bpf/other
+  detector detach; detector attach   anew, with nothing of what was in force";
 
 /// Where the pins are.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -52,6 +56,9 @@ pub struct AttachArgs {
     /// The configuration [default: /etc/detector/detector.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
+    /// Who may use what is pinned, so that `detector run` needs no capability [default: as before; root]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     #[command(flatten)]
     pins: PinsArgs,
 }
@@ -81,8 +88,14 @@ pub fn attach(args: &AttachArgs, out: &mut impl Write) -> Result<Exit, Failure> 
         ..Overrides::default()
     };
     let config = load(&overrides)?;
+    let group = args.group.as_deref().map(|name| {
+        let help = "`getent group` lists those there are; `groupadd --system` makes one";
+        door::socket::group(name)
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("there is no group `{name}`\n{help}")))
+    });
+    let group = group.transpose()?;
     logs::init(&config.log).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let attached = daemon::attach(&config).map_err(|error| Failure::new(exit(&error), error.to_string()))?;
+    let attached = daemon::attach(&config, group).map_err(|error| Failure::new(exit(&error), error.to_string()))?;
     for line in attached {
         writeln!(out, "attached to {}", place(&line))?;
     }

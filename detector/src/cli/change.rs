@@ -32,7 +32,8 @@ Examples:
 const CONFIRM_EXAMPLES: &str = "\
 Examples:
   detector block 10.0.0.0/8 --commit-confirm 120
-  detector confirm                    within two minutes";
+  detector confirm                    within two minutes
+  detector list; detector confirm     see first what there is to keep";
 const UNALLOW_EXAMPLES: &str = "\
 Examples:
   detector unallow 198.51.100.7
@@ -280,7 +281,7 @@ pub(super) fn change(request: &Request, control: &ControlArgs, out: &mut impl Wr
 }
 
 /// What, until when, the undo, a note if there is one.
-fn describe(changed: &Changed, suffix: &str) -> String {
+pub(super) fn describe(changed: &Changed, suffix: &str) -> String {
     let Changed { action, subject, until, expires_in_s, undo, note } = changed;
     let left = expires_in_s.map(figures::seconds);
     let first = match (action, left) {

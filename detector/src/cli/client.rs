@@ -40,6 +40,13 @@ impl ControlArgs {
         self.control_socket.clone().unwrap_or_else(|| configured().unwrap_or_else(|_| DEFAULT_CONTROL_SOCKET.into()))
     }
 
+    /// The socket beside it, on which nothing can be changed.
+    fn status_path(&self) -> PathBuf {
+        let overrides = Overrides { control_socket: self.control_socket.clone(), ..Overrides::default() };
+        let default = || Config::default().admin.status_socket;
+        Config::load(&overrides).map_or_else(|_| default(), |config| config.admin.status_socket)
+    }
+
     /// What a further command needs to reach the same daemon: nothing, or ` --control-socket PATH`.
     #[must_use]
     pub fn suffix(&self) -> String {
@@ -74,6 +81,20 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connects to look and not to change: for who may not do that, to the socket beside it.
+    ///
+    /// # Errors
+    /// When there is no daemon, or the caller may not even look.
+    pub fn reader(args: &ControlArgs) -> Result<Self, Failure> {
+        let failure = match Self::connect(args) {
+            Err(failure) if failure.exit == Exit::Permission => failure,
+            done => return done,
+        };
+        let path = args.status_path();
+        // What is said of it is about the control socket: to look is the least that the caller may want.
+        UnixStream::connect(&path).map_err(|_| failure).and_then(|stream| Self::over(stream, path))
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -81,6 +102,10 @@ impl Client {
     pub fn connect(args: &ControlArgs) -> Result<Self, Failure> {
         let path = args.path();
         let stream = UnixStream::connect(&path).map_err(|error| unreachable(&path, &error))?;
+        Self::over(stream, path)
+    }
+
+    fn over(stream: UnixStream, path: PathBuf) -> Result<Self, Failure> {
         let client = Self { stream: BufReader::new(stream), path, deadline: DEADLINE };
         let stream = client.stream.get_ref();
         let deadlines = stream.set_read_timeout(Some(DEADLINE)).and(stream.set_write_timeout(Some(DEADLINE)));
@@ -113,6 +138,7 @@ impl Client {
         }
         match serde_json::from_slice(&line) {
             Ok(Response::Error { message }) => Err(Failure::new(Exit::Failed, format!("the daemon says: {message}"))),
+            Ok(Response::Forbidden { message }) => Err(Failure::new(Exit::Permission, message)),
             Ok(Response::Refused { reason, hint }) => Err(Failure::new(Exit::Failed, format!("{reason}\n{hint}"))),
             Ok(response) => Ok(response),
             Err(error) => {
@@ -138,12 +164,20 @@ impl Client {
     }
 }
 
+/// What starts the daemon of the host at `root`: as a service, where it is installed as one.
+fn start(root: &Path) -> &'static str {
+    let is_service = ["run/systemd/system", "usr/lib/systemd/system/detector.service"];
+    let is_service = is_service.iter().all(|path| root.join(path).exists());
+    if is_service { "systemctl start detector" } else { "detector run" }
+}
+
 /// Nobody took the connection.
 fn unreachable(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     if error.kind() != io::ErrorKind::PermissionDenied {
         let what = format!("can't reach the daemon on `{shown}`: {error}");
-        return Failure::new(Exit::Unavailable, format!("{what}\nis it running? start it with `detector run`"));
+        let hint = format!("is it running? start it with `{}`", start(Path::new("/")));
+        return Failure::new(Exit::Unavailable, format!("{what}\n{hint}"));
     }
     let group = fs::metadata(path).ok().map(|found| Gid::from_raw(found.gid())).filter(|gid| gid.as_raw() != 0);
     let group = group.and_then(|gid| Group::from_gid(gid).ok().flatten());
@@ -170,7 +204,13 @@ mod tests {
         let path = directory.path().join("control.sock");
         let missing = Client::connect(&at(&path)).unwrap_err();
         assert_eq!(missing.exit, Exit::Unavailable);
-        assert!(missing.message.ends_with("\nis it running? start it with `detector run`"), "{}", missing.message);
+        let hint = format!("\nis it running? start it with `{}`", start(Path::new("/")));
+        assert!(missing.message.ends_with(&hint), "{}", missing.message);
+        let root = directory.path();
+        fs::create_dir_all(root.join("run/systemd/system")).unwrap();
+        assert_eq!(start(root), "detector run");
+        fs::create_dir_all(root.join("usr/lib/systemd/system/detector.service")).unwrap();
+        assert_eq!(start(root), "systemctl start detector");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert_eq!(Client::connect(&at(&path)).unwrap_err().exit, Exit::Unavailable);
     }

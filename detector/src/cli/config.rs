@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::client::{Client, ControlArgs};
-use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, printable};
+use super::list::bare_table;
+use super::print::{self, Format};
+use super::{Exit, Failure, figures, printable};
 use crate::admin::protocol::{Outcome, Reloaded, Request, Response, Settings};
 use crate::config::{Loaded, Origin, Overrides, Setting, is_live};
 
@@ -23,6 +24,28 @@ Examples:
 Each key can be said in the environment too: DETECTOR_POLICY_BLOCK_TTL=2h is
 block_ttl in [policy]. A flag wins over that, that over the file.
 Exit codes: 0 fine, 2 the daemon and the file differ, 64 the file is wrong";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  detector config check                          the one in /etc/detector
+  detector config check new.toml
+  detector config check new.toml && echo fine
+
+Exit codes: 0 fine, 64 wrong, with file, line and what to type";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  detector config show --changed                 what isn't as it comes
+  detector config show policy capture.ports      a section, and a key
+  detector config show --running --format json";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  detector config diff                           what a reload or a restart would change
+  detector config diff --config new.toml
+  detector config diff --format json | jq -r .key
+
+Exit codes: 0 the same, 2 they differ, 64 the file is wrong";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
@@ -38,7 +61,7 @@ const WIDTH: usize = 60;
 
 /// `detector config`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct ConfigArgs {
     #[command(subcommand)]
     command: Command,
@@ -55,6 +78,7 @@ enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
 struct CheckArgs {
     /// The file [default: /etc/detector/detector.toml, if it exists]
     #[arg(value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
@@ -62,6 +86,7 @@ struct CheckArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
 struct ShowArgs {
     /// Only these, like `policy` or `policy.block_ttl` [default: all]
     #[arg(value_name = "KEY")]
@@ -76,19 +101,20 @@ struct ShowArgs {
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = DIFF_EXAMPLES)]
 struct DiffArgs {
     /// Another file than the daemon's own
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -131,7 +157,7 @@ fn check(args: &CheckArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 
 fn show(args: &ShowArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let settings = match args.running {
-        true => running(&mut Client::connect(&args.control)?)?.settings,
+        true => running(&mut Client::reader(&args.control)?)?.settings,
         false => load(args.config.as_ref())?.settings(),
     };
     for key in &args.keys {
@@ -139,16 +165,20 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Usage, unknown(key, &settings)));
         }
     }
+    // The file of the packages says each default: what is typed is not what is changed.
+    let defaults = if args.changed { Loaded::defaults() } else { Vec::new() };
+    let as_it_comes =
+        |setting: &Setting| defaults.iter().any(|known| known.key == setting.key && known.value == setting.value);
     let wanted = |setting: &&Setting| {
         let named = args.keys.is_empty() || args.keys.iter().any(|key| is_in(setting, key));
-        named && !(args.changed && setting.origin == Origin::Default)
+        named && !as_it_comes(setting)
     };
-    let mut shown = settings.iter().filter(wanted).peekable();
-    if args.format == Format::Json {
-        shown.try_for_each(|setting| json(setting, out))?;
+    let shown: Vec<&Setting> = settings.iter().filter(wanted).collect();
+    if args.format != Format::Table {
+        print::rows(&shown, args.format, out)?;
         return Ok(Exit::Done);
     }
-    if shown.peek().is_none() {
+    if shown.is_empty() {
         writeln!(out, "every value is the default")?;
         return Ok(Exit::Done);
     }
@@ -190,7 +220,7 @@ fn cut(value: &str) -> String {
 }
 
 /// What the daemon works by.
-fn running(client: &mut Client) -> Result<Settings, Failure> {
+pub(super) fn running(client: &mut Client) -> Result<Settings, Failure> {
     let mut all = Settings::default();
     loop {
         let Response::Settings(page) = client.ask(&Request::Config { skip: all.settings.len() })? else {
@@ -212,26 +242,21 @@ fn another_version() -> Failure {
 
 /// A key of which the file says something else than is in force.
 #[derive(Debug, Serialize)]
-struct Difference<'a> {
-    key: &'a str,
+pub(super) struct Difference<'a> {
+    pub(super) key: &'a str,
     running: &'a str,
     file: &'a str,
     /// `reload`, `restart`, or `nothing`: what overrules the file.
-    takes: &'a str,
+    pub(super) takes: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     overruled_by: &'a str,
 }
 
-fn diff(args: &DiffArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let running = running(&mut Client::connect(&args.control)?)?;
-    let file = args.config.as_ref().or(running.file.as_ref());
-    let (name, wanted) = match file {
-        Some(path) => (printable::line(&path.display().to_string()), load(Some(path))?.settings()),
-        None => ("the defaults".to_owned(), load(None)?.settings()),
-    };
+/// Of what the daemon works by, to what a file says.
+pub(super) fn differences<'a>(running: &'a [Setting], wanted: &'a [Setting]) -> Vec<Difference<'a>> {
     let mut found = Vec::new();
-    for new in &wanted {
-        let Some(old) = running.settings.iter().find(|old| old.key == new.key) else { continue };
+    for new in wanted {
+        let Some(old) = running.iter().find(|old| old.key == new.key) else { continue };
         // What this command's own environment says is nothing to the daemon.
         let own = matches!(new.origin, Origin::Environment | Origin::Flag);
         if old.value == new.value || own {
@@ -249,8 +274,19 @@ fn diff(args: &DiffArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         let overruled_by = if overruled { old.from.as_str() } else { "" };
         found.push(Difference { key: &new.key, running: &old.value, file: &new.value, takes, overruled_by });
     }
-    if args.format == Format::Json {
-        found.iter().try_for_each(|difference| json(difference, out))?;
+    found
+}
+
+fn diff(args: &DiffArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let running = running(&mut Client::reader(&args.control)?)?;
+    let file = args.config.as_ref().or(running.file.as_ref());
+    let (name, wanted) = match file {
+        Some(path) => (printable::line(&path.display().to_string()), load(Some(path))?.settings()),
+        None => ("the defaults".to_owned(), load(None)?.settings()),
+    };
+    let found = differences(&running.settings, &wanted);
+    if args.format != Format::Table {
+        print::rows(&found, args.format, out)?;
     } else if found.is_empty() {
         writeln!(out, "the daemon works by {name}, for {}", figures::seconds(running.since_s))?;
     } else {

@@ -1,25 +1,39 @@
-//! `detector doctor`: what is in the way of the web servers' reports and their ClientHellos, and what to do about it. In: the host's settings and
-//! the daemon's counters. Out: a line for each thing that was looked at.
+//! `detector doctor`: what is in the way, and what to type about it. In: this host, the configuration, and the daemon's
+//! status, if one answers. Out: a line for each thing that was looked at, with what to type below it.
+
+mod configured;
+mod finding;
+mod host;
+mod interfaces;
+mod joined;
+mod losses;
+mod pins;
+mod reports;
+mod snippets;
+mod sockets;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-mod joined;
-
+use self::finding::{Finding, State, problem, well};
+use super::attach::PinsArgs;
 use super::client::{Client, ControlArgs};
-use super::{Exit, Failure, figures, printable};
-use crate::admin::protocol::{Request, Response, Signals};
-use crate::config::{Config, Overrides};
-use crate::door;
-use crate::intake::{self, QUEUE_WANTED};
+use super::config::running;
+use super::print::{self, Format};
+use super::{Exit, Failure, colour, figures, printable};
+use crate::admin::protocol::{Request, Response, Status};
+use crate::config::{Config, Loaded, Overrides};
 
 const EXAMPLES: &str = "\
+Looks at kernel, interfaces, offloads, configuration, daemon, sockets, pins, losses
+and web servers. Without a daemon it looks at the rest. As root it sees most.
+
 Examples:
   detector doctor
   detector doctor --config /etc/detector/test.toml
-  detector doctor && echo all is well
+  detector doctor --format json | jq -r 'select(.state != \"ok\") | .help'
 
-Exit codes: 0 all is well, 2 something is not";
+Exit codes: 0 no problem (warnings are none), 1 problems";
 
 /// `detector doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,162 +42,149 @@ pub struct DoctorArgs {
     /// The configuration [default: /etc/detector/detector.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    pins: PinsArgs,
     #[command(flatten)]
     control: ControlArgs,
 }
 
-/// What was found of one thing.
-#[derive(Debug, PartialEq, Eq)]
-enum Finding {
-    Well(String),
-    /// What is wrong, and what to do.
-    Ill(String, String),
-}
-
-use Finding::{Ill, Well};
-
 /// Looks at everything.
 ///
 /// # Errors
-/// When the configuration can't be read, or nothing can be printed.
+/// When nothing can be printed.
 pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let overrides = Overrides { file: args.config.clone(), ..Overrides::default() };
-    let config = Config::load(&overrides).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let name = &config.signals.group;
-    let mut findings = vec![queue(intake::queue_length()), group(name, door::socket::group(name).is_some())];
-    match signals(&args.control) {
-        Ok(signals) => findings.extend(of_daemon(&signals, intake::queue_length())),
-        Err(failure) => {
-            let mut lines = failure.message.lines().map(str::to_owned);
-            findings.push(Ill(lines.next().unwrap_or_default(), lines.collect::<Vec<_>>().join("; ")));
-        }
+    let findings = look(args);
+    match args.format {
+        Format::Table => table(&findings, colour::wanted(), out)?,
+        format => print::rows(&findings, format, out)?,
     }
-    for finding in &findings {
-        match finding {
-            Well(what) => writeln!(out, "ok    {}", printable::line(what))?,
-            Ill(what, help) => writeln!(out, "WRONG {}\n      {}", printable::line(what), printable::line(help))?,
-        }
-    }
-    let well = findings.iter().all(|finding| matches!(finding, Well(_)));
-    Ok(if well { Exit::Done } else { Exit::Negative })
+    let ill = findings.iter().any(|finding| finding.state == State::Problem);
+    Ok(if ill { Exit::Failed } else { Exit::Done })
 }
 
-fn signals(control: &ControlArgs) -> Result<Signals, Failure> {
-    match Client::connect(control)?.ask(&Request::Status)? {
-        Response::Status(status) => Ok(status.signals),
+fn look(args: &DoctorArgs) -> Vec<Finding> {
+    let overrides = Overrides {
+        file: args.config.clone(),
+        control_socket: args.control.control_socket.clone(),
+        pins: args.pins.pins.clone(),
+        ..Overrides::default()
+    };
+    let loaded = Loaded::read(&overrides);
+    let asked = status(&args.control);
+    let status = asked.as_deref().ok();
+    let mut findings = host::look(status.is_some());
+    // Of a daemon that is there; what else is wrong with it is told by its own line.
+    let settings = status.and_then(|_| running(&mut Client::reader(&args.control).ok()?).ok());
+    findings.push(configured::file(&loaded, settings.as_ref()));
+    // What the file can't say, the defaults do.
+    let config = loaded.map_or_else(|_| Config::default(), |loaded| loaded.config);
+    findings.push(daemon(&asked));
+    findings.extend(interfaces::look(&config, status));
+    findings.push(pins::look(&config.admin.pins, status));
+    findings.extend(sockets::look(&config, &args.control.path(), status));
+    if let Some(status) = status {
+        findings.extend(losses::look(status));
+    }
+    findings.extend(reports::look(&config, status.map(|status| &status.signals)));
+    findings.extend(snippets::look(Path::new("/")));
+    findings
+}
+
+fn status(control: &ControlArgs) -> Result<Box<Status>, Failure> {
+    match Client::reader(control)?.ask(&Request::Status)? {
+        Response::Status(status) => Ok(status),
         _ => Err(Failure::new(Exit::Failed, "the daemon answers something else\nis it of another version? restart it")),
     }
 }
 
-fn queue(length: Option<u64>) -> Finding {
-    match length {
-        Some(length) if length < QUEUE_WANTED => Ill(
+fn daemon(asked: &Result<Box<Status>, Failure>) -> Finding {
+    let own = env!("CARGO_PKG_VERSION");
+    match asked {
+        Ok(status) if status.version != own => finding::warning(
+            "daemon",
             format!(
-                "net.unix.max_dgram_qlen is {length}: a busy web server's reports get lost; {QUEUE_WANTED} is wanted"
+                "the daemon is detector {}, this is {own}: it may not understand all that is asked",
+                status.version
             ),
-            format!("sysctl -w net.unix.max_dgram_qlen={QUEUE_WANTED}, keep it in /etc/sysctl.d, and restart detector"),
+            "systemctl restart detector",
         ),
-        Some(length) => Well(format!("net.unix.max_dgram_qlen is {length}")),
-        None => Ill("net.unix.max_dgram_qlen can't be read".to_owned(), "is /proc mounted?".to_owned()),
-    }
-}
-
-fn group(name: &str, exists: bool) -> Finding {
-    if exists {
-        return Well(format!("the group {name} exists: its members may report"));
-    }
-    Ill(
-        format!("there is no group {name}: only root may report, and web servers' workers are not root"),
-        format!("groupadd --system {name}; usermod -aG {name} www-data (the web server's user); restart both"),
-    )
-}
-
-/// `queue`: what a socket made now would have.
-fn of_daemon(signals: &Signals, queue: Option<u64>) -> Vec<Finding> {
-    if signals.sockets.is_empty() {
-        return vec![Ill(
-            "there is no signal socket".to_owned(),
-            "name one in [signals] of the configuration".to_owned(),
-        )];
-    }
-    let sockets = signals.sockets.join(" ");
-    let mut findings = Vec::new();
-    if signals.queue < queue {
-        let what = format!("the daemon's sockets were made when {} datagrams could wait", signals.queue.unwrap_or(0));
-        findings.push(Ill(what, "restart detector".to_owned()));
-    }
-    findings.push(match signals.last_report_s {
-        Some(seconds) => {
-            let count = figures::count(signals.reports);
-            Well(format!("{count} reports came, the last one {} ago", figures::seconds(seconds)))
+        Ok(status) => {
+            let up = figures::seconds(status.uptime_s);
+            well("daemon", format!("detector {own} (pid {}) has been running for {up}", status.pid))
         }
-        None => Ill(
-            format!("no report has come on {sockets}"),
-            "add the lines of dist/ to the web server, reload it, and ask it for a page".to_owned(),
-        ),
-    });
-    let many = |counts: &std::collections::BTreeMap<String, u64>| {
-        let shown = counts.iter().filter(|(_, count)| **count > 0);
-        let shown: Vec<_> = shown.map(|(label, count)| format!("{} {label}", figures::count(*count))).collect();
-        (!shown.is_empty()).then(|| shown.join(", "))
+        Err(failure) => {
+            let mut lines = failure.message.lines().map(str::to_owned);
+            let what = lines.next().unwrap_or_default();
+            problem(
+                "daemon",
+                format!("{what}; what only it knows is left out here"),
+                lines.collect::<Vec<_>>().join("; "),
+            )
+        }
+    }
+}
+
+/// The widest word of a state, and of a check.
+const WIDTHS: (usize, usize) = (7, 10);
+
+fn table(findings: &[Finding], coloured: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let (state, check) = WIDTHS;
+    let indent = " ".repeat(state + check + 2);
+    for finding in findings {
+        let word = format!("{:<state$}", finding.state.label());
+        let word = match finding.state {
+            _ if !coloured => word,
+            State::Ok => colour::paint(colour::GREEN, &word),
+            State::Warning => colour::paint(colour::YELLOW, &word),
+            State::Problem => colour::paint(colour::RED, &word),
+        };
+        writeln!(out, "{word} {:<check$} {}", finding.check, printable::line(&finding.what))?;
+        if let Some(help) = &finding.help {
+            writeln!(out, "{indent}{}", printable::line(help))?;
+        }
+    }
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
+    let sum = match (count(State::Problem), count(State::Warning)) {
+        (0, 0) => "all is well".to_owned(),
+        (0, warnings) => format!("no problem, {warnings} to know of"),
+        (problems, warnings) => format!("{problems} to mend, {warnings} to know of"),
     };
-    let help = |text: &str| text.to_owned();
-    for (what, counts, help) in [
-        ("were refused", &signals.refused, help("peer: put the sender's user into signals.group; too_fast: [signals]")),
-        ("were no report", &signals.rejected, help("compare the server's lines with dist/ and docs/reports.md")),
-        ("had fields of no use", &signals.fields, help("detector reports --format json shows what was understood")),
-    ] {
-        findings.extend(many(counts).map(|counts| Ill(format!("frames on {sockets} {what}: {counts}"), help)));
-    }
-    if signals.lost_estimate > 0 {
-        let what = format!("some {} reports got lost", figures::count(signals.lost_estimate));
-        findings.push(Ill(what, "raise net.unix.max_dgram_qlen, and restart detector".to_owned()));
-    }
-    findings.extend(joined::rate(&signals.joined));
-    findings.extend(joined::suspected(&signals.suspected, signals.suspected_total));
-    findings
+    Ok(writeln!(out, "\n{sum}")?)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::finding::warning;
     use super::*;
 
     #[test]
-    fn a_short_queue_is_told_with_the_command_that_raises_it() {
-        let Ill(what, help) = queue(Some(10)) else { panic!("10 is too short") };
-        assert!(what.contains("is 10") && help.starts_with("sysctl -w net.unix.max_dgram_qlen=1024"), "{what}: {help}");
-        assert!(matches!(queue(Some(1024)), Well(_)));
-        assert!(matches!(queue(None), Ill(..)));
-        assert!(
-            matches!(group("detector-signal", false), Ill(_, help) if help.contains("usermod -aG detector-signal"))
-        );
+    fn each_finding_stands_on_a_line_with_what_to_type_below() {
+        let findings = [well("kernel", "fine"), warning("offloads", "eth0 merges\u{1b}", "ethtool -K eth0 lro off")];
+        let mut out = Vec::new();
+        table(&findings, false, &mut out).unwrap();
+        let expected = "\
+ok      kernel     fine
+warning offloads   eth0 merges\\u{1b}
+                   ethtool -K eth0 lro off
+
+no problem, 1 to know of
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        table(&findings, true, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("\u{1b}["));
     }
 
     #[test]
-    fn what_hinders_reports_is_told() {
-        let mut signals = Signals { sockets: vec!["/s".to_owned()], queue: Some(1024), ..Signals::default() };
-        let ills = |signals: &Signals| {
-            let findings = of_daemon(signals, Some(1024)).into_iter();
-            findings
-                .filter_map(|finding| if let Ill(what, _) = finding { Some(what) } else { None })
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ills(&signals), ["no report has come on /s"]);
-        (signals.reports, signals.last_report_s) = (7, Some(3));
-        signals.refused.insert("peer".to_owned(), 0);
-        assert_eq!(ills(&signals), [""; 0]);
-        signals.queue = Some(10);
-        signals.refused.insert("peer".to_owned(), 1000);
-        signals.rejected.insert("malformed".to_owned(), 2);
-        signals.lost_estimate = 5;
-        let expected = [
-            "the daemon's sockets were made when 10 datagrams could wait",
-            "frames on /s were refused: 1,000 peer",
-            "frames on /s were no report: 2 malformed",
-            "some 5 reports got lost",
-        ];
-        assert_eq!(ills(&signals), expected);
-        signals.sockets.clear();
-        assert_eq!(ills(&signals), ["there is no signal socket"]);
+    fn a_daemon_that_is_not_there_is_a_problem_with_what_to_do() {
+        let failure = Failure::new(Exit::Unavailable, "can't reach it\nis it running? start it with `detector run`");
+        let found = daemon(&Err(failure));
+        assert_eq!(found.state, State::Problem);
+        assert_eq!(found.help.as_deref(), Some("is it running? start it with `detector run`"));
+        let other = Status { version: "0.0.1".to_owned(), ..Status::default() };
+        assert_eq!(daemon(&Ok(Box::new(other))).state, State::Warning);
     }
 }

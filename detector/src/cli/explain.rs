@@ -4,8 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::client::{Client, ControlArgs};
-use super::list::json;
-use super::{Exit, Failure, Format, figures, printable};
+use super::{Exit, Failure, Format, figures, print, printable};
 use crate::admin::protocol::{ExplainOf, Explained, ExplainedOrder, ExplainedSignal, Request, Response};
 use crate::fingerprint::Ja4;
 
@@ -29,7 +28,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "ADDRESS|JA4|ID", value_parser = of)]
     of: ExplainOf,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -56,11 +55,11 @@ fn of(text: &str) -> Result<ExplainOf, String> {
 /// # Errors
 /// When the daemon can't be asked.
 pub fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    match Client::connect(&args.control)?.ask(&Request::Explain { of: args.of.clone() })? {
+    match Client::reader(&args.control)?.ask(&Request::Explain { of: args.of.clone() })? {
         Response::Explained(explained) => {
             match args.format {
                 Format::Table => writeln!(out, "{}", printable::lines(&screen(&explained, &args.control.suffix())))?,
-                Format::Json => json(&explained, out)?,
+                format => print::row(&explained, format, out)?,
             }
             Ok(Exit::Done)
         }
@@ -78,7 +77,8 @@ const LINES: usize = 24;
 /// Signals that are spelt out, whatever stands above them.
 const SPELT_OUT: usize = 3;
 
-fn screen(known: &Explained, suffix: &str) -> String {
+/// What was found, on one screen; `suffix` goes to its commands.
+pub(super) fn screen(known: &Explained, suffix: &str) -> String {
     let mut lines = vec![client(known), String::new(), verdict(known)];
     lines.extend(rows(known, suffix).into_iter().map(|(name, what)| format!("  {name:<8}{what}")));
     if !known.signals.is_empty() {

@@ -23,7 +23,12 @@ use crate::{
 
 /// Make the catalogue of client families
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  detector families learn captures/labels.json captures/pcaps > clients.toml")]
+#[command(
+    after_help = "Examples:\n  detector families learn captures/labels.json captures/pcaps > clients.toml\n  \
+    detector families learn --as-of 2026-11-22 labels.json new.pcap > clients.toml\n  \
+    detector families learn --help           what LABELS has to say",
+    disable_help_subcommand = true
+)]
 pub struct FamiliesArgs {
     #[command(subcommand)]
     action: Action,
@@ -40,6 +45,7 @@ enum Action {
 Examples:
   detector families learn captures/labels.json captures/pcaps > clients.toml
   detector families learn --as-of 2026-11-22 labels.json new.pcap | diff data/clients.toml -
+  detector families learn labels.json a.pcap b.pcap more/ > clients.toml
 
 LABELS is a JSON array: for each capture its `pcap`, `family`, `client`, `version`, `class` (browser,
 automation-browser, impersonator, library, tool, scanner), `mimics`, and `flows`, each with `src`,

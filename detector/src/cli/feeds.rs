@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, printable};
+use super::list::bare_table;
+use super::{Exit, Failure, Format, figures, print, printable};
 use crate::clock::wall;
 use crate::config::{Config, FeedList, FeedSource, Overrides};
 use crate::feeds::{Fetcher, Patience, store, update};
@@ -24,9 +24,23 @@ Examples:
 
 Exit codes: 0 all is well, 1 a list was refused or could not be fetched";
 
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  detector feeds update                 all of them
+  detector feeds update drop firehol    these two
+  detector feeds update drop --accept   that one, however much of it changed
+
+Exit codes: 0 all is well, 1 a list was refused or could not be fetched";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  detector feeds list
+  detector feeds list --config /etc/detector/test.toml
+  detector feeds list --format json | jq 'select(.age_s > 86400) | .list'";
+
 /// `detector feeds`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct FeedsArgs {
     #[command(subcommand)]
     command: Command,
@@ -35,8 +49,10 @@ pub struct FeedsArgs {
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Fetch lists from their publishers
+    #[command(after_help = UPDATE_EXAMPLES)]
     Update(UpdateArgs),
     /// Show the lists, and what is on the disk of them
+    #[command(after_help = LIST_EXAMPLES)]
     List(Common),
 }
 
@@ -57,7 +73,7 @@ struct Common {
     #[arg(long, value_name = "FILE", env = "DETECTOR_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
 }
 
@@ -90,9 +106,9 @@ pub fn run(args: &FeedsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         Command::List(common) => (common, listed(&load(common)?)),
     };
     match common.format {
-        Format::Json => rows.iter().try_for_each(|row| json(row, out))?,
         Format::Table if rows.is_empty() => writeln!(out, "no lists; name some in [feeds] of the configuration")?,
         Format::Table => writeln!(out, "{}", table(&rows))?,
+        format => print::rows(&rows, format, out)?,
     }
     Ok(if rows.iter().any(|row| row.error.is_some()) { Exit::Failed } else { Exit::Done })
 }

@@ -6,13 +6,14 @@ mod live;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
 
-use super::{Exit, Failure, sheet::Sheet};
+use super::print::{self, Format};
+use super::{Exit, Failure};
 use crate::capture::Packet;
 use crate::capture::frame::{self, Frame};
 use crate::capture::pcap::{self, CaptureError, ReadSummary};
@@ -20,6 +21,7 @@ use crate::clock::Timestamp;
 use crate::connection::{self, Connections, Event, Settled};
 use crate::line::{self, HelloLine};
 use crate::pipeline::{Limits, Outcome, Pipeline};
+use crate::sheet::Sheet;
 
 /// Fingerprint the TLS clients in a capture file, or on an interface
 #[derive(Clone, Debug, clap::Args)]
@@ -46,23 +48,12 @@ pub struct FingerprintArgs {
     pub count: Option<u64>,
 
     /// How to print [default: table on a terminal, else json]
-    #[arg(long, value_enum)]
-    pub format: Option<Output>,
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true)]
+    pub format: Option<Format>,
 
     /// Only this server port; may be given more than once [default: every port]
     #[arg(long = "port", value_name = "N")]
     pub ports: Vec<u16>,
-}
-
-/// How hellos are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people
-    Table,
-    /// For programs: one JSON object a line
-    Json,
-    /// For spreadsheets: a header, then the same values as JSON
-    Csv,
 }
 
 /// Runs the command on the standard streams.
@@ -72,7 +63,7 @@ pub fn run(args: &FingerprintArgs) -> Exit {
 
 fn read(args: &FingerprintArgs) -> anyhow::Result<Exit> {
     let out = io::stdout().lock();
-    let format = args.format.unwrap_or(if out.is_terminal() { Output::Table } else { Output::Json });
+    let format = args.format.unwrap_or_else(Format::of_stdout);
     let notes = io::stderr().lock();
     let Some(path) = &args.file else { return live::run(args, format, out, notes) };
     if path.as_os_str() == "-" {
@@ -89,7 +80,7 @@ fn read(args: &FingerprintArgs) -> anyhow::Result<Exit> {
 /// `out` or `notes` can't be written to. A reader that went away is no error.
 pub fn print(
     input: impl Read,
-    format: Output,
+    format: Format,
     ports: &[u16],
     out: impl Write,
     mut notes: impl Write,
@@ -277,22 +268,22 @@ enum Form<W: Write> {
 }
 
 impl<W: Write> Printer<W> {
-    fn new(format: Output, out: BufWriter<W>) -> Self {
+    fn new(format: Format, out: BufWriter<W>) -> Self {
         let form = match format {
-            Output::Table => {
+            Format::Table => {
                 let mut table = Table::new();
                 table.load_style(presets::NOTHING).set_header(line::COLUMNS);
                 Form::Table(table, out)
             }
-            Output::Json => Form::Json(out, Vec::new()),
-            Output::Csv => Form::Csv(Sheet::new(out)),
+            Format::Json => Form::Json(out, Vec::new()),
+            Format::Csv => Form::Csv(Sheet::new(out)),
         };
         Self { form, failed: None }
     }
 
     /// Each line as soon as it is known.
-    fn streaming(format: Output, mut out: BufWriter<W>) -> Self {
-        if format != Output::Table {
+    fn streaming(format: Format, mut out: BufWriter<W>) -> Self {
+        if format != Format::Table {
             return Self::new(format, out);
         }
         let failed = columns(&mut out, &line::COLUMNS).err();
@@ -349,7 +340,7 @@ impl<W: Write> Printer<W> {
 }
 
 /// One line of a table whose widths are fixed: addresses of IPv4 and JA4 values fit, longer ones push the rest.
-fn columns(out: &mut impl Write, cells: &[impl AsRef<str>; 6]) -> io::Result<()> {
-    let [client, server, hello, ja4, name, alpn] = cells.each_ref().map(AsRef::as_ref);
-    writeln!(out, "{client:<21} {server:<21} {hello:<5} {ja4:<36} {name:<24} {alpn}")
+fn columns(out: &mut impl Write, cells: &[impl AsRef<str>; 7]) -> io::Result<()> {
+    let [client, server, hello, ja4, family, name, alpn] = cells.each_ref().map(AsRef::as_ref);
+    writeln!(out, "{client:<21} {server:<21} {hello:<5} {ja4:<36} {family:<17} {name:<24} {alpn}")
 }

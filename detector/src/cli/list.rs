@@ -1,10 +1,11 @@
-//! `detector list`: what is blocked and allowed. Bound: a table holds all entries to align them; JSON holds a page.
+//! `detector list`: what is blocked and allowed. Bound: a table and a sheet hold all entries; JSON holds a page.
 
 use std::io::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::client::{Client, ControlArgs};
+use super::print::{self, json};
 use super::{Exit, Failure, Format, figures, printable};
 use crate::admin::protocol::{Entry, Request, Response};
 use crate::policy::terms::Layer;
@@ -20,7 +21,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -31,7 +32,7 @@ pub struct ListArgs {
 /// # Errors
 /// When the daemon can't be asked.
 pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut client = Client::connect(&args.control)?;
+    let mut client = Client::reader(&args.control)?;
     let (mut skip, mut all) = (0, Vec::new());
     loop {
         let Response::Entries { entries, total } = client.ask(&Request::List { skip })? else {
@@ -40,31 +41,24 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         skip += entries.len();
         let last = entries.is_empty() || skip >= total;
         match args.format {
-            Format::Table => all.extend(entries),
+            Format::Table | Format::Csv => all.extend(entries),
             Format::Json => entries.iter().try_for_each(|entry| json(entry, out))?,
         }
         if last {
             break;
         }
     }
-    if args.format == Format::Table {
-        if all.is_empty() {
-            writeln!(
-                out,
-                "nothing is blocked or allowed\nblock an address: detector block ADDRESS{}",
-                args.control.suffix()
-            )?;
-        } else {
-            writeln!(out, "{}", table(&all))?;
-        }
+    match args.format {
+        Format::Table if all.is_empty() => writeln!(
+            out,
+            "nothing is blocked or allowed\nblock an address: detector block ADDRESS{}",
+            args.control.suffix()
+        )?,
+        Format::Table => writeln!(out, "{}", table(&all))?,
+        Format::Json => {}
+        Format::Csv => print::rows(&all, Format::Csv, out)?,
     }
     Ok(Exit::Done)
-}
-
-/// One object, one line.
-pub(super) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    Ok(writeln!(out, "{}", printable::json(&text))?)
 }
 
 /// A table without lines or colour, each column as wide as its widest cell.
@@ -106,7 +100,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::admin::control::{Handler, Peer, serve};
+    use crate::admin::control::{Access, Handler, Peer, serve};
     use crate::admin::protocol::{Action, Origin, PAGE};
     use crate::door::socket::{CONTROL, Socket};
     use crate::policy::subject::Subject;
@@ -143,7 +137,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let ended = Counters::single("detector_test_ends_total", "Ends.").unwrap();
-            runtime.block_on(serve(control, Arc::new(Full(600)), ended, stop)).unwrap();
+            runtime.block_on(serve((control, Access::Write), Arc::new(Full(600)), ended, stop)).unwrap();
         });
         let args = |format| ListArgs { format, control: ControlArgs { control_socket: Some(path.clone()) } };
         let mut out = Vec::new();

@@ -31,7 +31,8 @@ pub struct LogArgs {
 /// # Errors
 /// When the daemon can't be asked.
 pub fn run(args: &LogArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut client = Client::connect(&args.control)?;
+    let asks = args.filter.is_none();
+    let mut client = if asks { Client::reader(&args.control)? } else { Client::connect(&args.control)? };
     let mut ask = |filter: Option<LogFilter>| match client.ask(&Request::Log { filter })? {
         Response::Log { filter } => Ok(filter),
         _ => Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?")),

@@ -6,6 +6,7 @@ mod bulk;
 pub mod challenge;
 pub mod change;
 pub mod client;
+mod colour;
 pub mod config;
 pub mod doctor;
 pub mod explain;
@@ -17,28 +18,30 @@ pub mod list;
 pub mod log;
 pub mod mode;
 pub mod pages;
+mod print;
 pub mod printable;
 pub mod relay;
 pub mod replay;
 pub mod reports;
 pub mod run;
-mod sheet;
 pub mod signals;
 pub mod status;
+pub mod top;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+pub use print::Format;
 
 const EXAMPLES: &str = "\
 Examples:
   detector block 192.0.2.7 --ttl 1h     drop what it sends to a protected port
   detector block --ja4 t13d1516h2_8daaf6152771_e5627efa2ab1
   detector status --format json         counters, and the JA4 values seen most
-
 Exit: 0 done, 1 failed, 2 nothing there, 64 usage, 69 no daemon, 77 may not";
 
 /// What was typed.
@@ -82,13 +85,15 @@ pub enum Command {
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
+    /// Watch the JA4 values that come now; keys explain, block, allow
+    Top(top::TopArgs),
     /// Show the last requests that web servers told of
     Reports(reports::ReportsArgs),
     /// Try a policy on a capture and an access log; nothing is blocked
     Replay(replay::ReplayArgs),
     /// Send lines to the signal socket, for web servers that can't
     Relay(relay::RelayArgs),
-    /// Say what is in the way of web servers' reports
+    /// Say what is in the way, and what to type about it
     Doctor(doctor::DoctorArgs),
     /// Show how a JA4 value stands among all, by what web servers told
     Signals(signals::SignalsArgs),
@@ -108,24 +113,6 @@ pub enum Command {
     Reload(config::ReloadArgs),
     /// Show or change what the daemon logs
     Log(log::LogArgs),
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// For programs: one JSON object a line
-    Json,
-}
-
-impl Format {
-    /// Where none was asked for: a table for a terminal, JSON for a program.
-    #[must_use]
-    pub fn of_stdout() -> Self {
-        if io::stdout().is_terminal() { Self::Table } else { Self::Json }
-    }
 }
 
 /// How a command ended (sysexits.h from 64 on).
@@ -230,6 +217,7 @@ pub fn execute(command: Command) -> Exit {
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
+        Command::Top(args) => top::run(args, &mut out),
         Command::Reports(args) => reports::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
         Command::Relay(args) => relay::run(args, &mut out),
@@ -287,21 +275,98 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Every command, as it is typed, commands of commands too.
+    fn verbs() -> Vec<(Vec<String>, clap::Command)> {
+        fn below(typed: &[String], command: &clap::Command, all: &mut Vec<(Vec<String>, clap::Command)>) {
+            all.push((typed.to_vec(), command.clone()));
+            for command in command.get_subcommands() {
+                below(&[typed, &[command.get_name().to_owned()]].concat(), command, all);
+            }
+        }
+        let mut all = Vec::new();
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        below(&[], &command, &mut all);
+        all
+    }
+
+    fn typed(words: &[String], more: &[&str]) -> clap::Error {
+        let words = ["detector"].into_iter().chain(words.iter().map(String::as_str)).chain(more.iter().copied());
+        Cli::command().term_width(80).try_get_matches_from(words).unwrap_err()
+    }
+
     #[test]
-    fn help_fits_a_screen() {
-        let command = Cli::command().term_width(80);
-        let names = command.get_subcommands().map(|command| Some(command.get_name().to_owned()));
-        for name in names.chain([None]) {
+    fn help_fits_a_screen_and_has_three_examples() {
+        for (verb, _) in verbs() {
             for flag in ["-h", "--help"] {
-                // As it is printed.
-                let typed = ["detector"].into_iter().chain(name.as_deref()).chain([flag]);
-                let help = command.clone().try_get_matches_from(typed).unwrap_err();
+                let help = typed(&verb, &[flag]);
                 assert_eq!(help.kind(), ErrorKind::DisplayHelp);
                 let help = help.render().to_string();
                 assert!(help.lines().count() <= 40, "{help}");
-                assert!(help.contains("Examples:"), "{help}");
+                let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+                let examples =
+                    examples.take_while(|line| line.starts_with("  ")).filter(|line| line.contains("detector "));
+                assert!(examples.count() >= 3, "{help}");
             }
         }
+    }
+
+    /// Each flag of each command, and each value of a choice, with its last letter twice.
+    #[test]
+    fn what_is_mistyped_is_answered_with_what_was_meant() {
+        let doubled = |word: &str| word.chars().chain(word.chars().last()).collect::<String>();
+        let mut tried = 0;
+        for (verb, command) in verbs() {
+            for argument in command.get_arguments() {
+                let Some(long) = argument.get_long().filter(|_| !argument.is_hide_set()) else { continue };
+                let mut mistakes = vec![(vec![format!("--{}", doubled(long))], format!("'--{long}'"))];
+                for value in argument.get_possible_values().iter().filter(|_| argument.get_action().takes_values()) {
+                    let wrong = doubled(value.get_name());
+                    mistakes.push((vec![format!("--{long}"), wrong], format!("'{}'", value.get_name())));
+                }
+                for (mistake, meant) in mistakes {
+                    let mistake: Vec<&str> = mistake.iter().map(String::as_str).collect();
+                    let error = typed(&verb, &mistake);
+                    let text = condense(&error.render().to_string());
+                    assert!(text.contains(&meant) && text.lines().count() <= 3, "{verb:?} {mistake:?}: {text}");
+                    assert!(!matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion), "{mistake:?}");
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried > 100, "{tried}");
+    }
+
+    /// `--format` is one thing: where it is, it takes the same words.
+    #[test]
+    fn every_format_takes_the_same_words() {
+        let mut found = Vec::new();
+        for (verb, command) in verbs() {
+            let Some(format) = command.get_arguments().find(|argument| argument.get_long() == Some("format")) else {
+                continue;
+            };
+            let values: Vec<String> =
+                format.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            assert_eq!(values, ["table", "json", "csv"], "{verb:?}");
+            found.push(verb.join(" "));
+        }
+        found.sort_unstable();
+        let wanted = [
+            "config diff",
+            "config show",
+            "doctor",
+            "explain",
+            "feeds list",
+            "feeds update",
+            "fingerprint",
+            "list",
+            "replay",
+            "reports",
+            "run",
+            "signals",
+            "status",
+        ];
+        assert_eq!(found, wanted, "every command that prints rows");
     }
 
     #[test]
@@ -314,7 +379,9 @@ mod tests {
         assert!(text.starts_with("error: unrecognized subcommand 'blok'\ntip: "), "{text}");
         assert!(text.contains("'block'"), "{text}");
         let text = condensed(&["status", "--format", "yaml"]);
-        assert!(text.starts_with("error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json]"));
+        assert!(
+            text.starts_with("error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json, csv]")
+        );
         let text = condensed(&["block"]);
         assert!(text.starts_with("error: the following required arguments were not provided: "), "{text}");
         for args in [&["block", "1.1.1.1", "--from", "x"][..], &["allow"], &["unblock", "a", "b"], &["list", "x"]] {

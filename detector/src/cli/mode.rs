@@ -67,12 +67,16 @@ pub fn run(args: &ModeArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     };
     let in_force = match PinnedMode::open(&pins).map_err(failed)? {
         Some(mut map) => change(&mut map, args.mode, ttl).map_err(failed)?,
-        None => match Client::connect(&args.control)?.ask(&Request::Mode { mode: args.mode, ttl })? {
-            Response::Mode(in_force) => in_force,
-            _ => {
-                return Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?"));
+        None => {
+            let client = if args.mode.is_some() { Client::connect } else { Client::reader };
+            match client(&args.control)?.ask(&Request::Mode { mode: args.mode, ttl })? {
+                Response::Mode(in_force) => in_force,
+                _ => {
+                    let what = "the daemon answers something else; is it of another version?";
+                    return Err(Failure::new(Exit::Failed, what));
+                }
             }
-        },
+        }
     };
     writeln!(out, "mode {}", describe(&in_force))?;
     Ok(Exit::Done)

@@ -8,9 +8,15 @@ use clap_complete::Shell;
 
 use super::{Cli, Exit, Failure, printable};
 
+const EXAMPLES: &str = "\
+Examples:
+  detector pages pages
+  detector pages pages && man pages/man/detector-block.1
+  detector pages pages && . pages/detector.bash";
+
 /// Write man pages and completions, for packages
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  detector pages pages; man pages/man/detector-block.1")]
+#[command(after_help = EXAMPLES)]
 pub struct PagesArgs {
     /// Where to; made if it is missing
     directory: PathBuf,

@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   CustomLog \"|/usr/bin/detector relay\" detector     Apache (dist/apache)
   detector relay < /run/envoy/detector.fifo          Envoy (dist/envoy)
+  tail -F access.json | detector relay               what writes to a file
 
 What can't be sent at once is dropped, and told on standard error once a minute.";
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, ControlArgs};
-use super::list::json;
-use super::{Exit, Failure, Format, printable};
+use super::{Exit, Failure, Format, print, printable};
 use crate::admin::protocol::{Request, Response, Seen};
+use crate::report::KEYS;
+use crate::sheet::{self, Sheet};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +43,7 @@ pub struct ReportsArgs {
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
     /// How to print
-    #[arg(long, value_enum, value_name = "table|json", hide_possible_values = true, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -53,7 +54,7 @@ pub struct ReportsArgs {
 /// # Errors
 /// When the daemon can't be asked.
 pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut client = Client::connect(&args.control)?;
+    let mut client = Client::reader(&args.control)?;
     let (mut after, mut last) = (0, VecDeque::new());
     loop {
         let page = args.ask(&mut client, after)?;
@@ -67,10 +68,13 @@ pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         }
     }
     let found = !last.is_empty();
-    last.iter().try_for_each(|seen| print(seen, args.format, out))?;
+    let mut printer = Printer::new(args.format, &mut *out);
+    last.iter().try_for_each(|seen| printer.print(seen))?;
     if args.follow {
-        return args.follow(&mut client, after, out);
+        return args.follow(&mut client, after, &mut printer);
     }
+    printer.flush()?;
+    drop(printer);
     if !found && args.format == Format::Table {
         writeln!(out, "no report has come yet; `detector doctor{}` says what is in the way", args.control.suffix())?;
     }
@@ -79,14 +83,14 @@ pub fn run(args: &ReportsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
 
 impl ReportsArgs {
     /// Prints what comes, until it can't.
-    fn follow(&self, client: &mut Client, mut after: u64, out: &mut impl Write) -> Result<Exit, Failure> {
+    fn follow<W: Write>(&self, client: &mut Client, mut after: u64, out: &mut Printer<W>) -> Result<Exit, Failure> {
         loop {
             out.flush()?;
             let before = after;
             for seen in self.ask(client, after)? {
                 after = seen.number;
                 if self.wants(&seen) {
-                    print(&seen, self.format, out)?;
+                    out.print(&seen)?;
                 }
             }
             if after == before {
@@ -112,10 +116,41 @@ impl ReportsArgs {
     }
 }
 
-fn print(seen: &Seen, format: Format, out: &mut impl Write) -> Result<(), Failure> {
-    match format {
-        Format::Json => json(seen, out),
-        Format::Table => Ok(writeln!(out, "{}", printable::line(&line(seen)))?),
+/// Prints each as it comes.
+enum Printer<W: Write> {
+    Lines(W),
+    Objects(W),
+    Sheet(Box<Sheet<W>>),
+}
+
+impl<W: Write> Printer<W> {
+    /// A sheet has a column for every key that a report may have: what comes isn't known when the first line is written.
+    fn new(format: Format, out: W) -> Self {
+        let own = ["number", "arrived", "uid", "pid", "join", "ja4"].map(str::to_owned);
+        let columns = || own.into_iter().chain(KEYS.iter().map(|key| format!("report.{key}"))).collect();
+        match format {
+            Format::Table => Self::Lines(out),
+            Format::Json => Self::Objects(out),
+            Format::Csv => Self::Sheet(Box::new(Sheet::with(out, columns()))),
+        }
+    }
+
+    fn print(&mut self, seen: &Seen) -> Result<(), Failure> {
+        match self {
+            Self::Lines(out) => Ok(writeln!(out, "{}", printable::line(&line(seen)))?),
+            Self::Objects(out) => print::json(seen, out),
+            Self::Sheet(sheet) => {
+                let fields = sheet::fields(seen)?.into_iter();
+                Ok(sheet.fields(fields.map(|(key, text)| (key, printable::line(&text))).collect())?)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Lines(out) | Self::Objects(out) => Ok(out.flush()?),
+            Self::Sheet(sheet) => Ok(sheet.flush()?),
+        }
     }
 }
 
@@ -155,7 +190,7 @@ mod tests {
             "ip": "192.0.2.7", "port": 40_000, "status": 200, "method": "GET", "host": "shop.example", "path": "/\u{1b}[2J\n",
         });
         let mut out = Vec::new();
-        print(&seen(report), Format::Table, &mut out).unwrap();
+        Printer::new(Format::Table, &mut out).print(&seen(report)).unwrap();
         let line = String::from_utf8(out).unwrap();
         let (begin, end) =
             ("2026-11-22T16:00:00.125Z 192.0.2.7 40000        waiting ", " 200 GET shop.example/\\u{1b}[2J\\u{a}  -\n");

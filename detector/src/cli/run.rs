@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, Failure, Format, attach::PinsArgs};
+use super::{Exit, Failure, Format, attach::PinsArgs, print};
 use crate::{
     config::{Loaded, LogFormat, MetricsAddress, Overrides, Port, XdpMode},
     daemon, kernel,
@@ -15,7 +15,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     detector run --interface eth0             observe: a line a hello\n  \
-    detector run --interface eth0 --enforce   apply deny.ja4 too\n\
+    detector run --interface eth0 --enforce   apply deny.ja4 too\n  \
+    detector run --format csv > hellos.csv    on the port of the default route\n\
     Nothing is dropped before `detector block`, or --enforce and rules in the file.\n\
     Environment: DETECTOR_CONFIG _XDP_MODE _CONTROL_SOCKET _METRICS _PINS _LOG, and \
     every key of the file, like DETECTOR_POLICY_BLOCK_TTL")]
@@ -39,7 +40,7 @@ pub struct RunArgs {
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<Port>,
     /// How lines look [default: table on a terminal, json otherwise]
-    #[arg(long, value_enum, value_name = "table|json", hide_possible_values = true)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true)]
     pub format: Option<Format>,
     /// How log lines look [default: text on a terminal, json otherwise]
     #[arg(long, value_enum, value_name = "text|json|journald", hide_possible_values = true)]
@@ -67,6 +68,7 @@ pub fn run(args: RunArgs) -> Exit {
     let format = match args.format.unwrap_or_else(Format::of_stdout) {
         Format::Table => daemon::Format::Table,
         Format::Json => daemon::Format::Json,
+        Format::Csv => daemon::Format::Csv,
     };
     let overrides = Overrides {
         // A reload reads it again, from wherever the process stands then.

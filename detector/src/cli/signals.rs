@@ -5,8 +5,8 @@ use std::io::Write;
 use comfy_table::CellAlignment;
 
 use super::client::{Client, ControlArgs};
-use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, printable};
+use super::list::bare_table;
+use super::{Exit, Failure, Format, figures, print, printable};
 use crate::admin::protocol::{Request, Response};
 use crate::policy::subject::Subject;
 use crate::signals::{Baseline, Figures};
@@ -17,6 +17,7 @@ Different addresses, User-Agents and paths are estimates; up to some 1,500 they 
 
 Examples:
   detector signals t13d1516h2_8daaf6152771_e5627efa2ab1
+  detector signals t13d1516h2_8daaf6152771_e5627efa2ab1 --format csv >> hourly.csv
   detector signals t13d1516h2_8daaf6152771_e5627efa2ab1 --format json | jq .ips_rank_1h";
 
 /// `detector signals`.
@@ -26,7 +27,7 @@ pub struct SignalsArgs {
     /// JA4 value; `detector status` lists those seen most
     ja4: String,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -41,11 +42,11 @@ pub fn run(args: &SignalsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let Some(ja4) = subject.as_ja4() else {
         return Err(Failure::new(Exit::Usage, format!("`{subject}` is not a JA4 value")));
     };
-    match Client::connect(&args.control)?.ask(&Request::Signals { ja4 })? {
+    match Client::reader(&args.control)?.ask(&Request::Signals { ja4 })? {
         Response::Signals(figures) => {
             match args.format {
                 Format::Table => writeln!(out, "{}", screen(&figures))?,
-                Format::Json => json(&figures, out)?,
+                format => print::row(&figures, format, out)?,
             }
             Ok(Exit::Done)
         }

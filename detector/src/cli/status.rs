@@ -7,8 +7,8 @@ use comfy_table::CellAlignment;
 use detector_common::counter::Counter;
 
 use super::client::{Client, ControlArgs};
-use super::list::{bare_table, json};
-use super::{Exit, Failure, Format, figures, mode, printable};
+use super::list::bare_table;
+use super::{Exit, Failure, Format, figures, mode, print, printable};
 use crate::admin::protocol::{Request, Response, Signals, Status};
 use crate::config::Mode;
 use crate::telemetry::metrics::{Fate, VerdictKind, fate};
@@ -31,7 +31,7 @@ const NAME: usize = 60;
 #[command(after_help = EXAMPLES)]
 pub struct StatusArgs {
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = print::CHOICE, hide_possible_values = true, default_value_t)]
     format: Format,
     #[command(flatten)]
     control: ControlArgs,
@@ -42,12 +42,12 @@ pub struct StatusArgs {
 /// # Errors
 /// When the daemon can't be asked.
 pub fn run(args: &StatusArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let Response::Status(status) = Client::connect(&args.control)?.ask(&Request::Status)? else {
+    let Response::Status(status) = Client::reader(&args.control)?.ask(&Request::Status)? else {
         return Err(Failure::new(Exit::Failed, "the daemon answers something else; is it of another version?"));
     };
     match args.format {
         Format::Table => writeln!(out, "{}", screen(&status))?,
-        Format::Json => json(&status, out)?,
+        format => print::row(&status, format, out)?,
     }
     Ok(Exit::Done)
 }
@@ -103,7 +103,7 @@ fn reasons(counts: Vec<(&str, u64)>) -> String {
     if counts.is_empty() { "0".to_owned() } else { few(counts.into_iter().map(text)) }
 }
 
-fn interfaces(status: &Status) -> String {
+pub(super) fn interfaces(status: &Status) -> String {
     let interfaces = few(status.interfaces.iter().map(|interface| {
         let mode = interface.xdp_mode.label();
         let attached = if interface.attached { "" } else { " NOT ATTACHED" };
@@ -141,12 +141,12 @@ fn reports(signals: &Signals) -> String {
     )
 }
 
-fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
+pub(super) fn packets_of(status: &Status, wanted: Fate) -> Vec<(&'static str, u64)> {
     let counters = Counter::ALL.iter().filter(|&&counter| fate(counter) == Some(wanted));
     counters.map(|counter| (counter.label(), kernel(status, *counter))).collect()
 }
 
-fn kernel(status: &Status, counter: Counter) -> u64 {
+pub(super) fn kernel(status: &Status, counter: Counter) -> u64 {
     status.kernel.get(counter.label()).copied().unwrap_or(0)
 }
 
@@ -209,7 +209,7 @@ fn hellos(status: &Status) -> String {
     }
 }
 
-fn verdicts(status: &Status) -> String {
+pub(super) fn verdicts(status: &Status) -> String {
     let some = VerdictKind::ALL.iter().filter_map(|kind| {
         let count = status.entries.get(kind.label()).copied().filter(|count| *count > 0)?;
         Some(format!("{} {}", figures::count(count), kind.label()))
@@ -297,7 +297,12 @@ mod tests {
             entries: counts([("address", 3), ("ja4", 1)]),
             fingerprints: vec![Fingerprint {
                 ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned(),
+                family: None,
+                kind: None,
+                verdict: None,
                 hellos: 1000,
+                hellos_lately: 10,
+                last_client: None,
                 last_server_name: Some("www.example.com".to_owned()),
                 last_seen_s: 3,
             }],

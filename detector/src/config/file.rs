@@ -95,6 +95,8 @@ pub(super) struct Signals {
 pub(super) struct Admin {
     pub(super) control_socket: Option<PathBuf>,
     pub(super) control_group: Option<String>,
+    pub(super) status_socket: Option<PathBuf>,
+    pub(super) status_group: Option<String>,
     pub(super) metrics: Option<MetricsAddress>,
     pub(super) pins: Option<PathBuf>,
 }

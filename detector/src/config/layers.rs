@@ -14,7 +14,10 @@ use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::file::{self, File};
-use super::{Config, ConfigError, DEFAULT_DECISION_SOCKET, DEFAULT_FILE, DEFAULT_SIGNAL_SOCKET, Overrides, read};
+use super::{
+    Config, ConfigError, DEFAULT_DECISION_SOCKET, DEFAULT_FILE, DEFAULT_SIGNAL_SOCKET, DEFAULT_STATUS_SOCKET,
+    Overrides, read,
+};
 
 /// All keys with their defaults, which a test compares with the program's own.
 const SHIPPED: &str = include_str!("../../../dist/detector.toml");
@@ -165,6 +168,12 @@ impl Loaded {
             file = table.try_into().map_err(wrong)?;
         }
         Config::resolve(file).map_err(|wrong| wrong.pointed(name, text, typed))
+    }
+
+    /// Every key, as it is where nobody says anything.
+    #[must_use]
+    pub fn defaults() -> Vec<Setting> {
+        Self { config: Config::default(), file: None, text: String::new(), typed: Vec::new() }.settings()
     }
 
     /// Every key, in the order of the shipped file.
@@ -344,7 +353,7 @@ impl Overrides {
     }
 }
 
-/// A second daemon with its own control socket has its own signal and decision sockets too, beside that.
+/// A second daemon with its own control socket has its own signal, decision and status sockets too, beside that.
 fn beside_the_control_socket(file: &Table, typed: &mut Vec<Typed>) {
     let said = |section: &str, key: &str| {
         let typed = typed.iter().rev().find(|typed| typed.section == section && typed.key == key);
@@ -363,6 +372,7 @@ fn beside_the_control_socket(file: &Table, typed: &mut Vec<Typed>) {
             Value::Array(vec![own("signals.sock")]),
         ),
         ("inline", "socket", word(DEFAULT_DECISION_SOCKET), own("decision.sock")),
+        ("admin", "status_socket", word(DEFAULT_STATUS_SOCKET), own("status.sock")),
     ];
     let derived =
         derived.into_iter().filter(|(section, key, default, _)| said(section, key).is_none_or(|said| said == default));
@@ -468,6 +478,7 @@ mod tests {
             (value.as_str(), origin, from.as_str()),
             ("[\"/tmp/c.signals.sock\"]", Origin::Flag, "--control-socket")
         );
+        assert_eq!(loaded.config.admin.status_socket, Path::new("/tmp/c.status.sock"));
         let loaded = load("[inline]\nsocket = \"off\"\n", &[], overrides()).unwrap();
         assert_eq!(loaded.config.inline.socket, None, "what is typed stays");
     }

@@ -35,6 +35,10 @@ pub const DEFAULT_FILE: &str = "/etc/detector/detector.toml";
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/detector/control.sock";
 /// Members may speak to the control socket.
 pub const DEFAULT_CONTROL_GROUP: &str = "detector";
+/// Where the daemon answers those who may look and change nothing.
+pub const DEFAULT_STATUS_SOCKET: &str = "/run/detector/status.sock";
+/// Members may: a monitor, say.
+pub const DEFAULT_STATUS_GROUP: &str = "detector-status";
 /// Where web servers report by datagrams.
 pub const DEFAULT_SIGNAL_SOCKET: &str = "/run/detector/signals.sock";
 /// Where web servers ask what to do with a request.
@@ -177,6 +181,10 @@ pub struct Admin {
     pub control_socket: PathBuf,
     /// The group it belongs to, if that exists.
     pub control_group: String,
+    /// Path of the socket on which nothing can be changed.
+    pub status_socket: PathBuf,
+    /// The group it belongs to, if that exists.
+    pub status_group: String,
     /// Where the metrics are served, or nowhere.
     pub metrics: Option<SocketAddr>,
     /// Directory of the pins, in a BPF file system.
@@ -389,6 +397,8 @@ impl Default for Config {
             admin: Admin {
                 control_socket: DEFAULT_CONTROL_SOCKET.into(),
                 control_group: DEFAULT_CONTROL_GROUP.to_owned(),
+                status_socket: DEFAULT_STATUS_SOCKET.into(),
+                status_group: DEFAULT_STATUS_GROUP.to_owned(),
                 metrics: Some(DEFAULT_METRICS),
                 pins: DEFAULT_PINS.into(),
             },
@@ -517,6 +527,8 @@ impl Config {
             admin: Admin {
                 control_socket: file.admin.control_socket.unwrap_or(base.admin.control_socket),
                 control_group: file.admin.control_group.unwrap_or(base.admin.control_group),
+                status_socket: file.admin.status_socket.unwrap_or(base.admin.status_socket),
+                status_group: file.admin.status_group.unwrap_or(base.admin.status_group),
                 metrics: file.admin.metrics.map_or(base.admin.metrics, |metrics| metrics.0),
                 pins: file.admin.pins.unwrap_or(base.admin.pins),
             },

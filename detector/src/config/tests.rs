@@ -139,9 +139,24 @@ fn flags_win_over_the_file() {
     assert_eq!(config.capture.xdp_mode, XdpMode::Generic);
     assert_eq!(config.orders.state_directory, Path::new("/tmp/state"));
     assert_eq!(config.signals.sockets, [PathBuf::from("/tmp/c.signals.sock")], "beside the control socket");
-    assert_eq!((config.admin.control_socket, config.admin.metrics), ("/tmp/c.sock".into(), Some(DEFAULT_METRICS)));
+    assert_eq!(
+        (config.admin.control_socket.clone(), config.admin.metrics),
+        ("/tmp/c.sock".into(), Some(DEFAULT_METRICS))
+    );
     assert_eq!(config.admin.pins, PathBuf::from("/sys/fs/bpf/other"));
+    assert_eq!(config.admin.status_socket, PathBuf::from("/tmp/c.status.sock"), "beside the control socket");
     assert_eq!(config.inline.socket, Some("/tmp/c.decision.sock".into()), "another daemon has another socket");
+}
+
+/// Each key with its last letter twice.
+#[test]
+fn every_key_that_is_mistyped_is_answered_with_what_was_meant() {
+    for (section, key) in layers::keys() {
+        let doubled: String = key.chars().chain(key.chars().last()).collect();
+        let told = error(&format!("[{section}]\n{doubled} = 1\n"));
+        let meant = format!(":2:1: unknown key `{doubled}`; did you mean `{key}`?");
+        assert!(told.contains(&meant) && told.lines().count() <= 3, "{section}.{key}: {told}");
+    }
 }
 
 #[test]

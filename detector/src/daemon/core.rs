@@ -16,7 +16,6 @@ use std::{
 };
 
 use detector_common::{
-    key::Keys,
     mode::Mode,
     verdict::{Action as KernelAction, FOREVER},
 };
@@ -24,7 +23,11 @@ use ipnet::IpNet;
 use lru::LruCache;
 use tracing::{error, info};
 
+mod seen;
 mod terms;
+
+use seen::SeenLately;
+pub(super) use seen::Top;
 
 use super::{
     known::{Teller, Told},
@@ -40,7 +43,7 @@ use crate::{
     config::Mode as ConfigMode,
     connection::{Connections, Event, Settled, Standing},
     enforce::{Enforcer, Listed},
-    fingerprint::{Fingerprint, Ja4, Ja4Raw, Transport},
+    fingerprint::{Ja4, Ja4Raw, Transport},
     join::{Carrier, Identity, Tuple},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
     pipeline::{Cause, Hello, Ignored, KeyCheck, Outcome, Pipeline, Void},
@@ -61,9 +64,6 @@ static FAILURES: Limited = Limited::per_minute(6);
 /// Hellos, and verdicts, whose time is up that are dealt with before anything else gets its turn: some 0.1 ms of work.
 const SWEEP: usize = 64;
 
-/// Fingerprints in a status.
-const TOP: usize = 8;
-
 /// Which ring an event came by.
 #[derive(Clone, Copy)]
 pub(super) enum Class {
@@ -77,18 +77,6 @@ pub(super) struct Line {
     pub(super) decision: Decision,
     /// The mode at that time.
     pub(super) enforcing: bool,
-}
-
-struct Seen {
-    /// Of the latest hello.
-    keys: Keys,
-    /// `None` if it is longer than any that is read.
-    ja4_r: Option<Ja4Raw>,
-    /// It is a browser's.
-    browser: bool,
-    hellos: u64,
-    last_server_name: Option<String>,
-    last_seen: Timestamp,
 }
 
 /// Exact counts of what became of each event.
@@ -134,7 +122,7 @@ struct Verdicts<M> {
     lines: SyncSender<Line>,
     /// To where requests find their connection's hello.
     teller: Teller,
-    seen: LruCache<Ja4, Seen>,
+    seen: SeenLately,
     /// Of browsers, confirmed.
     browsers: Window,
     tally: Tally,
@@ -308,20 +296,9 @@ impl<M: VerdictMaps> Core<M> {
         }
     }
 
-    /// The fingerprints seen most often, among those seen lately.
-    pub(super) fn top(&self) -> Vec<SeenFingerprint> {
-        let now = monotonic();
-        let mut seen: Vec<(&Ja4, &Seen)> = self.verdicts.seen.iter().collect();
-        seen.sort_unstable_by_key(|(_, seen)| std::cmp::Reverse(seen.hellos));
-        seen.truncate(TOP);
-        seen.into_iter()
-            .map(|(ja4, seen)| SeenFingerprint {
-                ja4: ja4.to_string(),
-                hellos: seen.hellos,
-                last_server_name: seen.last_server_name.clone(),
-                last_seen_s: now.since(seen.last_seen).as_secs(),
-            })
-            .collect()
+    /// The first of the fingerprints seen lately.
+    pub(super) fn top(&self, top: Top) -> Vec<SeenFingerprint> {
+        self.verdicts.top(top)
     }
 
     /// The JA4_r of a JA4, if this host knows it.
@@ -580,28 +557,6 @@ impl<M: VerdictMaps> Verdicts<M> {
         }
     }
 
-    fn remember(&mut self, hello: &Hello, now: Timestamp) {
-        let Fingerprint { ja4, ja4_r, .. } = &hello.fingerprint;
-        let fresh = || Seen {
-            keys: Keys::default(),
-            ja4_r: ja4_r.parse().ok(),
-            browser: families::find(*ja4).is_some(),
-            hellos: 0,
-            last_server_name: None,
-            last_seen: now,
-        };
-        let seen = self.seen.get_or_insert_mut(*ja4, fresh);
-        if seen.browser {
-            self.browsers.note(*ja4, hello.flow.source.ip(), now);
-        }
-        seen.keys = hello.fingerprint.keys;
-        seen.hellos += 1;
-        seen.last_seen = now;
-        if hello.fingerprint.server_name != seen.last_server_name {
-            seen.last_server_name.clone_from(&hello.fingerprint.server_name);
-        }
-    }
-
     fn block(&mut self, subject: Subject, ttl: Ttl, terms: Terms, now: Timestamp) -> Result<Response, Error> {
         if !terms.is_default() || matches!(subject, Subject::Pair(..)) {
             return self.order(subject, ttl, terms, now);
@@ -755,14 +710,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn entry(&self, subject: Subject, row: &Row, now: Timestamp) -> Entry {
         let (action, origin, until, hits) = match row {
             Row::Verdict(listed) => {
-                let action = match listed.action {
-                    KernelAction::Allow => Action::Allow,
-                    KernelAction::Observe => Action::Observe,
-                    KernelAction::Challenge => Action::Challenge,
-                    KernelAction::RateLimit => Action::RateLimit,
-                    KernelAction::Block => Action::Block,
-                };
-                (action, listed.origin, listed.until, self.enforcer.hits(&listed.slot))
+                (seen::action(listed.action), listed.origin, listed.until, self.enforcer.hits(&listed.slot))
             }
             Row::Challenge(rule) => (Action::Challenge, rule.origin, rule.until, rule.hits),
             Row::Rule(rule) => {

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    core::{Class, Core},
+    core::{Class, Core, Top},
     progress::{Part, Progress},
     wanted::Orderly,
 };
@@ -63,7 +63,7 @@ enum Command {
     Sweep(SyncSender<Result<usize, Error>>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
     Configure(HashSet<Ja4>, Option<Mode>, SyncSender<Result<(), Error>>),
-    Publish(SyncSender<(Vec<Fingerprint>, InForce)>),
+    Publish(Top, SyncSender<(Vec<Fingerprint>, InForce)>),
     Stop,
 }
 
@@ -129,9 +129,9 @@ impl Handle {
         self.ask(Command::Recent)
     }
 
-    /// Brings the metrics up to date, and tells the top fingerprints and the mode. `None`: they are as they were.
-    pub(super) fn publish(&self) -> Option<(Vec<Fingerprint>, InForce)> {
-        self.ask(Command::Publish)
+    /// Brings the metrics up to date, and tells the first fingerprints and the mode. `None`: they are as they were.
+    pub(super) fn publish(&self, top: Top) -> Option<(Vec<Fingerprint>, InForce)> {
+        self.ask(|reply| Command::Publish(top, reply))
     }
 
     /// Ends the thread after what is in the ring.
@@ -159,7 +159,8 @@ struct Full {
 /// What the thread owns.
 pub(super) struct Engine {
     pub(super) rings: Rings,
-    pub(super) log: KernelLog,
+    /// Absent where the programs are another process's.
+    pub(super) log: Option<KernelLog>,
     pub(super) core: Core<Maps>,
     /// Watches this host's addresses; absent if the configuration names the protected ones.
     pub(super) addresses: Option<AddressWatch>,
@@ -233,12 +234,12 @@ impl Engine {
                     Command::Configure(deny, mode, reply) => {
                         let _ = reply.send(self.core.configure(&deny, mode));
                     }
-                    Command::Publish(reply) => {
+                    Command::Publish(top, reply) => {
                         // What the kernel counted as submitted is to be found among the received.
                         self.drain_all();
                         self.core.publish(longest);
                         self.core.look_at_mode();
-                        let _ = reply.send((self.core.top(), self.core.mode()));
+                        let _ = reply.send((self.core.top(top), self.core.mode()));
                     }
                     Command::Stop => {
                         self.drain_all();
@@ -297,15 +298,16 @@ impl Engine {
 
     fn wait(&mut self, waker: &Waker) -> Result<(), Error> {
         let watch = self.addresses.as_ref().map_or_else(|| waker.as_fd(), |watch| watch.as_fd());
+        let log = self.log.as_ref().map_or_else(|| waker.as_fd(), |log| log.as_fd());
         let [_, _, woken, logged, changed] = {
             let Rings { confirmed, unconfirmed } = &self.rings;
-            wait([confirmed.as_fd(), unconfirmed.as_fd(), waker.as_fd(), self.log.as_fd(), watch], TICK)?
+            wait([confirmed.as_fd(), unconfirmed.as_fd(), waker.as_fd(), log, watch], TICK)?
         };
         if woken {
             waker.clear();
         }
-        if logged {
-            self.log.flush();
+        if logged && let Some(log) = &mut self.log {
+            log.flush();
         }
         if changed && let Some(watch) = &self.addresses {
             watch.clear();

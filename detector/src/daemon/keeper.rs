@@ -1,5 +1,5 @@
 //! A thread beside the packet path: keeps what is never blocked current, as addresses, routes and resolvers come and go,
-//! and looks after operators' orders every second.
+//! and looks after operators' orders and the interfaces every second.
 
 use std::{
     fs::{self, File},
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::{
+    attachments::Attachments,
     orders::Orders,
     progress::{Part, Progress},
 };
@@ -160,12 +161,16 @@ impl KeeperHandle {
 
 impl Keeper {
     /// Starts it.
-    pub(super) fn start(host: Host, orders: Arc<Orders>, progress: Arc<Progress>) -> Result<Self, Error> {
+    pub(super) fn start(
+        host: Host,
+        (orders, attachments): (Arc<Orders>, Arc<Attachments>),
+        progress: Arc<Progress>,
+    ) -> Result<Self, Error> {
         let handle = KeeperHandle { stop: Arc::default(), named: Arc::default(), waker: Waker::new()? };
         let told = handle.clone();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run(host, &orders, &progress, &told))
+            .spawn(move || run(host, &orders, &attachments, &progress, &told))
             .map_err(|error| Error::System("starting a thread", error.to_string()))?;
         Ok(Self { thread, handle })
     }
@@ -184,7 +189,7 @@ impl Keeper {
     }
 }
 
-fn run(mut host: Host, orders: &Orders, progress: &Progress, told: &KeeperHandle) {
+fn run(mut host: Host, orders: &Orders, attachments: &Attachments, progress: &Progress, told: &KeeperHandle) {
     let (mut pending, waker) = (false, &told.waker);
     while !told.stop.load(Ordering::Relaxed) {
         // An error of poll(2) is one of ours alone; the second's rest keeps it from spinning.
@@ -220,6 +225,7 @@ fn run(mut host: Host, orders: &Orders, progress: &Progress, told: &KeeperHandle
             }
         }
         orders.tick();
+        attachments.look();
         progress.made(Part::Orders);
     }
 }

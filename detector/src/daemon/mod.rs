@@ -5,6 +5,7 @@
 //! it over.
 
 mod assessor;
+mod attachments;
 mod budget;
 mod challenge;
 mod core;
@@ -12,11 +13,14 @@ mod crawlers;
 mod decided;
 mod engine;
 mod explain;
+#[cfg(feature = "faults")]
+mod faults;
 mod histories;
 mod inline;
 mod joiner;
 mod keeper;
 mod known;
+mod load;
 mod manager;
 mod memory;
 mod orders;
@@ -41,11 +45,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use detector_common::{
-    counter::Counter,
-    key::Seeds,
-    settings::{RESET_TICK_BITS, Settings},
-};
+use detector_common::counter::Counter;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -54,12 +54,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-pub use self::output::Format;
 use self::{
     assessor::{Assessor, Parts},
+    attachments::Attachments,
     budget::Budget,
     challenge::{Challengers, Held},
-    core::{Core, Memory},
+    core::{Core, Memory, Top},
     crawlers::Detective,
     engine::{Engine, Handle},
     histories::Histories,
@@ -67,6 +67,7 @@ use self::{
     joiner::Joiner,
     keeper::{Host, Keeper},
     known::Known,
+    load::{Loaded, Start, attach_all, attach_egress, interfaces, load},
     manager::Manager,
     memory::Bounds,
     orders::Orders,
@@ -78,37 +79,32 @@ use self::{
     signals::{Saver, Watch},
     suspects::Suspects,
 };
+pub use self::{load::attach, output::Format};
 use crate::{
     admin::{
-        control::{self, Handler, Peer, Place},
+        control::{self, Access, Handler, Peer, Place},
         metrics::{self as metrics_server, MetricsError, MetricsListener},
-        protocol::{
-            Change, Changed, Interface, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status,
-        },
+        protocol::{Change, Changed, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status},
     },
     breaker,
     capture::Proof,
     clock::{Timestamp, monotonic},
-    config::{Addresses, Config, Limits, Loaded as LoadedConfig, Mode, Overrides, XdpMode},
+    config::{Config, Limits, Loaded as LoadedConfig, Overrides},
     connection::{self, Connections, Standing},
     door::{
         seats::End,
-        socket::{CONTROL, DECISION, Socket, SocketError},
+        socket::{CONTROL, DECISION, STATUS, Socket, SocketError},
     },
-    enforce::{self, Enforcer},
     fingerprint::key::random_seeds,
     flow,
     inline::{self as endpoint, InlineError, Listeners, TcpDoor},
     intake::{self, Closed, Intake, Refused},
     join::{self, Proxies, Trusted},
-    kernel::{
-        self, AddressWatch, Attached, CounterMap, Kernel, KernelLog, LoadOptions, Lookup, Maps, Pins, Rings, SockDiag,
-        Steering, VerdictMaps as _, Waker, interface, own_addresses,
-    },
+    kernel::{self, CounterMap, Kernel, Lookup, SockDiag, Steering, Waker},
     network::Network,
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::decide::Action,
-    policy::{never_block::Why, requests::Ruling, rules::Rules, terms::Layer},
+    policy::{never_block::Why, requests::Ruling, terms::Layer},
     report::{Rejected, Report},
     reputation::{Answer, Refused as ListRefused},
     score::Confidence,
@@ -158,7 +154,7 @@ struct Daemon {
     requests: Arc<Requests>,
     counters: CounterMap,
     metrics: Arc<Metrics>,
-    attached: Vec<Attached>,
+    attachments: Arc<Attachments>,
     egress: bool,
     signals: Arc<Watch>,
     known: Known,
@@ -183,7 +179,7 @@ impl Daemon {
             Ok(counters) => self.metrics.set_kernel(|counter| counters.of(counter)),
             Err(error) => warn!(%error, "metrics show the kernel's counters as they were"),
         }
-        if self.engine.publish().is_none() {
+        if self.engine.publish(Top::Ever).is_none() {
             warn!("the packet path did not answer within 2 s; metrics show its counters as they were");
         }
         self.signals.publish();
@@ -192,12 +188,12 @@ impl Daemon {
         self.metrics.encode()
     }
 
-    fn status(&self) -> Response {
+    fn status(&self, top: Top) -> Response {
         let counters = match self.counters.read() {
             Ok(counters) => counters,
             Err(error) => return Response::Error { message: error.to_string() },
         };
-        let Some((fingerprints, mode)) = self.engine.publish() else {
+        let Some((fingerprints, mode)) = self.engine.publish(top) else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
         };
         let micros = |share| self.metrics.latency_quantile(share).map(|latency| latency.as_micros() as u64);
@@ -206,7 +202,7 @@ impl Daemon {
             pid: std::process::id(),
             uptime_s: monotonic().since(self.started).as_secs(),
             mode,
-            interfaces: self.attached.iter().map(interface_status).collect(),
+            interfaces: self.attachments.status(),
             egress: self.egress,
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
@@ -229,6 +225,7 @@ impl Daemon {
             fingerprints,
             enforce_p50_us: micros(0.5),
             enforce_p99_us: micros(0.99),
+            enforce_us: self.metrics.latencies(),
         }))
     }
 }
@@ -262,7 +259,8 @@ fn table(rows: &Counters) -> BTreeMap<String, u64> {
 impl Handler for Daemon {
     fn handle(&self, request: Request, peer: Peer) -> Response {
         match request {
-            Request::Status => self.status(),
+            Request::Status => self.status(Top::Ever),
+            Request::Top => self.status(Top::Lately),
             Request::Reports { after } => Response::Reports { reports: self.recent.after(after) },
             Request::Signals { ja4 } => self.signals.answer(ja4, monotonic()),
             Request::Explain { of } => explain::answer(&self.assessor, &self.orders, &of),
@@ -301,26 +299,6 @@ impl Handler for Daemon {
     fn admit(&self, load: &Load) -> Result<(), Box<Response>> {
         self.orders.admit(load)
     }
-}
-
-/// Attaches the egress program everywhere, if it is `wanted`. `false`, and a line in the log, if that fails anywhere:
-/// hellos are then captured all the same.
-fn attach_egress(kernel: &mut Kernel, wanted: bool, interfaces: &[String]) -> Result<bool, kernel::Error> {
-    if !wanted {
-        kernel.detach_egress()?;
-        return Ok(false);
-    }
-    for name in interfaces {
-        if let Err(error) = kernel.attach_egress(name) {
-            warn!(
-                %error,
-                "no proof of address by SYN-ACKs and no JA3S; the host's own sockets prove addresses; \
-                 `egress = false` in [capture] ends this warning"
-            );
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Where this host's sockets are asked for. `None`, and a line in the log, if the kernel doesn't answer.
@@ -364,45 +342,6 @@ fn labels() -> Labels {
     }
 }
 
-fn interface_status(attached: &Attached) -> Interface {
-    let Attached { interface, mode, pin } = attached;
-    Interface { name: interface.clone(), xdp_mode: *mode, attached: attached.holds(), pinned: pin.is_some() }
-}
-
-fn load_options(limits: &Limits, debug: bool) -> LoadOptions {
-    LoadOptions {
-        ring_bytes: limits.ring_bytes,
-        unconfirmed_ring_bytes: limits.unconfirmed_ring_bytes,
-        handshakes: limits.handshakes,
-        follow: limits.partial_hellos,
-        waiting: limits.disordered_hellos,
-        table: limits
-            .addresses
-            .saturating_add(limits.prefixes)
-            .saturating_add(limits.automatic)
-            .saturating_add(limits.ja4_rules)
-            .saturating_add(limits.quic_sources),
-        rates: limits.rates,
-        prefixes: limits.prefixes,
-        allow: limits.allow,
-        connections: limits.connections,
-        open: limits.known_connections,
-        debug,
-    }
-}
-
-fn enforce_limits(limits: &Limits) -> enforce::Limits {
-    enforce::Limits {
-        addresses: limits.addresses as usize,
-        prefixes: limits.prefixes as usize,
-        ja4_rules: limits.ja4_rules as usize,
-        quic_sources: limits.quic_sources as usize,
-        automatic: limits.automatic as usize,
-        automatic_per_second: limits.automatic_per_second,
-        units: limits.units as usize,
-    }
-}
-
 fn flow_limits(limits: &Limits) -> flow::Limits {
     flow::Limits {
         partial_hellos: limits.partial_hellos as usize,
@@ -419,122 +358,6 @@ fn flow_limits(limits: &Limits) -> flow::Limits {
 /// How many hellos [`Connections::overdue`] may name at once.
 fn asks(per_second: u32) -> usize {
     (connection::ASK_EVERY * per_second).as_secs() as usize
-}
-
-/// How many resets a CPU may make in a tick; never 0, which would turn them off.
-fn resets(per_second: u32) -> u32 {
-    const TICKS_PER_SECOND: u32 = 1_000_000_000_u32.div_ceil(1 << RESET_TICK_BITS);
-    per_second.div_ceil(TICKS_PER_SECOND)
-}
-
-/// Makes the configured addresses, or this host's own, the protected ones.
-fn protect(maps: &mut Maps, addresses: &Addresses) -> Result<(bool, Option<AddressWatch>), kernel::Error> {
-    match addresses {
-        Addresses::Any => Ok((false, None)),
-        Addresses::Listed(listed) => {
-            maps.protect_addresses(listed.clone())?;
-            Ok((true, None))
-        }
-        Addresses::Own => {
-            // Watching starts before reading, so that no change falls between the two.
-            let watch = AddressWatch::new()?;
-            maps.protect_addresses(own_addresses()?)?;
-            Ok((true, Some(watch)))
-        }
-    }
-}
-
-/// The names of the interfaces: those of the configuration, or those that have a pinned link, or that of the default
-/// route.
-fn interfaces(config: &Config, pins: Option<&Pins>) -> Result<Vec<String>, kernel::Error> {
-    let mut names = config.capture.interfaces.clone();
-    if let Some(pins) = pins
-        && names.is_empty()
-    {
-        names.extend(pins.attached()?.into_iter().map(|attached| attached.interface));
-    }
-    if names.is_empty() {
-        names.push(interface::default_route()?);
-    }
-    for name in &names {
-        interface::check(name)?;
-    }
-    Ok(names)
-}
-
-/// The program with its maps as the configuration wants them, attached nowhere yet; links that are pinned still have
-/// their old program.
-struct Loaded {
-    kernel: Kernel,
-    enforcer: Enforcer<Maps>,
-    rings: Rings,
-    counters: CounterMap,
-    log: KernelLog,
-    watch: Option<AddressWatch>,
-    seeds: Seeds,
-}
-
-fn load(config: &Config, pins: Option<Pins>) -> Result<Loaded, kernel::Error> {
-    let limits = &config.limits;
-    let options = load_options(limits, tracing::enabled!(tracing::Level::DEBUG));
-    let (kernel, mut maps, rings, counters, log) = match pins {
-        Some(pins) => Kernel::load_pinned(&options, pins)?,
-        None => Kernel::load(&options)?,
-    };
-    maps.protect_ports(&config.capture.ports)?;
-    let mode = maps.mode()?.configured(config.mode == Mode::Enforce, monotonic().as_nanos());
-    maps.set_mode(mode)?;
-    maps.beat(monotonic())?;
-    let (local_only, watch) = protect(&mut maps, &config.capture.addresses)?;
-    let known = maps.settings();
-    // Verdicts that are in force go by these.
-    let seeds = if known.seeds == Seeds::default() { random_seeds() } else { known.seeds };
-    let settings = Settings {
-        local_only: u32::from(local_only),
-        segments_per_flow: limits.segments_per_flow,
-        syns: u32::from(config.capture.syns),
-        answers: u32::from(config.capture.answers),
-        udp: u32::from(config.capture.udp),
-        keys: 1,
-        resets: if config.reset { resets(limits.resets_per_second) } else { 0 },
-        seeds,
-        follow_ns: u64::try_from(limits.partial_age.as_nanos()).unwrap_or(u64::MAX),
-        ..known
-    };
-    let mut rules = Rules::default();
-    rules.configure(config.deny_ja4.iter().copied());
-    let found = maps.entries();
-    let mut enforcer = Enforcer::new(maps, settings, rules, enforce_limits(limits))?;
-    enforcer.adopt(found, monotonic())?;
-    Ok(Loaded { kernel, enforcer, rings, counters, log, watch, seeds })
-}
-
-/// Pins the programs and attaches them, or gives what is pinned this build's programs and this configuration. They stay
-/// when this returns. Says what is attached where.
-///
-/// # Errors
-/// If that can't be done. Then nothing is left attached that wasn't before.
-pub fn attach(config: &Config) -> Result<Vec<Attached>, Error> {
-    let directory = &config.admin.pins;
-    let before = Pins::are_in(directory);
-    let pins = Pins::open(directory)?;
-    let attached = interfaces(config, Some(&pins)).and_then(|interfaces| {
-        let Loaded { mut kernel, .. } = load(config, Some(pins))?;
-        kernel.replace()?;
-        attach_egress(&mut kernel, config.capture.egress, &interfaces)?;
-        attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)
-    });
-    if attached.is_err() && !before {
-        kernel::detach(directory)?;
-    }
-    Ok(attached?)
-}
-
-/// Attaches the XDP program to these interfaces, and to no others.
-fn attach_all(kernel: &mut Kernel, mode: XdpMode, interfaces: &[String]) -> Result<Vec<Attached>, kernel::Error> {
-    let attached = interfaces.iter().map(|name| kernel.attach(name, mode)).collect::<Result<_, _>>()?;
-    kernel.keep_only(interfaces)?;
-    Ok(attached)
 }
 
 /// Makes the most of what the system allows: a service begins with 1024 descriptors, fewer than web servers' connections
@@ -555,17 +378,21 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     raise_descriptors();
     let config = &loaded.config.clone();
     let limits = &config.limits;
-    let pins = Pins::are_in(&config.admin.pins).then(|| Pins::open(&config.admin.pins)).transpose()?;
-    let pinned = pins.is_some();
-    let interfaces = interfaces(config, pins.as_ref())?;
+    let start = Start::of(config)?;
+    let pinned = start.pins().is_some();
+    let interfaces = interfaces(config, start.pins())?;
     let inherited = challenge::inherited();
-    let control = Socket::listener(CONTROL, &config.admin.control_socket, &config.admin.control_group)?;
+    let admin = &config.admin;
+    let control = [
+        (Socket::listener(CONTROL, &admin.control_socket, &admin.control_group)?, Access::Write),
+        (Socket::listener(STATUS, &admin.status_socket, &admin.status_group)?, Access::Read),
+    ];
     let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
     let intake = Intake::bind(&config.signals)?;
     let decision =
         config.inline.socket.as_ref().map(|path| Socket::listener(DECISION, path, &config.inline.group)).transpose()?;
     let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
-    let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, pins)?;
+    let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, start)?;
 
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
@@ -662,7 +489,10 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
-    let keeper = Keeper::start(host, Arc::clone(&orders), Arc::clone(&progress))?;
+    let program = kernel.program_id()?;
+    let attachments = Attachments::new(attached, program, &config.admin.control_socket, Arc::clone(&metrics));
+    let attachments = Arc::new(attachments);
+    let keeper = Keeper::start(host, (Arc::clone(&orders), Arc::clone(&attachments)), Arc::clone(&progress))?;
     let (mut keep, teller) = (recent.keeper(), known.clone());
     let take = move |report: &Report<'_>, peer, arrived| {
         let number = keep(report, peer, arrived);
@@ -688,7 +518,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
         requests,
         counters,
         metrics,
-        attached,
+        attachments,
         egress,
         signals,
         known,
@@ -751,7 +581,7 @@ struct Inline {
 
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
-    control: Socket<UnixListener>,
+    control: [(Socket<UnixListener>, Access); 2],
     page: Option<MetricsListener>,
     inline: Inline,
     detective: Option<Detective>,
@@ -785,11 +615,11 @@ fn serve(
         if let Some(detective) = detective {
             tasks.spawn(detective.run(stop.clone()));
         }
-        for attached in &daemon.attached {
+        for attached in daemon.attachments.all() {
             info!(interface = %attached.interface, mode = attached.mode.label(), "attached");
         }
-        let manager =
-            Manager::ready(&daemon.attached, Arc::clone(&daemon.progress)).map_err(system("starting a thread"))?;
+        let manager = Manager::ready(daemon.attachments.all(), Arc::clone(&daemon.progress))
+            .map_err(system("starting a thread"))?;
         info!("ready");
         let result = loop {
             tokio::select! {
@@ -815,17 +645,19 @@ fn serve(
 fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    control: Socket<UnixListener>,
+    control: [(Socket<UnixListener>, Access); 2],
     page: Option<MetricsListener>,
     daemon: &Arc<Daemon>,
 ) {
-    let (handler, token) = (Arc::clone(daemon), stop.clone());
-    let ended = daemon.metrics.control_connections.clone();
-    tasks.spawn(async move {
-        if let Err(error) = control::serve(control, handler, ended, token).await {
-            error!(%error, "the control socket is closed; restart detector to have it back");
-        }
-    });
+    for socket in control {
+        let (handler, token) = (Arc::clone(daemon), stop.clone());
+        let ended = daemon.metrics.control_connections.clone();
+        tasks.spawn(async move {
+            if let Err(error) = control::serve(socket, handler, ended, token).await {
+                error!(%error, "the control or the status socket is closed; restart detector to have it back");
+            }
+        });
+    }
     if let Some(page) = page {
         let (daemon, token) = (Arc::clone(daemon), stop.clone());
         let ended = daemon.metrics.page_connections.clone();

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::core::{Line, action};
-use crate::{line::HelloLine, telemetry::Metrics};
+use crate::{line::HelloLine, sheet::Sheet, telemetry::Metrics};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +22,13 @@ pub enum Format {
     Table,
     /// One JSON object a line.
     Json,
+    /// A sheet: a header, then a line for each.
+    Csv,
 }
 
 /// Writes until every sender is gone.
 pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metrics>) {
-    let mut out = BufWriter::new(io::stdout().lock());
-    if format == Format::Table {
-        let _ = writeln!(out, "{}", header());
-    }
+    let mut out = Out::new(format, BufWriter::new(io::stdout().lock()));
     let mut open = true;
     loop {
         // Flushed when nothing more is waiting: at once for one hello, in bulk under load.
@@ -45,7 +44,7 @@ pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metric
             }
         };
         // Whoever read standard output may go; the daemon's work is elsewhere.
-        open = open && one(&mut out, &line, format).is_ok();
+        open = open && out.one(&line).is_ok();
         metrics.event_lines.add(if open { "written" } else { "dropped" }, 1);
     }
 }
@@ -63,21 +62,50 @@ fn header() -> String {
     format!("{:<7} {:<24} {:<36} {:<24} {}", "ACTION", "CLIENT", "JA4", "SERVER NAME", "ALPN")
 }
 
-fn one(out: &mut impl Write, line: &Line, format: Format) -> io::Result<()> {
-    let action = action(line.decision, line.enforcing);
-    match format {
-        Format::Json => {
-            let hello = HelloLine::from(&*line.settled);
-            serde_json::to_writer(&mut *out, &Event { event: "hello", action, hello })?;
-            writeln!(out)
+/// Where lines go, and how they look.
+enum Out<W: Write> {
+    Columns(W),
+    Objects(W),
+    Sheet(Box<Sheet<W>>),
+}
+
+impl<W: Write> Out<W> {
+    fn new(format: Format, mut out: W) -> Self {
+        match format {
+            Format::Table => {
+                // Whoever isn't there to read it doesn't miss it.
+                let _ = writeln!(out, "{}", header());
+                Self::Columns(out)
+            }
+            Format::Json => Self::Objects(out),
+            Format::Csv => Self::Sheet(Box::new(Sheet::new(out))),
         }
-        Format::Table => {
-            let hello = &line.settled.hello;
-            let fingerprint = &hello.fingerprint;
-            let name = fingerprint.server_name.as_deref().unwrap_or("-");
-            let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
-            let client = hello.flow.source.to_string();
-            writeln!(out, "{action:<7} {client:<24} {:<36} {name:<24} {alpn}", fingerprint.ja4)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Columns(out) | Self::Objects(out) => out.flush(),
+            Self::Sheet(sheet) => sheet.flush(),
+        }
+    }
+
+    fn one(&mut self, line: &Line) -> io::Result<()> {
+        let action = action(line.decision, line.enforcing);
+        let event = || Event { event: "hello", action, hello: HelloLine::from(&*line.settled) };
+        match self {
+            Self::Objects(out) => {
+                serde_json::to_writer(&mut *out, &event())?;
+                writeln!(out)
+            }
+            Self::Sheet(sheet) => sheet.row(&event()),
+            Self::Columns(out) => {
+                let hello = &line.settled.hello;
+                let fingerprint = &hello.fingerprint;
+                let name = fingerprint.server_name.as_deref().unwrap_or("-");
+                let alpn = if fingerprint.alpn.is_empty() { "-".to_owned() } else { fingerprint.alpn.join(",") };
+                let client = hello.flow.source.to_string();
+                writeln!(out, "{action:<7} {client:<24} {:<36} {name:<24} {alpn}", fingerprint.ja4)
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Progress(AtomicU8);
 impl Progress {
     /// A part has done a round of its work.
     pub(super) fn made(&self, part: Part) {
+        #[cfg(feature = "faults")]
+        super::faults::may_stand_still(part);
         self.0.fetch_or(part.bit(), Ordering::Relaxed);
     }
 

@@ -30,6 +30,8 @@ pub struct Purpose {
 
 /// Operators' commands.
 pub const CONTROL: Purpose = Purpose { name: "control socket", setting: "`--control-socket`" };
+/// What changes nothing.
+pub const STATUS: Purpose = Purpose { name: "status socket", setting: "`status_socket` in [admin]" };
 /// Web servers' questions.
 pub const DECISION: Purpose = Purpose { name: "decision socket", setting: "`socket` in [inline]" };
 /// Web servers' reports.

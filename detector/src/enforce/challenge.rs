@@ -118,6 +118,12 @@ impl<M: VerdictMaps> Enforcer<M> {
         })
     }
 
+    /// Whether a JA4 value is one of them.
+    #[must_use]
+    pub fn is_challenged(&self, ja4: Ja4) -> bool {
+        self.challenges.ja4.contains_key(&ja4)
+    }
+
     /// A confirmed hello came, over whatever: new connections of its unit are steered from now on, or no longer.
     ///
     /// # Errors

@@ -68,6 +68,18 @@ pub enum Verdict<'a> {
     Unknown,
 }
 
+impl<'a> Verdict<'a> {
+    /// The family's name, and the word for its kind; `drift` for what may be a browser's next release.
+    #[must_use]
+    pub fn named(&self) -> Option<(&'a str, &'static str)> {
+        match self {
+            Self::Known(known) => Some((&known.family, known.kind.label())),
+            Self::Drift(known) => Some((&known.family, "drift")),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// Bytes of a JA4 that ALPN, server_name and counts don't change: transport, ciphers, and the rest.
 type Tail = [u8; 26];
 

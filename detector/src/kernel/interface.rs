@@ -24,7 +24,7 @@ pub enum Error {
         ports: Vec<String>,
     },
     /// Can't choose.
-    #[error("{reason}; name the interface to watch:\n{}", commands(choices))]
+    #[error("{reason}; name the one to watch:\n{}", command(choices))]
     Ambiguous {
         /// Why.
         reason: &'static str,
@@ -43,8 +43,13 @@ fn flags(ports: &[String]) -> String {
     ports.iter().map(|port| format!("--interface {port}")).collect::<Vec<_>>().join(" ")
 }
 
-fn commands(choices: &[String]) -> String {
-    choices.iter().map(|name| format!("  detector run --interface {name}")).collect::<Vec<_>>().join("\n")
+/// Two lines at most, however many there are.
+fn command(choices: &[String]) -> String {
+    match choices {
+        [] => "  none can be attached to; `ip link` lists them all".to_owned(),
+        [one] => format!("  detector run --interface {one}"),
+        [first, others @ ..] => format!("  detector run --interface {first}\n  likewise: {}", others.join(", ")),
+    }
 }
 
 const SYS: &str = "/sys/class/net";
@@ -111,7 +116,7 @@ pub fn default_route() -> Result<String, Error> {
         Ok([name]) => Ok(name),
         Err(found) if found.is_empty() => Err(Error::Ambiguous {
             reason: "no interface has a default route",
-            choices: names()?.into_iter().filter(|name| name != "lo").collect(),
+            choices: names()?.into_iter().filter(|name| name != "lo" && check(name).is_ok()).collect(),
         }),
         Err(choices) => Err(Error::Ambiguous { reason: "several interfaces have a default route", choices }),
     }
@@ -144,6 +149,19 @@ mod tests {
         assert_eq!(default_v6(&format!("{zero} 00 {zero} 00 fe80 00000400 1 0 3 eth1")), Some("eth1".to_owned()));
         assert_eq!(default_v6(&format!("{zero} 00 {zero} 00 {zero} ffffffff 1 0 200200 lo")), None);
         assert_eq!(default_v6(""), None);
+    }
+
+    #[test]
+    fn whoever_must_choose_is_told_the_command_in_three_lines() {
+        let said = |choices: &[&str]| {
+            let choices = choices.iter().map(|name| (*name).to_owned()).collect();
+            Error::Ambiguous { reason: "no interface has a default route", choices }.to_string()
+        };
+        let expected = "no interface has a default route; name the one to watch:\n  detector run --interface eth0\n  \
+                        likewise: eth1, eth2";
+        assert_eq!(said(&["eth0", "eth1", "eth2"]), expected);
+        assert!(said(&["eth0"]).ends_with(":\n  detector run --interface eth0"));
+        assert!(said(&[]).contains("`ip link`"));
     }
 
     #[test]

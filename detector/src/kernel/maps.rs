@@ -3,11 +3,12 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     net::{IpAddr, SocketAddr},
+    path::Path,
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use detector_common::{
     counter::COUNTERS_LEN,
@@ -21,7 +22,8 @@ use detector_common::{
 use ipnet::IpNet;
 
 use super::{
-    Counters, Error, Slot, VerdictMaps,
+    Counters, Error, Slot, VerdictMaps, pins,
+    shape::io_error,
     shared::Shared,
     table::{BUCKET_WORDS, Filter, Stash, Table, Trie},
 };
@@ -83,14 +85,34 @@ fn flow_key(source: SocketAddr, destination: SocketAddr, protocol: u32) -> Plain
     })
 }
 
-/// Takes the map `name` out of the object.
-pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, Error>
+/// Where maps are taken from.
+pub(super) enum Source<'a> {
+    /// The object, as this process has loaded it.
+    Object(&'a mut Ebpf),
+    /// A directory where they are pinned. That they have the right shapes, [`pins::Pins`] has seen to.
+    Pinned(&'a Path),
+}
+
+impl Source<'_> {
+    fn map(&mut self, name: &'static str) -> Result<Map, Error> {
+        match self {
+            Self::Object(ebpf) => ebpf.take_map(name).ok_or_else(|| Error::Map(name, "it is missing".to_owned())),
+            Self::Pinned(directory) => {
+                let path = directory.join(name);
+                let map = MapData::from_pin(&path).and_then(Map::from_map_data);
+                map.map_err(|error| pins::refused(&path, io_error(error)))
+            }
+        }
+    }
+}
+
+/// Takes the map `name`.
+pub(super) fn take<M>(source: &mut Source<'_>, name: &'static str) -> Result<M, Error>
 where
-    M: TryFrom<aya::maps::Map>,
+    M: TryFrom<Map>,
     M::Error: std::fmt::Display,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| Error::Map(name, "it is missing".to_owned()))?;
-    M::try_from(map).map_err(|error| Error::Map(name, error.to_string()))
+    M::try_from(source.map(name)?).map_err(|error| Error::Map(name, error.to_string()))
 }
 
 /// Seeds that nobody else knows.
@@ -101,10 +123,9 @@ fn random_seeds() -> TableSeeds {
     TableSeeds { ipv4, ipv6, subnet, key, stable }
 }
 
-/// Takes the array `name` out of the object, mapped into memory: `words` for each of its entries.
-fn take_shared(ebpf: &mut Ebpf, name: &'static str, words: usize) -> Result<Shared, Error> {
-    let map = ebpf.take_map(name).ok_or_else(|| Error::Map(name, "it is missing".to_owned()))?;
-    let aya::maps::Map::Array(data) = map else { return Err(Error::Map(name, "it is no array".to_owned())) };
+/// Takes the array `name`, mapped into memory: `words` for each of its entries.
+fn take_shared(source: &mut Source<'_>, name: &'static str, words: usize) -> Result<Shared, Error> {
+    let Map::Array(data) = source.map(name)? else { return Err(Error::Map(name, "it is no array".to_owned())) };
     Shared::new(name, data, words)
 }
 
@@ -167,10 +188,10 @@ pub struct Maps {
 }
 
 impl Maps {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let verdicts = take_shared(ebpf, maps::VERDICTS, BUCKET_WORDS)?;
-        let filter = take_shared(ebpf, maps::FILTER, 1)?;
-        let exempt = take_shared(ebpf, maps::EXEMPT, 1)?;
+    pub(super) fn new(source: &mut Source<'_>) -> Result<Self, Error> {
+        let verdicts = take_shared(source, maps::VERDICTS, BUCKET_WORDS)?;
+        let filter = take_shared(source, maps::FILTER, 1)?;
+        let exempt = take_shared(source, maps::EXEMPT, 1)?;
         for (name, shared, least) in [
             (maps::VERDICTS, &verdicts, 2 * BUCKET_WORDS),
             (maps::FILTER, &filter, FILTER_WORDS as usize),
@@ -180,26 +201,26 @@ impl Maps {
                 return Err(Error::Map(name, format!("it has {} words instead of {least}", shared.as_ref().len())));
             }
         }
-        let settings: Array<MapData, Plain<Settings>> = take(ebpf, maps::SETTINGS)?;
+        let settings: Array<MapData, Plain<Settings>> = take(source, maps::SETTINGS)?;
         // Of zeros, unless the maps are pinned and an earlier process has written to them.
         let written = settings.get(&0, 0).map_err(|error| Error::System("reading settings", error.to_string()))?.0;
         let seeds = if written.table_seeds == TableSeeds::default() { random_seeds() } else { written.table_seeds };
         let mut maps = Self {
             settings,
-            mode: take(ebpf, maps::MODE)?,
-            heartbeat: take(ebpf, maps::HEARTBEAT)?,
-            ports: take(ebpf, maps::PORTS)?,
-            local: take(ebpf, maps::LOCAL_ADDRESSES)?,
-            table: Table::new(verdicts, KernelStash(take(ebpf, maps::STASH)?), written.table_mask),
+            mode: take(source, maps::MODE)?,
+            heartbeat: take(source, maps::HEARTBEAT)?,
+            ports: take(source, maps::PORTS)?,
+            local: take(source, maps::LOCAL_ADDRESSES)?,
+            table: Table::new(verdicts, KernelStash(take(source, maps::STASH)?), written.table_mask),
             seeds,
             filter: Filter::new(filter),
             exempt: Filter::new(exempt),
-            rates: take(ebpf, maps::RATES)?,
-            prefixes: take(ebpf, maps::PREFIXES)?,
-            allow: take(ebpf, maps::ALLOW)?,
-            never_block: take(ebpf, maps::NEVER_BLOCK)?,
-            connections: take(ebpf, maps::CONNECTIONS)?,
-            follow: take(ebpf, maps::FOLLOW)?,
+            rates: take(source, maps::RATES)?,
+            prefixes: take(source, maps::PREFIXES)?,
+            allow: take(source, maps::ALLOW)?,
+            never_block: take(source, maps::NEVER_BLOCK)?,
+            connections: take(source, maps::CONNECTIONS)?,
+            follow: take(source, maps::FOLLOW)?,
             written,
             inherited: written.in_use & IN_USE_TABLE,
             own: Vec::new(),
@@ -510,8 +531,8 @@ impl VerdictMaps for Maps {
 pub struct CounterMap(PerCpuArray<MapData, [u64; COUNTERS_LEN as usize]>);
 
 impl CounterMap {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        take(ebpf, maps::COUNTERS).map(Self)
+    pub(super) fn new(source: &mut Source<'_>) -> Result<Self, Error> {
+        take(source, maps::COUNTERS).map(Self)
     }
 
     /// Their sums over the CPUs.

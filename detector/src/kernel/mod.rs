@@ -6,9 +6,10 @@
 
 #![expect(
     unsafe_code,
-    reason = "aya's Pod for the types that cross the boundary, and bpf(2) and sched_setattr(2) where no crate has a call"
+    reason = "aya's Pod for the types that cross the boundary, and bpf(2), ioctl(2) and sched_setattr(2) where no crate has a call"
 )]
 
+pub mod features;
 pub mod interface;
 pub mod memory;
 
@@ -16,7 +17,10 @@ mod addresses;
 mod bpf;
 mod maps;
 mod mode;
+mod netlink;
 mod pins;
+mod presence;
+mod privilege;
 mod program;
 mod ring;
 mod routes;
@@ -47,6 +51,7 @@ pub use self::{
     maps::{CounterMap, Maps},
     mode::PinnedMode,
     pins::{Pins, detach},
+    privilege::may_load,
     program::{Attached, Kernel, LoadOptions, ProgramFacts},
     ring::{KernelLog, Ring, Rings, Waker, wait},
     routes::gateways,
@@ -60,7 +65,8 @@ pub use self::{
 pub enum Error {
     /// bpf() said EPERM.
     #[error(
-        "loading an eBPF program needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; try `sudo detector run`\n  kernel said: {0}"
+        "loading an eBPF program needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; try `sudo detector run`\n  \
+         a service uses what another one has loaded: `systemctl status detector-loader`\n  kernel said: {0}"
     )]
     Permission(String),
     /// The verifier or the loader refused the object.
@@ -107,6 +113,25 @@ pub enum Error {
         reason: String,
         /// What to type.
         hint: String,
+    },
+    /// Another process has the pins.
+    #[error(
+        "can't use the pins in `{}`: another detector is using them\n  \
+         stop that first; `detector status` shows a daemon's pid",
+        directory.display()
+    )]
+    InUse {
+        /// Where.
+        directory: PathBuf,
+    },
+    /// No program is there, and this process may not attach one.
+    #[error(
+        "`{interface}` has no program of detector's, and this process may not attach one\n  \
+         `detector attach` does, as root; of services: `systemctl restart detector`"
+    )]
+    Unattached {
+        /// The interface's name.
+        interface: String,
     },
     /// No program at the look-up of listening sockets.
     #[error("this kernel takes no program that chooses sockets: {0}; it needs Linux 5.9")]

@@ -4,7 +4,7 @@
 //! | path | what |
 //! | --- | --- |
 //! | `current` | link to the set of maps in force |
-//! | `v<shapes>/` | a set: each map by its name; `xdp-<build>` and `egress-<build>`, the programs that use it |
+//! | `v<shapes>/` | a set: each map by its name; `xdp-`, `egress-` and `steer-<build>`, the programs that use it |
 //! | `links/` | `native-`, `generic-` or `egress-<interface>`: what keeps a program attached |
 //!
 //! A set's name follows from the shapes of its maps, all five of their attributes: a set that isn't what its name says
@@ -12,12 +12,16 @@
 //! in both is in both; of the others what must not be lost is copied. Only when all is there do the links get the new
 //! programs, each in one step, and only after that `current` is another one and the old set goes. A crash in between
 //! leaves the old set in force, and the next start begins anew.
+//!
+//! Maps and programs may be lent to a group: who belongs to it uses them without any capability, and can't change what is
+//! attached, since the links stay their owner's. So there are two locks: on the directory, of whoever uses the maps, and
+//! on that of the links, of whoever changes them.
 
 use std::{
     fs::{self, DirBuilder, File},
     io,
     mem::offset_of,
-    os::unix::fs::{DirBuilderExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +34,7 @@ use detector_common::{
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::Gid,
 };
 
 use super::{
@@ -42,6 +47,10 @@ use crate::{clock::monotonic, config::XdpMode};
 
 pub(super) const CURRENT: &str = "current";
 const LINKS: &str = "links";
+/// What the programs are pinned as, each with its build.
+pub(super) const XDP_PROGRAM: &str = "xdp";
+pub(super) const EGRESS_PROGRAM: &str = "egress";
+pub(super) const STEER_PROGRAM: &str = "steer";
 /// Of `current`, until it is in place.
 const NEXT: &str = "next";
 /// Of links of the egress program.
@@ -63,11 +72,13 @@ const CARRIED: [(&str, Option<usize>); 8] = [
 /// These have places in common: a set has all of them of the old one, or none.
 const TABLE: [&str; 2] = [maps::VERDICTS, maps::STASH];
 
-/// A directory of pins that this process alone uses.
+/// A directory of pins, and what this process may do there.
 #[derive(Debug)]
 pub struct Pins {
     root: PathBuf,
-    _lock: Flock<File>,
+    /// To whom maps and programs are lent.
+    group: Option<Gid>,
+    _locks: Vec<Flock<File>>,
 }
 
 /// A set of maps.
@@ -86,11 +97,12 @@ impl Pins {
         root.join(CURRENT).symlink_metadata().is_ok()
     }
 
-    /// Takes the directory, and makes it if it is missing.
+    /// Takes the directory, and makes it if it is missing. What is pinned there is lent to `group`; without one, to whom it
+    /// was before.
     ///
     /// # Errors
-    /// If it isn't in a BPF file system, this process may not, or another one has it.
-    pub fn open(root: &Path) -> Result<Self, Error> {
+    /// If it isn't in a BPF file system, or this process may not; [`Error::InUse`] if another one has it.
+    pub fn open(root: &Path, group: Option<Gid>) -> Result<Self, Error> {
         let there = root.ancestors().find(|path| path.is_dir()).unwrap_or(root);
         if statfs(there).is_ok_and(|found| found.filesystem_type() != BPF_FS_MAGIC) {
             let mount = root.parent().filter(|parent| parent.is_dir()).unwrap_or(Path::new("/sys/fs/bpf"));
@@ -100,13 +112,33 @@ impl Pins {
         let failed = |error| refused(root, error);
         // Whoever may write here decides about the host's packets.
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
-        let directory = File::open(root).map_err(failed)?;
-        let lock = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            let hint = "stop that first; `detector status` shows a daemon's pid";
-            unusable(root, "another detector is using them", hint)
-        })?;
-        DirBuilder::new().recursive(true).mode(0o700).create(root.join(LINKS)).map_err(failed)?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        let in_use = lock(root, root)?;
+        let links = root.join(LINKS);
+        DirBuilder::new().recursive(true).mode(0o700).create(&links).map_err(failed)?;
+        let locks = vec![in_use, lock(root, &links)?];
+        let group = group.map_or_else(|| lent_to(root).map_err(failed), |group| Ok(Some(group)))?;
+        let this = Self { root: root.to_owned(), group, _locks: locks };
+        this.lend(root)?;
+        this.lend(&links)?;
+        Ok(this)
+    }
+
+    /// Beside a daemon that uses the maps: to see to the links, and to nothing else.
+    ///
+    /// # Errors
+    /// If this process may not; [`Error::InUse`] if another one sees to them.
+    pub fn beside(root: &Path) -> Result<Self, Error> {
+        let locks = vec![lock(root, &root.join(LINKS))?];
+        let group = lent_to(root).map_err(|error| refused(root, error))?;
+        Ok(Self { root: root.to_owned(), group, _locks: locks })
+    }
+
+    /// To use the maps and change nothing else, which takes no capability from Linux 5.19 on.
+    ///
+    /// # Errors
+    /// If they aren't lent to this process; [`Error::InUse`] if another one uses them.
+    pub fn borrow(root: &Path) -> Result<Self, Error> {
+        Ok(Self { root: root.to_owned(), group: None, _locks: vec![lock(root, root)?] })
     }
 
     /// Where the maps of these shapes are, or will be once the loader has made those that are missing.
@@ -130,6 +162,35 @@ impl Pins {
         self.new_set(Set { directory, old: Some((current, found)), shapes: wanted })
     }
 
+    /// The set in force, if its maps have these shapes.
+    pub(super) fn set_in_force(&self, wanted: Shapes) -> Result<Set, Error> {
+        let current = self.root.join(CURRENT);
+        let name = fs::read_link(&current).map_err(|error| refused(&current, error))?;
+        let directory = self.root.join(name);
+        let found = Shapes::pinned(&directory).map_err(|error| refused(&directory, error))?;
+        match wanted.difference(&found) {
+            Some(what) => Err(unusable(&directory, &what, ATTACH)),
+            None => Ok(Set { directory, old: None, shapes: wanted }),
+        }
+    }
+
+    /// Lets the group use what is at `path`: look into a directory, read and write a map, run a program.
+    fn lend(&self, path: &Path) -> Result<(), Error> {
+        let Some(group) = self.group else { return Ok(()) };
+        let lend = || {
+            let found = path.symlink_metadata()?;
+            let mode = if found.is_dir() { 0o750 } else { 0o660 };
+            if found.gid() != group.as_raw() {
+                chown(path, None, Some(group.as_raw()))?;
+            }
+            if found.mode() & 0o777 != mode {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            }
+            Ok(())
+        };
+        lend().map_err(|error| refused(path, error))
+    }
+
     /// An empty directory for it, and in that the maps that it has in common with the old one.
     fn new_set(&self, set: Set) -> Result<Set, Error> {
         let Set { directory, old, shapes } = &set;
@@ -149,6 +210,10 @@ impl Pins {
     pub(super) fn commit(&self, set: &Set, build: &str) -> Result<(), Error> {
         let failed = |error| refused(&self.root, error);
         let name = set.directory.file_name().unwrap_or_default();
+        self.lend(&set.directory)?;
+        for entry in names(&set.directory).map_err(failed)? {
+            self.lend(&set.directory.join(entry))?;
+        }
         let next = self.root.join(NEXT);
         remove(&next).map_err(failed)?;
         symlink(name, &next).map_err(failed)?;
@@ -227,6 +292,17 @@ impl Set {
     /// The maps' names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.shapes.names()
+    }
+
+    /// Where the program `what` of a build is pinned.
+    pub(super) fn program(&self, what: &str, build: &str) -> PathBuf {
+        self.directory.join(format!("{what}-{build}"))
+    }
+
+    /// The first of these builds whose programs are pinned.
+    pub(super) fn build(&self, builds: [String; 2]) -> Result<String, Error> {
+        let found = builds.into_iter().find(|build| self.program(XDP_PROGRAM, build).exists());
+        found.ok_or_else(|| unusable(&self.directory, "the programs are another build's", ATTACH))
     }
 
     /// Copies from the old set what must not be lost and is in no map of both.
@@ -321,6 +397,19 @@ pub fn detach(root: &Path) -> Result<Option<Vec<Attached>>, Error> {
 }
 
 const REMOVE: &str = "if nobody needs it: `detector detach`, then `detector attach`";
+const ATTACH: &str = "`detector attach` makes it this one's; of services: `systemctl restart detector`";
+
+/// Takes the directory `at`, which is `root` or in it.
+fn lock(root: &Path, at: &Path) -> Result<Flock<File>, Error> {
+    let directory = File::open(at).map_err(|error| refused(root, error))?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| Error::InUse { directory: root.to_owned() })
+}
+
+/// The group that may look into a directory, if that isn't root's.
+fn lent_to(root: &Path) -> io::Result<Option<Gid>> {
+    let found = root.metadata()?;
+    Ok((found.gid() != 0 && found.mode() & 0o050 == 0o050).then(|| Gid::from_raw(found.gid())))
+}
 
 fn unusable(directory: &Path, reason: &str, hint: &str) -> Error {
     Error::Pins { directory: directory.to_owned(), reason: reason.to_owned(), hint: hint.to_owned() }
@@ -385,7 +474,7 @@ mod tests {
     fn a_directory_elsewhere_is_refused_with_the_command_that_mounts_one() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("detector");
-        let said = Pins::open(&root).unwrap_err().to_string();
+        let said = Pins::open(&root, None).unwrap_err().to_string();
         assert!(said.contains(&format!("mount -t bpf bpf {}", directory.path().display())), "{said}");
         assert!(!root.exists() && said.lines().count() <= 3, "{said}");
         assert_eq!(detach(&root).unwrap(), None);

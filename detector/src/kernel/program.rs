@@ -21,8 +21,11 @@ use tracing::{info, warn};
 
 use super::{
     CounterMap, Error, KernelLog, Maps, Pins, Rings, Steering, interface,
-    pins::{LinkKind, Set},
+    maps::Source,
+    pins::{EGRESS_PROGRAM, LinkKind, STEER_PROGRAM, Set, XDP_PROGRAM},
+    presence,
     shape::Shapes,
+    steer,
 };
 use crate::config::XdpMode;
 
@@ -112,10 +115,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Whether it still is.
+    /// Whether it still is, with the program of that id, where the kernel tells: a pin outlives its interface.
     #[must_use]
-    pub fn holds(&self) -> bool {
-        interface::check(&self.interface).is_ok() && self.pin.as_ref().is_none_or(|pin| pin.exists())
+    pub fn holds(&self, program: u32) -> bool {
+        self.pin.as_ref().is_none_or(|pin| pin.exists())
+            && presence::has_program(&self.interface, program)
+                .unwrap_or_else(|_| interface::check(&self.interface).is_ok())
     }
 }
 
@@ -150,10 +155,14 @@ impl LoadOptions {
     }
 }
 
-/// The loaded object. Dropping it detaches the program from every interface, unless its links are pinned.
-pub struct Kernel {
-    ebpf: Ebpf,
-    pinned: Option<Pinned>,
+/// The loaded programs. Dropping it detaches them from every interface, unless their links are pinned.
+pub struct Kernel(Programs);
+
+enum Programs {
+    /// Of this process alone.
+    Own(Box<Ebpf>),
+    /// Pinned.
+    Pinned(Box<Pinned>),
 }
 
 /// The programs as they are pinned: loaded by this process, or by an earlier one of the same build.
@@ -163,6 +172,8 @@ struct Pinned {
     build: String,
     program: Xdp,
     egress: SchedClassifier,
+    /// Whether this process sees to the links. If not, another one does.
+    attaches: bool,
 }
 
 /// The maps, apart.
@@ -186,8 +197,9 @@ impl Kernel {
         let (sizes, level) = (options.sizes(), options.log_level());
         let mut ebpf = loader(&sizes, &level).load(OBJECT).map_err(|error| load_error(&error))?;
         let log = KernelLog::new(&mut ebpf)?;
-        let (verdicts, ring, counters) = (Maps::new(&mut ebpf)?, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?);
-        let mut kernel = Self { ebpf, pinned: None };
+        let source = &mut Source::Object(&mut ebpf);
+        let (verdicts, ring, counters) = (Maps::new(source)?, Rings::new(source)?, CounterMap::new(source)?);
+        let mut kernel = Self(Programs::Own(Box::new(ebpf)));
         kernel.program()?.load().map_err(|error| load_error(&error))?;
         kernel.egress_program()?.load().map_err(|error| load_error(&error))?;
         Ok((kernel, verdicts, ring, counters, log))
@@ -202,13 +214,51 @@ impl Kernel {
         let wanted = Shapes::wanted(OBJECT, &options.sizes()).map_err(|error| Error::Load(error, kernel_release()))?;
         let set = pins.set(wanted)?;
         let loaded = Self::load_set(options, &set);
-        let (ebpf, (verdicts, ring, counters, log), program, egress) = loaded.inspect_err(|_| set.give_up(&pins))?;
-        let kernel = Self { ebpf, pinned: Some(Pinned { pins, set, build: options.build(), program, egress }) };
+        let (verdicts, ring, counters, log) = loaded.inspect_err(|_| set.give_up(&pins))?;
+        let kernel = Self::pinned(pins, set, options.build(), true)?;
         Ok((kernel, verdicts, ring, counters, log))
     }
 
-    /// The maps of a set, those that were missing made, and its programs.
-    fn load_set(options: &LoadOptions, set: &Set) -> Result<(Ebpf, AllMaps, Xdp, SchedClassifier), Error> {
+    /// The same with maps and programs that another process has pinned, which also sees to what is attached: takes no
+    /// capability. The programs' debug lines aren't to be had so.
+    ///
+    /// # Errors
+    /// If the kernel lends nothing so, or nothing is pinned for this build and these options.
+    pub fn borrow(options: &LoadOptions, pins: Pins) -> Result<(Self, Maps, Rings, CounterMap), Error> {
+        let (set, build) = Self::in_force(options, &pins)?;
+        let source = &mut Source::Pinned(&set.directory);
+        let (verdicts, ring, counters) = (Maps::new(source)?, Rings::new(source)?, CounterMap::new(source)?);
+        Ok((Self::pinned(pins, set, build, false)?, verdicts, ring, counters))
+    }
+
+    /// The programs that are pinned, to see to what is attached while a daemon uses their maps.
+    ///
+    /// # Errors
+    /// If nothing is pinned for this build and these options.
+    pub fn beside(options: &LoadOptions, pins: Pins) -> Result<Self, Error> {
+        let (set, build) = Self::in_force(options, &pins)?;
+        Self::pinned(pins, set, build, true)
+    }
+
+    /// The set in force, and the build its programs are of: whether they write debug lines doesn't matter.
+    fn in_force(options: &LoadOptions, pins: &Pins) -> Result<(Set, String), Error> {
+        let wanted = Shapes::wanted(OBJECT, &options.sizes()).map_err(|error| Error::Load(error, kernel_release()))?;
+        let set = pins.set_in_force(wanted)?;
+        let builds = [options.debug, !options.debug].map(|debug| LoadOptions { debug, ..*options }.build());
+        let build = set.build(builds)?;
+        Ok((set, build))
+    }
+
+    fn pinned(pins: Pins, set: Set, build: String, attaches: bool) -> Result<Self, Error> {
+        let xdp = Xdp::from_pin(set.program(XDP_PROGRAM, &build), XdpAttachType::Interface);
+        let program = xdp.map_err(|error| load_error(&error))?;
+        let egress =
+            SchedClassifier::from_pin(set.program(EGRESS_PROGRAM, &build)).map_err(|error| load_error(&error))?;
+        Ok(Self(Programs::Pinned(Box::new(Pinned { pins, set, build, program, egress, attaches }))))
+    }
+
+    /// The maps of a set, those that were missing made, and its programs, pinned.
+    fn load_set(options: &LoadOptions, set: &Set) -> Result<AllMaps, Error> {
         let (sizes, level) = (options.sizes(), options.log_level());
         let mut loader = loader(&sizes, &level);
         for name in set.names() {
@@ -218,10 +268,12 @@ impl Kernel {
         let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
         set.carry_over()?;
         let log = KernelLog::new(&mut ebpf)?;
-        let mut verdicts = Maps::new(&mut ebpf)?;
+        let source = &mut Source::Pinned(&set.directory);
+        let mut verdicts = Maps::new(source)?;
         set.carry_table(&mut verdicts)?;
-        let maps = (verdicts, Rings::new(&mut ebpf)?, CounterMap::new(&mut ebpf)?, log);
-        let [xdp, egress] = ["xdp", "egress"].map(|what| set.directory.join(format!("{what}-{}", options.build())));
+        let maps = (verdicts, Rings::new(source)?, CounterMap::new(source)?, log);
+        let [xdp, egress, steer] =
+            [XDP_PROGRAM, EGRESS_PROGRAM, STEER_PROGRAM].map(|what| set.program(what, &options.build()));
         let pinning = |error: PinError| load_error(&error);
         if !xdp.exists() {
             let program = xdp_of(&mut ebpf)?;
@@ -233,23 +285,44 @@ impl Kernel {
             program.load().map_err(|error| load_error(&error))?;
             program.pin(&egress).map_err(pinning)?;
         }
-        let program = Xdp::from_pin(&xdp, XdpAttachType::Interface).map_err(|error| load_error(&error))?;
-        let egress = SchedClassifier::from_pin(&egress).map_err(|error| load_error(&error))?;
-        Ok((ebpf, maps, program, egress))
+        // A kernel may take none: `Steering::pinned` says so then.
+        if !steer.exists()
+            && let Ok(program) = steer::load(&mut ebpf, STEER)
+        {
+            program.pin(&steer).map_err(pinning)?;
+        }
+        Ok(maps)
     }
 
     fn program(&mut self) -> Result<&mut Xdp, Error> {
-        match &mut self.pinned {
-            Some(pinned) => Ok(&mut pinned.program),
-            None => xdp_of(&mut self.ebpf),
+        match &mut self.0 {
+            Programs::Pinned(pinned) => Ok(&mut pinned.program),
+            Programs::Own(ebpf) => xdp_of(ebpf),
         }
     }
 
     fn egress_program(&mut self) -> Result<&mut SchedClassifier, Error> {
-        match &mut self.pinned {
-            Some(pinned) => Ok(&mut pinned.egress),
-            None => egress_of(&mut self.ebpf),
+        match &mut self.0 {
+            Programs::Pinned(pinned) => Ok(&mut pinned.egress),
+            Programs::Own(ebpf) => egress_of(ebpf),
         }
+    }
+
+    /// What is pinned, if it is.
+    fn pins(&self) -> Option<&Pinned> {
+        match &self.0 {
+            Programs::Pinned(pinned) => Some(pinned),
+            Programs::Own(_) => None,
+        }
+    }
+
+    /// The kernel's number of the XDP program.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    pub fn program_id(&mut self) -> Result<u32, Error> {
+        let info = self.program()?.info();
+        Ok(info.map_err(|error| Error::System("asking about the program", error.to_string()))?.id())
     }
 
     /// Gives every pinned link this build's program, each in one step: no packet is without one. From then on the set of
@@ -258,7 +331,10 @@ impl Kernel {
     /// # Errors
     /// If the kernel refuses.
     pub fn replace(&mut self) -> Result<(), Error> {
-        let Some(pinned) = &mut self.pinned else { return Ok(()) };
+        let Programs::Pinned(pinned) = &mut self.0 else { return Ok(()) };
+        if !pinned.attaches {
+            return Ok(());
+        }
         let mut links = pinned.pins.links()?;
         // The egress program first, so that no hello is seen whose SYN-ACK wasn't.
         links.sort_by_key(|(kind, _)| *kind != LinkKind::Egress);
@@ -280,7 +356,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel refuses.
     pub fn keep_only(&mut self, interfaces: &[String]) -> Result<(), Error> {
-        let Some(pinned) = &self.pinned else { return Ok(()) };
+        let Some(pinned) = self.pins().filter(|pinned| pinned.attaches) else { return Ok(()) };
         for (kind, interface) in pinned.pins.links()?.into_iter().filter(|(_, name)| !interfaces.contains(name)) {
             info!(interface, "detached, since it isn't among the interfaces that were named");
             pinned.pins.unlink(kind, &interface)?;
@@ -293,7 +369,10 @@ impl Kernel {
     /// # Errors
     /// If the kernel takes no such program.
     pub fn steering(&mut self) -> Result<Steering, Error> {
-        Steering::new(&mut self.ebpf, STEER)
+        match &mut self.0 {
+            Programs::Own(ebpf) => Steering::new(ebpf, STEER),
+            Programs::Pinned(pinned) => Steering::pinned(&pinned.set.program(STEER_PROGRAM, &pinned.build)),
+        }
     }
 
     /// Attaches the egress program to a port, beside whatever programs are there.
@@ -301,11 +380,14 @@ impl Kernel {
     /// # Errors
     /// If the kernel has no tcx (Linux 6.6), or refuses.
     pub fn attach_egress(&mut self, interface: &str) -> Result<(), Error> {
-        let path = self.pinned.as_ref().map(|pinned| pinned.pins.link(LinkKind::Egress, interface));
+        let path = self.pins().map(|pinned| pinned.pins.link(LinkKind::Egress, interface));
         if path.as_ref().is_some_and(|path| path.exists()) {
             return Ok(());
         }
         let failed = |reason: String| Error::Egress { interface: interface.to_owned(), reason };
+        if self.pins().is_some_and(|pinned| !pinned.attaches) {
+            return Err(failed("`detector attach` didn't, and this process may not".to_owned()));
+        }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let program = self.egress_program()?;
         let attached = program.attach_with_options(interface, TcAttachType::Egress, options);
@@ -320,7 +402,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel refuses.
     pub fn detach_egress(&mut self) -> Result<(), Error> {
-        let Some(pinned) = &self.pinned else { return Ok(()) };
+        let Some(pinned) = self.pins().filter(|pinned| pinned.attaches) else { return Ok(()) };
         let mut links = pinned.pins.links()?.into_iter().filter(|(kind, _)| *kind == LinkKind::Egress);
         links.try_for_each(|(kind, interface)| pinned.pins.unlink(kind, &interface))
     }
@@ -331,14 +413,14 @@ impl Kernel {
     /// If the interface isn't a port, has a program of someone else's, or its driver refuses.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
         interface::check(interface)?;
-        if let Some(pinned) = &self.pinned
-            && let Some(there) = pinned.pins.attached()?.into_iter().find(|there| there.interface == interface)
-        {
-            if mode == XdpMode::Auto || mode == there.mode {
-                return Ok(there);
+        if let Some(pinned) = self.pins() {
+            let there = pinned.pins.attached()?.into_iter().find(|there| there.interface == interface);
+            match there {
+                Some(there) if mode == XdpMode::Auto || mode == there.mode || !pinned.attaches => return Ok(there),
+                Some(there) => pinned.leave(&there)?,
+                None if !pinned.attaches => return Err(Error::Unattached { interface: interface.to_owned() }),
+                None => {}
             }
-            warn!(interface, "attaching in another mode: for a moment the interface is without the program");
-            pinned.pins.unlink(LinkKind::Xdp(there.mode), interface)?;
         }
         if mode != XdpMode::Generic {
             match self.attach_as(interface, XdpMode::Native) {
@@ -354,7 +436,7 @@ impl Kernel {
 
     fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
         let flags = if mode == XdpMode::Generic { aya::programs::XdpMode::Skb } else { aya::programs::XdpMode::Driver };
-        let path = self.pinned.as_ref().map(|pinned| pinned.pins.link(LinkKind::Xdp(mode), interface));
+        let path = self.pins().map(|pinned| pinned.pins.link(LinkKind::Xdp(mode), interface));
         let program = self.program()?;
         let error = match program.attach(interface, flags) {
             Ok(link) => {
@@ -452,6 +534,13 @@ impl Kernel {
 }
 
 impl Pinned {
+    /// Takes the program off an interface, for another mode.
+    fn leave(&self, there: &Attached) -> Result<(), Error> {
+        let interface = &there.interface;
+        warn!(interface, "attaching in another mode: for a moment the interface is without the program");
+        self.pins.unlink(LinkKind::Xdp(there.mode), interface)
+    }
+
     /// Replaces the program of a pinned link (`BPF_LINK_UPDATE`).
     fn give_program(&mut self, kind: LinkKind, interface: &str) -> Result<(), ProgramError> {
         let link = FdLink::from(PinnedLink::from_pin(self.pins.link(kind, interface)).map_err(not_a_link)?);

@@ -17,7 +17,10 @@ use nix::{
     sys::eventfd::{EfdFlags, EventFd},
 };
 
-use super::{Error, EventSource, maps::take};
+use super::{
+    Error, EventSource,
+    maps::{Source, take},
+};
 
 /// The ring buffer.
 pub struct Ring(RingBuf<MapData>);
@@ -31,10 +34,10 @@ pub struct Rings {
 }
 
 impl Rings {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn new(source: &mut Source<'_>) -> Result<Self, Error> {
         Ok(Self {
-            confirmed: Ring(take(ebpf, detector_common::maps::EVENTS)?),
-            unconfirmed: Ring(take(ebpf, detector_common::maps::UNCONFIRMED)?),
+            confirmed: Ring(take(source, detector_common::maps::EVENTS)?),
+            unconfirmed: Ring(take(source, detector_common::maps::UNCONFIRMED)?),
         })
     }
 }

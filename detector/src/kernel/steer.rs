@@ -13,6 +13,7 @@ use std::{
     fs::File,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    path::Path,
 };
 
 use aya::{
@@ -29,7 +30,10 @@ use rustix::{
     net::{SocketType, getsockname, ipproto, sockopt},
 };
 
-use super::{Error, bpf, maps::take};
+use super::{
+    Error, bpf,
+    maps::{Source, take},
+};
 use crate::clock::Timestamp;
 
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
@@ -100,6 +104,14 @@ fn refused(error: ProgramError) -> Error {
     })
 }
 
+/// Loads the program `name` of an object.
+pub(super) fn load<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkLookup, Error> {
+    let program = ebpf.program_mut(name).ok_or_else(|| Error::Steering(format!("no program `{name}`")))?;
+    let program: &mut SkLookup = program.try_into().map_err(refused)?;
+    program.load().map_err(refused)?;
+    Ok(program)
+}
+
 /// The program that chooses sockets, and its maps.
 pub struct Steering {
     program: ProgramFd,
@@ -120,18 +132,33 @@ impl fmt::Debug for Steering {
 pub struct Places(Vec<u32>);
 
 impl Steering {
+    /// With the program of an object.
     pub(super) fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let program = ebpf.program_mut(name).ok_or_else(|| Error::Steering(format!("no program `{name}`")))?;
-        let program: &mut SkLookup = program.try_into().map_err(refused)?;
-        program.load().map_err(refused)?;
+        let program = load(ebpf, name)?;
         // A descriptor of its own: listeners come and go in other threads than the object's. Not by the program's id, as aya
         // would have it: that takes CAP_SYS_ADMIN.
         let program = program.fd().map_err(refused)?.try_clone();
+        let program = program.map_err(|error| Error::Steering(error.to_string()))?;
+        Self::with(program, &mut Source::Object(ebpf))
+    }
+
+    /// With the program that is pinned at `path`, and the maps that are pinned beside it.
+    pub(super) fn pinned(path: &Path) -> Result<Self, Error> {
+        if !path.exists() {
+            return Err(Error::Steering("it was not taken when the others were loaded".to_owned()));
+        }
+        let program = SkLookup::from_pin(path).map_err(refused)?;
+        let program = program.fd().map_err(refused)?.try_clone();
+        let program = program.map_err(|error| Error::Steering(error.to_string()))?;
+        Self::with(program, &mut Source::Pinned(path.parent().unwrap_or(path)))
+    }
+
+    fn with(program: ProgramFd, source: &mut Source<'_>) -> Result<Self, Error> {
         Ok(Self {
-            program: program.map_err(|error| Error::Steering(error.to_string()))?,
+            program,
             link: None,
-            sockets: take(ebpf, maps::CHALLENGERS)?,
-            healthy_until: take(ebpf, maps::HEALTHY_UNTIL)?,
+            sockets: take(source, maps::CHALLENGERS)?,
+            healthy_until: take(source, maps::HEALTHY_UNTIL)?,
             taken: BTreeSet::new(),
         })
     }

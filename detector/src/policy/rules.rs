@@ -121,6 +121,14 @@ impl Rules {
         Decision::Pass
     }
 
+    /// Who wants clients with this fingerprint blocked, if anybody does; asking is no hit.
+    #[must_use]
+    pub fn find(&self, ja4: Ja4, now: Timestamp) -> Option<Origin> {
+        let live = |rules: &HashMap<Ja4, Rule>| rules.get(&ja4).is_some_and(|rule| rule.live(now));
+        let rules = [(&self.operator, Origin::Operator), (&self.config, Origin::Rule)];
+        rules.into_iter().find_map(|(rules, origin)| live(rules).then_some(origin))
+    }
+
     /// Forgets rules that have expired.
     pub fn expire(&mut self, now: Timestamp) {
         self.operator.retain(|_, rule| rule.live(now));

@@ -16,7 +16,7 @@ mod tests;
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
-pub use self::{frame::read, object::DEPTH_MAX};
+pub use self::{frame::read, object::DEPTH_MAX, schema::KEYS};
 
 /// The version of the schema that this build reads.
 pub const VERSION: u32 = 1;

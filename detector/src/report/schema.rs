@@ -54,9 +54,12 @@ macro_rules! schema {
             }
         }
 
+        /// Every key that is written.
+        pub const KEYS: &[&str] = &["v", $($key,)*];
+
         /// Every key that is read, but for Caddy's own.
         #[cfg(test)]
-        pub(super) const KEYS: &[&str] = &["v", $($key,)* $($other,)*];
+        pub(super) const READ: &[&str] = &["v", $($key,)* $($other,)*];
     };
 }
 

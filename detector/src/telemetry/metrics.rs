@@ -215,7 +215,7 @@ pub struct Metrics {
     pub decision_connections: Counters,
     /// Connections to the metrics page by how they ended.
     pub page_connections: Counters,
-    /// Connections to the control socket likewise.
+    /// Connections to the control and the status socket likewise.
     pub control_connections: Counters,
     /// Hellos, and ends of connections, for requests to be put together with: `queued` or `dropped`.
     pub known_queue: Counters,
@@ -232,6 +232,7 @@ pub struct Metrics {
     /// Checks of challenge listeners: `passed`, `failed` or `late`.
     pub challenge_checks: Counters,
     listeners: IntGaugeVec,
+    interfaces: IntGaugeVec,
     verdicts: IntGaugeVec,
     pending: IntGauge,
     latency: Histogram,
@@ -506,7 +507,7 @@ impl Metrics {
             ))?,
             control_connections: keep(Counters::by_label(
                 "detector_admin_control_connections_total",
-                "Connections to the control socket, by how they ended.",
+                "Connections to the control and the status socket, by how they ended.",
                 "outcome",
                 labels.ends.iter().copied(),
             ))?,
@@ -573,6 +574,12 @@ impl Metrics {
                 "Challenge listeners, by health.",
                 &["health"],
             )?,
+            interfaces: gauges(
+                &registry,
+                "detector_kernel_interfaces",
+                "Interfaces by whether the program is on them.",
+                &["state"],
+            )?,
             reloads: keep(Counters::by_label(
                 "detector_config_reloads_total",
                 "Reloads of the configuration by how they ended; a refused one changes nothing.",
@@ -635,6 +642,7 @@ impl Metrics {
             metrics.set_never_block(reason, 0);
         }
         metrics.set_listeners(0, 0);
+        metrics.set_interfaces(0, 0);
         metrics.set_mode(mode);
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
@@ -755,6 +763,13 @@ impl Metrics {
         }
     }
 
+    /// How many interfaces have the program, and how many should.
+    pub fn set_interfaces(&self, attached: usize, detached: usize) {
+        for (label, count) in [("attached", attached), ("detached", detached)] {
+            self.interfaces.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// How many verdicts of `kind` are in force.
     pub fn set_verdicts(&self, kind: VerdictKind, count: u64) {
         self.verdicts.with_label_values(&[kind.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -789,6 +804,16 @@ impl Metrics {
             (floor, below) = (bucket.upper_bound(), upto);
         }
         (histogram.get_sample_count() > 0).then(|| Duration::from_secs_f64(floor))
+    }
+
+    /// How many verdicts took at most so many microseconds, for each bound of the histogram.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<(u64, u64)> {
+        let families = prometheus::core::Collector::collect(&self.latency);
+        let metric = families.first().and_then(|family| family.get_metric().first());
+        let buckets = metric.into_iter().flat_map(|metric| metric.get_histogram().get_bucket());
+        let micros = |seconds: f64| (seconds * 1e6).round() as u64;
+        buckets.map(|bucket| (micros(bucket.upper_bound()), bucket.cumulative_count())).collect()
     }
 
     /// All families in Prometheus' text format, version 0.0.4.

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 33] = [
+const ROOMS: [(&str, Floor); 34] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -28,12 +28,13 @@ const ROOMS: [(&str, Floor); 33] = [
     ("pipeline", Floor::Storey(6)),
     ("connection", Floor::Storey(7)),
     ("door", Floor::Storey(8)),   // for local programs: reports, questions, operators
-    ("line", Floor::Storey(8)),   // of a hello, as `run` and `fingerprint` print it
     ("report", Floor::Storey(8)), // of a request, as web servers tell it
+    ("sheet", Floor::Storey(8)),  // objects as CSV
     ("agent", Floor::Storey(9)),  // the program that a report's headers name
     ("intake", Floor::Storey(9)),
     ("family", Floor::Storey(10)), // what is known of clients by their hellos
     ("join", Floor::Storey(10)),   // hellos and reports together
+    ("line", Floor::Storey(11)),   // of a hello, as `run` and `fingerprint` print it
     ("breaker", Floor::Storey(11)),
     ("network", Floor::Storey(11)),
     ("reputation", Floor::Storey(11)),

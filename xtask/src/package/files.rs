@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::tool;
+use super::{sbom, tool};
 use crate::shell;
 
 /// Where the program goes.
@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 20] = [
     ("dist/detector.toml", CONFIGURATION),
     ("dist/systemd", "usr/lib/systemd/system"),
     ("dist/sysusers.d", "usr/lib/sysusers.d"),
-    ("dist/tmpfiles.d", "usr/lib/tmpfiles.d"),
+    ("dist/drop-ins", "usr/share/detector/systemd"),
     ("dist/sysctl.d", "usr/lib/sysctl.d"),
     ("dist/nginx", "usr/share/detector/nginx"),
     ("dist/haproxy", "usr/share/detector/haproxy"),
@@ -50,6 +50,9 @@ const PAGES: [(&str, &str); 5] = [
     ("detector.fish", "usr/share/fish/vendor_completions.d/detector.fish"),
 ];
 
+/// What it is made of.
+const SBOM: &str = "usr/share/doc/detector/sbom.cdx.json";
+
 /// Lays the tree out at `root`: files 0644, the program and directories 0755.
 pub(super) fn stage(root: &Path, built: &Path) -> Result<()> {
     let program = root.join(PROGRAM);
@@ -67,6 +70,7 @@ pub(super) fn stage(root: &Path, built: &Path) -> Result<()> {
     for (from, to) in PAGES {
         copy(&pages.join(from), &root.join(to))?;
     }
+    fs::write(root.join(SBOM), sbom::text()?)?;
     for path in super::installed(root)? {
         let path = root.join(path);
         set_mode(&path, if path == program { 0o755 } else { 0o644 })?;

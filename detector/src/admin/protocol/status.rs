@@ -6,8 +6,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::Action;
 use crate::clock::Timestamp;
 use crate::config::{Mode, XdpMode};
+
+/// The most JA4 values of a status.
+pub const TOP_MAX: usize = 100;
+
+/// The most characters of a server name in it.
+pub const NAME_MAX: usize = 96;
+
+/// So many seconds is lately.
+pub const LATELY_S: u64 = 10;
 
 /// How things stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +63,9 @@ pub struct Status {
     pub enforce_p50_us: Option<u64>,
     /// 99 % were faster.
     pub enforce_p99_us: Option<u64>,
+    /// All of them: how many took at most so many microseconds.
+    #[serde(default)]
+    pub enforce_us: Vec<(u64, u64)>,
 }
 
 /// The mode: whether what nobody ordered by hand is carried out.
@@ -160,9 +173,24 @@ pub struct Ring {
 pub struct Fingerprint {
     /// The value.
     pub ja4: String,
+    /// The family that sends such hellos, if it is known.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// What that is: the label of a `family::Kind`, or `drift`.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// What is done to all clients with it, if anything.
+    #[serde(default)]
+    pub verdict: Option<Action>,
     /// Hellos with it.
     pub hellos: u64,
-    /// What the last one asked for.
+    /// Those of the last [`LATELY_S`] seconds.
+    #[serde(default)]
+    pub hellos_lately: u64,
+    /// Who sent the last one.
+    #[serde(default)]
+    pub last_client: Option<IpAddr>,
+    /// What the last one asked for, its first [`NAME_MAX`] characters.
     pub last_server_name: Option<String>,
     /// Seconds since the last one.
     pub last_seen_s: u64,

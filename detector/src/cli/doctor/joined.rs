@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Finding::{self, Ill, Well};
-use super::figures;
+use super::super::figures;
+use super::finding::{Finding, problem, warning, well};
 
 /// Causes of fewer misses than this percent of all reports are not worth a word.
 const WORTH: f64 = 0.1;
@@ -32,7 +32,7 @@ pub(super) fn rate(outcomes: &BTreeMap<String, u64>) -> Vec<Finding> {
         _ => format!("{:.1} % of {all} reports found their ClientHello", percent(found)),
     };
     if percent(found) >= WANTED {
-        return vec![Well(summary)];
+        return vec![well("join", summary)];
     }
     let mut missed: Vec<(&str, u64)> = outcomes
         .iter()
@@ -41,9 +41,11 @@ pub(super) fn rate(outcomes: &BTreeMap<String, u64>) -> Vec<Finding> {
         .collect();
     missed.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let main = missed.first().map_or("", |(outcome, _)| outcome);
-    let mut findings = vec![Ill(summary, format!("most of the others: {main}; what to do for each cause follows"))];
+    let mut findings =
+        vec![problem("join", summary, format!("most of the others: {main}; what to do for each cause follows"))];
     let told = |(outcome, count)| {
-        Ill(format!("{} reports ({:.1} %): {}", figures::count(count), percent(count), cause(outcome)), remedy(outcome))
+        let what = format!("{} reports ({:.1} %): {}", figures::count(count), percent(count), cause(outcome));
+        warning("join", what, remedy(outcome))
     };
     findings.extend(missed.into_iter().map(told));
     findings
@@ -67,16 +69,20 @@ fn cause(outcome: &str) -> String {
 /// What to do about it.
 fn remedy(outcome: &str) -> String {
     let text = match outcome {
-        "no_tuple" => "update the server's lines from dist/: `ip` and `port` are missing",
+        "no_tuple" => "update the server's lines from /usr/share/detector: `ip` and `port` are missing",
         "no_hello" => {
             "does `detector status` show the interface and the port that clients come in by? does a proxy before the server \
              end TLS? name it in signals.trusted_proxies. Requests without TLS have none: don't report those"
         }
-        "expired" => "update the server's lines from dist/: `dur` and `age` in the unit that their name says",
-        "ambiguous" => "update the server's lines from dist/: `sip`, `sport` and `age` tell connections apart",
+        "expired" => {
+            "update the server's lines from /usr/share/detector: `dur` and `age` in the unit that their name says"
+        }
+        "ambiguous" => {
+            "update the server's lines from /usr/share/detector: `sip`, `sport` and `age` tell connections apart"
+        }
         "void" => "see detector_hello_void_total in the metrics for why",
         "evicted" => {
-            "raise limits.waiting_reports and restart detector; and see that hellos are not lost: detector status"
+            "raise limits.waiting_reports, systemctl restart detector; and see that hellos are not lost: detector status"
         }
         "no_client" => "have the proxy set X-Forwarded-For, and the server's lines tell it (`xff`)",
         _ => "see docs/metrics.md",
@@ -91,11 +97,12 @@ pub(super) fn suspected(addresses: &[IpAddr], total: usize) -> Option<Finding> {
     let quoted: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let what = format!("{first}{others} may be a proxy: programs of many kinds send from there with one fingerprint");
     let help = format!("those that are: trusted_proxies = [{}] in [signals], and `detector reload`", quoted.join(", "));
-    Some(Ill(what, help))
+    Some(warning("join", what, help))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::{self, State};
     use super::*;
 
     fn outcomes(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -106,11 +113,16 @@ mod tests {
     fn few_misses_are_well_and_many_are_told_by_cause() {
         assert_eq!(rate(&outcomes(&[("joined", 0), ("no_hello", 0)])), []);
         let well = rate(&outcomes(&[("joined", 990), ("no_hello", 10), ("forwarded", 0)]));
-        assert_eq!(well, [Well("99.0 % of 1,000 reports found their ClientHello".to_owned())]);
+        assert_eq!(well, [finding::well("join", "99.0 % of 1,000 reports found their ClientHello")]);
         let proxied = rate(&outcomes(&[("joined", 1), ("forwarded", 99)]));
-        assert!(matches!(&proxied[..], [Well(what)] if what.contains("by a trusted proxy (99.0 %)")), "{proxied:?}");
+        let [forwarded] = &proxied[..] else { panic!("one finding: {proxied:?}") };
+        assert!(
+            forwarded.state == State::Ok && forwarded.what.contains("by a trusted proxy (99.0 %)"),
+            "{forwarded:?}"
+        );
         let ill = rate(&outcomes(&[("joined", 8000), ("ambiguous", 500), ("no_hello", 1499), ("void", 1)]));
-        let told: Vec<&str> = ill.iter().map(|finding| if let Ill(what, _) = finding { what } else { "" }).collect();
+        assert!(ill.iter().all(|found| found.state != State::Ok && found.help.is_some()), "{ill:?}");
+        let told: Vec<&str> = ill.iter().map(|found| found.what.as_str()).collect();
         let expected = [
             "80.0 % of 10,000 reports found their ClientHello",
             "1,499 reports (15.0 %): no_hello, no ClientHello of their connection was seen",
@@ -131,7 +143,9 @@ mod tests {
     fn a_proxy_is_told_with_the_line_to_write() {
         assert_eq!(suspected(&[], 0), None);
         let addresses = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
-        let Some(Ill(what, help)) = suspected(&addresses, 2) else { panic!("they are not told") };
+        let Some(Finding { what, help: Some(help), .. }) = suspected(&addresses, 2) else {
+            panic!("they are not told")
+        };
         assert!(what.starts_with("192.0.2.7 and 1 more may be a proxy"), "{what}");
         assert!(help.contains("trusted_proxies = [\"192.0.2.7\", \"2001:db8::7\"] in [signals]"), "{help}");
     }

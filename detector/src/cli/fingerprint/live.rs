@@ -3,6 +3,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,11 +12,11 @@ use detector_common::settings::Settings;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Exit, FingerprintArgs, Output, Printer, Reading, list};
+use super::{Exit, FingerprintArgs, Format, Printer, Reading, list};
 use crate::capture::event;
 use crate::cli::Failure;
 use crate::clock::monotonic;
-use crate::config::XdpMode;
+use crate::config::{DEFAULT_PINS, XdpMode};
 use crate::kernel::{self, Error, EventSource as _, Kernel, LoadOptions, Rings, VerdictMaps as _, wait};
 use crate::pipeline::{Limits, Pipeline};
 
@@ -24,7 +25,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Events read before signals are looked at.
 const BUDGET: usize = 1024;
 
-pub(super) fn run(args: &FingerprintArgs, format: Output, out: impl Write, notes: impl Write) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &FingerprintArgs, format: Format, out: impl Write, notes: impl Write) -> anyhow::Result<Exit> {
     // Blocked before anything is attached, so that none ends this process in between.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -36,14 +37,24 @@ pub(super) fn run(args: &FingerprintArgs, format: Output, out: impl Write, notes
         Err(error) => match error.downcast_ref::<Error>() {
             Some(Error::Permission(_)) => Ok(Failure::new(Exit::Permission, format!("{error:#}")).report()),
             Some(Error::Interface(_)) => Ok(Failure::new(Exit::Usage, format!("{error:#}")).report()),
+            Some(Error::Foreign { interface }) if Path::new(DEFAULT_PINS).exists() => Ok(attached(interface).report()),
             _ => Err(error),
         },
     }
 }
 
+/// Nobody's program is replaced, and least of all that of the service.
+fn attached(interface: &str) -> Failure {
+    let message = format!(
+        "a detector is attached to `{interface}` already; what it sees: detector status\n  \
+         each hello by itself: systemctl stop detector; detector detach; then this again"
+    );
+    Failure::new(Exit::Failed, message)
+}
+
 fn watch(
     args: &FingerprintArgs,
-    format: Output,
+    format: Format,
     signals: &SignalFd,
     out: impl Write,
     mut notes: impl Write,

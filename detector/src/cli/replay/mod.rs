@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::print::{self as format, Format};
 use super::{Exit, Failure};
 use crate::config::{Config, Overrides};
 use crate::join::{Proxies, Trusted};
@@ -50,19 +51,8 @@ pub struct ReplayArgs {
     pub requests: bool,
 
     /// How to print [default: table on a terminal, else json]
-    #[arg(long, value_enum, value_name = "table|json|csv", hide_possible_values = true)]
-    pub format: Option<Output>,
-}
-
-/// How it is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people
-    Table,
-    /// For programs: one JSON object a line
-    Json,
-    /// For spreadsheets
-    Csv,
+    #[arg(long, value_enum, value_name = format::CHOICE, hide_possible_values = true)]
+    pub format: Option<Format>,
 }
 
 /// Replays and prints.
@@ -85,7 +75,7 @@ pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let world = |config| World::new(config).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
     let mut worlds = [world(&old)?, world(&new)?];
     let judged = requests.iter().map(|request| (request, worlds.each_mut().map(|world| world.judge(request))));
-    let format = args.format.unwrap_or_else(Output::of_stdout);
+    let format = args.format.unwrap_or_else(Format::of_stdout);
     if args.requests {
         print::requests(judged, format, out)?;
     } else {
@@ -114,13 +104,4 @@ fn load(file: Option<PathBuf>) -> Result<Config, Failure> {
 
 fn unreadable(path: &Path, error: &impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("can't read `{}`: {error}", path.display()))
-}
-
-impl Output {
-    fn of_stdout() -> Self {
-        match super::Format::of_stdout() {
-            super::Format::Table => Self::Table,
-            super::Format::Json => Self::Json,
-        }
-    }
 }

@@ -8,15 +8,14 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Output;
 use super::joined::Joined;
 use super::world::Judged;
-use crate::cli::printable;
-use crate::cli::sheet::{self, Sheet};
+use crate::cli::{Format, printable};
 use crate::fingerprint::Ja4;
 use crate::policy::decide::{Action, Unit};
 use crate::policy::families;
 use crate::score::{Axis, Signal};
+use crate::sheet::{self, Sheet};
 
 /// A request and what the old and the new policy say of it.
 type Both<'a> = (&'a Joined<'a>, [Judged; 2]);
@@ -34,7 +33,7 @@ struct Family {
 /// Who would be hit, by family.
 pub(super) fn families<'a>(
     judged: impl Iterator<Item = Both<'a>>,
-    format: Output,
+    format: Format,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mut families: BTreeMap<&str, Family> = BTreeMap::new();
@@ -112,10 +111,10 @@ struct RequestRow<'a> {
 /// Each request, with its evidence.
 pub(super) fn requests<'a>(
     judged: impl Iterator<Item = Both<'a>>,
-    format: Output,
+    format: Format,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    if format == Output::Json {
+    if format == Format::Json {
         let details = judged.map(|(request, [old, new])| {
             let mut row = json!(brief(request, [&old, &new]));
             (row["old"], row["new"]) = (detail(&old), detail(&new));
@@ -183,22 +182,22 @@ fn name(request: &Joined<'_>) -> &'static str {
 }
 
 /// Rows whose keys are the same.
-fn print(rows: impl Iterator<Item = impl Serialize>, format: Output, out: &mut impl Write) -> io::Result<()> {
+fn print(rows: impl Iterator<Item = impl Serialize>, format: Format, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Output::Json => {
+        Format::Json => {
             for row in rows {
                 writeln!(out, "{}", serde_json::to_string(&row)?)?;
             }
             Ok(())
         }
-        Output::Csv => {
+        Format::Csv => {
             let mut sheet = Sheet::new(out);
             for row in rows {
                 sheet.row(&row)?;
             }
             sheet.end()
         }
-        Output::Table => {
+        Format::Table => {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
             for row in rows {

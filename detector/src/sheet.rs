@@ -1,0 +1,192 @@
+//! Objects in, CSV for a spreadsheet out (RFC 4180): a header line with their keys, then a line for each. An object in an
+//! object has its keys behind the outer one's and a dot; lists are joined with spaces; what is absent is empty. Memory: a
+//! line.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use csv::{Terminator, Writer, WriterBuilder};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::Serialize;
+use serde_json::Value;
+
+/// Writes lines.
+pub struct Sheet<W: Write> {
+    writer: Writer<W>,
+    columns: Vec<String>,
+    begun: bool,
+}
+
+impl<W: Write> Sheet<W> {
+    /// One whose columns are the keys of its first object.
+    pub fn new(out: W) -> Self {
+        Self::with(out, Vec::new())
+    }
+
+    /// One with these columns: what an object has besides is left out.
+    pub fn with(out: W, columns: Vec<String>) -> Self {
+        Self { writer: WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out), columns, begun: false }
+    }
+
+    /// Writes `object`.
+    ///
+    /// # Errors
+    /// When it isn't one, or can't be written.
+    pub fn row(&mut self, object: &impl Serialize) -> io::Result<()> {
+        self.fields(fields(object)?)
+    }
+
+    /// Writes one whose fields are known.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn fields(&mut self, mut fields: Vec<(String, String)>) -> io::Result<()> {
+        if self.columns.is_empty() {
+            self.columns = fields.iter().map(|(key, _)| key.clone()).collect();
+        }
+        if !self.begun {
+            self.writer.write_record(&self.columns)?;
+            self.begun = true;
+        }
+        let cells = self.columns.iter().enumerate().map(|(place, column)| {
+            // Mostly it has all of them, in this order.
+            let at = |field: &(String, String)| field.0 == *column;
+            let there = if fields.get(place).is_some_and(at) { Some(place) } else { fields.iter().position(at) };
+            match there.map(|there| &mut fields[there]) {
+                Some((_, text)) => cell(std::mem::take(text)),
+                None => String::new(),
+            }
+        });
+        self.writer.write_record(cells)?;
+        Ok(())
+    }
+
+    /// Lets the reader have what was written so far.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    /// The same, for the last time.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn end(mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// The fields of `object` in their order, each as text.
+///
+/// # Errors
+/// When it is no object.
+pub fn fields(object: &impl Serialize) -> io::Result<Vec<(String, String)>> {
+    let Fields(fields) = serde_json::from_str(&serde_json::to_string(object)?)?;
+    let mut flat = Vec::with_capacity(fields.len());
+    fields.into_iter().for_each(|(key, value)| flatten(key, value, &mut flat));
+    Ok(flat)
+}
+
+fn flatten(key: String, value: Value, flat: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(inner) => {
+            inner.into_iter().for_each(|(name, value)| flatten(format!("{key}.{name}"), value, flat));
+        }
+        value => flat.push((key, text(value))),
+    }
+}
+
+/// What a spreadsheet would take for a formula gets an apostrophe before it, which makes it text (threats.md T24).
+fn cell(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
+fn text(value: Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Array(values) => values.into_iter().map(text).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// An object's fields in the order they are written, which a map of serde_json's loses.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        from.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        bytes: u32,
+        alpn: &'a [&'a str],
+        known: Option<bool>,
+    }
+
+    fn sheet(lines: &[Line<'_>]) -> String {
+        let mut out = Vec::new();
+        let mut sheet = Sheet::new(&mut out);
+        lines.iter().for_each(|line| sheet.row(line).unwrap());
+        sheet.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn keys_keep_their_order_and_cells_are_harmless() {
+        let lines = [
+            Line { name: "a,b", bytes: 7, alpn: &["h2", "http/1.1"], known: Some(true) },
+            Line { name: "=1+\"1\"", bytes: 0, alpn: &[], known: None },
+        ];
+        let wanted = "name,bytes,alpn,known\r\n\"a,b\",7,h2 http/1.1,true\r\n\"'=1+\"\"1\"\"\",0,,\r\n";
+        assert_eq!(sheet(&lines), wanted);
+        assert_eq!(sheet(&[]), "");
+        for formula in ["=a", "+a", "-a", "@a", "\ta", "\ra"] {
+            assert_eq!(cell(formula.to_owned()), format!("'{formula}"));
+        }
+        assert_eq!(cell("a=".to_owned()), "a=");
+    }
+
+    #[test]
+    fn an_object_in_an_object_has_columns_of_its_own_and_what_is_absent_is_empty() {
+        let mut out = Vec::new();
+        let mut sheet = Sheet::with(&mut out, ["a", "in.x", "in.y", "z"].map(str::to_owned).to_vec());
+        for object in [
+            serde_json::json!({"a": 1, "in": {"x": "u", "y": {"deep": 1}}, "else": 2}),
+            serde_json::json!({"in": {"y": 7}, "z": [1, 2]}),
+        ] {
+            sheet.row(&object).unwrap();
+        }
+        sheet.end().unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a,in.x,in.y,z\r\n1,u,,\r\n,,7,1 2\r\n");
+        let deep = fields(&serde_json::json!({"in": {"y": {"deep": 1}}, "none": {}})).unwrap();
+        assert_eq!(deep, [("in.y.deep".to_owned(), "1".to_owned())]);
+    }
+}
