@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use detector_tests::clients::{Kind, batch};
+use detector_tests::clients::{Kind, Target, batch};
 use detector_tests::daemon::{self, Daemon, DaemonOptions, control_ok, control_socket};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::lab::{CLIENT_V4, Lab, LabOptions, OTHER_CLIENT_V4, SERVER_INTERFACE, SERVER_V4};
@@ -18,7 +18,7 @@ use detector_tests::server::Nginx;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::scene::{ensure_answered, ensure_refused, from, ja4_of};
+use crate::scene::{SHORT, ensure_answered, ensure_refused, from, ja4_of};
 
 const ALONE: DaemonOptions = DaemonOptions {
     interface: None,
@@ -26,6 +26,7 @@ const ALONE: DaemonOptions = DaemonOptions {
     arguments: &[],
     config: "",
     own_clock: false,
+    quiet: false,
     without_capabilities: true,
 };
 
@@ -64,7 +65,9 @@ fn it_enforces_and_its_orders_outlive_it() -> Result<()> {
     let report = batch(&lab, &from(CLIENT_V4), &[Kind::Python], 1)?.remove(0);
     let ja4 = ja4_of(&daemon, &report)?;
     control_ok(&lab, &["block", "--ja4", &ja4])?;
-    ensure_refused(&lab, &from(CLIENT_V4), "its JA4 is blocked")?;
+    let target = Target { timeout: SHORT, ..from(CLIENT_V4) };
+    let reports = batch(&lab, &target, &[Kind::Python], 4)?;
+    ensure!(reports.iter().all(|report| report.status.is_none()), "its JA4 is blocked: {reports:?}");
     let metrics = daemon.metrics(&lab)?;
     ensure!(metrics.sum("detector_kernel_resets_total", &[("outcome", "made")]) > 0.0, "no reset");
     ensure!(metrics.sum("detector_enforce_failures_total", &[]) == 0.0, "verdicts failed");

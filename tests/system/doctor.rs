@@ -126,9 +126,9 @@ fn what_it_says_puts_right_what_it_finds() -> Result<()> {
     ensure!(found.state == "problem" && found.what.contains("detector.toml:"), "{}", found.what);
     configure(&lab, "[policy]\nblock_ttl = \"3h\"\n")?;
 
-    // The pin that keeps the program there.
+    // The pin that keeps the program there. Without it the program is gone, and so is what was in force.
     fs::remove_file(pins::directory(&lab).join("links").join(format!("native-{SERVER_INTERFACE}")))?;
-    let found = wrong(&lab, "pins", "is gone from")?;
+    let found = wrong(&lab, "xdp", "is not on")?;
     ensure!(found.state == "problem" && found.help.contains("detector attach --interface"), "{}", found.help);
 
     // The daemon.

@@ -32,7 +32,7 @@ const CLIENTS: [(&str, usize); 6] = [
     ("py-requests", 9),
     ("curl-openssl", 5),
     ("java17-httpclient", 3),
-    ("nmap-sV", 2),
+    ("node-got", 2),
 ];
 /// The third's, which is looked at.
 const LIBRARY: &str = "py-requests";
@@ -216,7 +216,7 @@ fn its_keys_explain_block_and_unblock_on_a_real_terminal() -> Result<()> {
         top.press("sjj")?;
         top.wait_for("HELLOS▾")?;
         top.press("e")?;
-        top.wait_for("likely")?;
+        top.wait_for("definitely_bot")?;
         top.press("\u{1b}")?;
         top.wait_for("q quit")?;
         top.press("b")?;

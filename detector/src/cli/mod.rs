@@ -373,15 +373,15 @@ mod tests {
     fn usage_errors_are_three_lines_with_a_tip() {
         let text = condensed(&["list", "--fromat", "json"]);
         let expected = "error: unexpected argument '--fromat' found\ntip: a similar argument exists: '--format'\n\
-                        usage: detector list --format <FORMAT>";
+                        usage: detector list --format <table|json|csv>";
         assert_eq!(text, expected);
         let text = condensed(&["blok", "192.0.2.7"]);
         assert!(text.starts_with("error: unrecognized subcommand 'blok'\ntip: "), "{text}");
         assert!(text.contains("'block'"), "{text}");
         let text = condensed(&["status", "--format", "yaml"]);
-        assert!(
-            text.starts_with("error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json, csv]")
-        );
+        assert!(text.starts_with(
+            "error: invalid value 'yaml' for '--format <table|json|csv>' [possible values: table, json, csv]"
+        ));
         let text = condensed(&["block"]);
         assert!(text.starts_with("error: the following required arguments were not provided: "), "{text}");
         for args in [&["block", "1.1.1.1", "--from", "x"][..], &["allow"], &["unblock", "a", "b"], &["list", "x"]] {

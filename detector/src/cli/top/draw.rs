@@ -269,7 +269,7 @@ mod tests {
         let text = "no request with it is remembered: web servers tell of requests\nsay `detector doctor`".to_owned();
         let mut view = View::default();
         view.said = Some((false, text));
-        let expected = ["no request with it is remembered:", "web servers tell of requests", "say `detector doctor`"];
+        let expected = ["no request with it is remembered: web", "servers tell of requests", "say `detector doctor`"];
         assert_eq!(said(&view, 40).1, expected);
         assert_eq!(said(&View::default(), 40).1, [""; 0]);
     }

@@ -409,7 +409,7 @@ mod tests {
         let Some(Wish::Ask(Request::Allow { subject, ttl })) = type_in(&mut view, "ay") else {
             panic!("an allow entry")
         };
-        assert_eq!((subject.to_string(), ttl.to_string()), ("192.0.2.7".to_owned(), "1d".to_owned()));
+        assert_eq!((subject.to_string(), ttl.to_string()), ("192.0.2.7".to_owned(), "1day".to_owned()));
         // Quit means: away with the question.
         assert_eq!(type_in(&mut view, "bq"), None);
         assert_eq!(type_in(&mut view, "q"), Some(Wish::Quit));
