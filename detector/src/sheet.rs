@@ -98,9 +98,11 @@ fn flatten(key: String, value: Value, flat: &mut Vec<(String, String)>) {
     }
 }
 
-/// What a spreadsheet would take for a formula gets an apostrophe before it, which makes it text (threats.md T24).
+/// What a spreadsheet would take for a formula gets an apostrophe before it, which makes it text (threats.md T24); a number
+/// below zero is none.
 fn cell(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    if formula { format!("'{text}") } else { text }
 }
 
 fn text(value: Value) -> String {
@@ -171,7 +173,9 @@ mod tests {
         for formula in ["=a", "+a", "-a", "@a", "\ta", "\ra"] {
             assert_eq!(cell(formula.to_owned()), format!("'{formula}"));
         }
-        assert_eq!(cell("a=".to_owned()), "a=");
+        for harmless in ["a=", "-2.0", "-7"] {
+            assert_eq!(cell(harmless.to_owned()), harmless);
+        }
     }
 
     #[test]
