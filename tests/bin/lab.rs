@@ -144,6 +144,11 @@ fn story(size: &Size) -> Result<bool> {
     let plans = plans(&kinds, size)?;
     let visits = Visits::new(&lab, &lab.file("nginx").join("certificate.pem"), u16::try_from(plans.len())?)?;
     let seen = all_visits(&lab, &visits, plans, &kinds, size);
+    for sample in daemon.metrics(&lab)?.samples() {
+        if ["detector_join_reports_total", "detector_score_left_out_total"].contains(&sample.name.as_str()) {
+            eprintln!("{} {:?}: {}", sample.name, sample.labels.values().collect::<Vec<_>>(), sample.value);
+        }
+    }
     drop(daemon);
     if let Some(file) = &size.json {
         fs::write(file, serde_json::to_string_pretty(&as_json(&seen, &kinds))?)?;
@@ -240,6 +245,11 @@ fn visit(lab: &Lab, visits: &Visits<'_>, plan: &Plan<'_>, round: u16, is_person:
     })?;
     let last = if told.pages > 0 { until("an assessment", PATIENCE, explained).ok() } else { explained()? };
     let assessed = worse(worst, last);
+    if told.pages > 0 && assessed.is_none() {
+        let said = control(lab, &["explain", &plan.address().to_string()])?;
+        let said = String::from_utf8_lossy(&said.stderr).trim().replace('\n', "; ");
+        eprintln!("not assessed: {} at {}: {said}", plan.kind, plan.address());
+    }
     Ok(Visit { kind: plan.kind.to_owned(), round, pages: told.pages, error: told.error, assessed })
 }
 

@@ -106,8 +106,8 @@ impl Joiner {
         let outcome = self.join().report(&mut connections, report, arrived, keep, &mut later);
         self.note_late(late);
         if let Some(outcome) = outcome {
-            let behind = monotonic().since(arrived) > LATE;
-            self.note(report, arrived, number, &outcome, behind);
+            let now = monotonic();
+            self.note(report, arrived, number, &outcome, (now.since(arrived) > LATE, now));
         }
     }
 
@@ -155,13 +155,25 @@ impl Joiner {
     }
 
     fn note_late(&self, late: Late) {
+        if late.is_empty() {
+            return;
+        }
+        let now = monotonic();
         for (Waiting { report, arrived, kept }, outcome) in late {
-            self.note(&report, arrived, kept, &outcome, false);
+            self.note(&report, arrived, kept, &outcome, (false, now));
         }
     }
 
-    /// `behind`: so many reports wait that there is no time to assess this one.
-    fn note(&self, report: &Report<'_>, arrived: Timestamp, kept: Option<u64>, outcome: &Outcome, behind: bool) {
+    /// `behind`: so many reports wait that there is no time to assess this one. `now` is when it is noted: one that has waited
+    /// for its hello came long before others that were assessed already.
+    fn note(
+        &self,
+        report: &Report<'_>,
+        arrived: Timestamp,
+        kept: Option<u64>,
+        outcome: &Outcome,
+        (behind, now): (bool, Timestamp),
+    ) {
         if let Some(number) = kept {
             let ja4 = match outcome {
                 Outcome::Joined(_, found) => Some(found.identity.ja4),
@@ -192,7 +204,7 @@ impl Joiner {
             Outcome::Joined(_, found) => request.with_hello(&found.identity),
             Outcome::Forwarded(_) | Outcome::Missed(_) => request,
         };
-        let assessor = self.assessor.as_ref().filter(|assessor| assessor.has_time(behind, arrived));
+        let assessor = self.assessor.as_ref().filter(|assessor| assessor.has_time(behind, now));
         let summary = self.sessions.note(key, &request, arrived, assessor.is_some());
         let Some(assessor) = assessor else { return };
         let identity = if let Outcome::Joined(_, found) = outcome { Some(&*found.identity) } else { None };

@@ -153,7 +153,8 @@ pub struct Enforcer<M> {
     beat: Timestamp,
     /// Written without an error.
     beats: u64,
-    entries: HashMap<Slot, Entry>,
+    /// No hash table: one of 100,000 entries takes tens of milliseconds to grow, and hellos wait meanwhile.
+    entries: BTreeMap<Slot, Entry>,
     /// By expiry, then by age.
     expiry: Expiry,
     /// The same of verdicts on connections, of which the first is given up when the table is full.
@@ -201,7 +202,7 @@ impl<M: VerdictMaps> Enforcer<M> {
             challenges: Challenges::new(limits.units),
             beat: Timestamp::default(),
             beats: 0,
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             expiry: Expiry::new(),
             connection_expiry: Expiry::new(),
             initials_expiry: Expiry::new(),

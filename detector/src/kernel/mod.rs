@@ -151,7 +151,7 @@ pub enum Error {
 }
 
 /// A place in the verdict maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// A single source address.
     Address(IpAddr),
