@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{VERSION, deb, machine::Machine};
 
 /// How lines begin that aren't typed here; what tries them, or why nothing does.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("cargo xtask ", "needs the checkout; CI itself runs setup, test and package, and system/demo.rs the demo"),
     ("apt install ", "installed.rs, tutorial.rs"),
     ("apt purge ", "tutorial.rs"),
@@ -25,6 +25,7 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("detector attach", "the service does each time it starts; system/pins.rs"),
     ("detector detach", "what comes after it would find nothing; system/pins.rs, and each purge"),
     ("detector reports --follow", "goes on until Ctrl-C; support/mixed.rs reads so"),
+    ("detector top", "wants a terminal; system/top.rs has one"),
     ("mount -t bpf ", "systemd has done it"),
     ("curl -s http://127.0.0.1:9464/metrics > first.txt; sleep 60", "takes a minute; another page has the same curl"),
 ];
@@ -40,7 +41,7 @@ fn every_line_of_the_pages_does_what_it_says() -> Result<()> {
     // What the pages take to be there: a web server, users, an hour's packets with its log, a list.
     machine
         .run("DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends nginx curl procps 2>&1")?;
-    machine.run("useradd alice")?;
+    machine.run("useradd alice && useradd monitoring")?;
     machine.bring(&deb(VERSION)?, "/root/detector.deb")?;
     machine.run("dpkg --install /root/detector.deb 2>&1")?;
     let mut scene = Scene::default();
