@@ -52,7 +52,7 @@ pub(super) struct Datagram<'a> {
 /// What one call gave.
 pub(super) struct Received {
     pub(super) datagrams: usize,
-    /// When it gave them.
+    /// When it was asked.
     pub(super) at: Timestamp,
     /// No more waited.
     pub(super) emptied: bool,
@@ -78,8 +78,10 @@ impl Receiver {
             array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())])
         };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        // Before: whoever is interrupted after the call can't say since when the queue is empty.
+        let at = monotonic();
         let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut rooms, flags, None);
-        let (wall, at) = both_clocks();
+        let (wall, read) = both_clocks();
         let Ok(messages) = messages else { return Received { datagrams: 0, at, emptied: true } };
         let mut datagrams = 0;
         for message in messages {
@@ -94,7 +96,7 @@ impl Receiver {
                 }
             }
             let bytes = message.iovs().next().unwrap_or_default();
-            take(Datagram { bytes, peer, arrived: arrival(sent, wall, at, emptied) });
+            take(Datagram { bytes, peer, arrived: arrival(sent, wall, read, emptied) });
             datagrams += 1;
         }
         Received { datagrams, at, emptied: datagrams < BATCH }
