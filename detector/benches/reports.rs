@@ -21,7 +21,7 @@ mod questions;
 mod reporters;
 mod stages;
 mod web;
-use figure::{Figure, print};
+use figure::{Figure, median, print};
 use host::{Client, Host};
 use questions::quantiles;
 use reporters::{Reporters, Sent};
@@ -45,6 +45,10 @@ const DEFAULT_QUEUE: u32 = 10;
 const MEMORY_MIB: f64 = 512.0;
 const P99_MS: f64 = 1.0;
 const ESTIMATE_OFF: f64 = 0.1;
+const EXPLAIN_MS: f64 = 50.0;
+const FIRST_LINE_MS: f64 = 1000.0;
+/// Times that `explain` is asked.
+const ASKS: usize = 21;
 
 const RECEIVED: &str = "detector_intake_reports_total";
 const JOINED: &str = "detector_join_reports_total";
@@ -183,6 +187,16 @@ fn lossy() -> Vec<Figure> {
     ]
 }
 
+/// How long a person waits for the first line, and for an answer to "why".
+fn waited(host: &Host, clients: &[Client]) -> Figure {
+    let mut took: Vec<f64> =
+        clients.iter().rev().filter_map(|client| Some(host.explain(client)?.as_secs_f64() * 1e3)).take(ASKS).collect();
+    assert_eq!(took.len(), ASKS, "clients that were assessed lately");
+    let took = median(&mut took);
+    let figure = told("goals", "detector explain, of 100,000 clients", took, "ms");
+    wanted(figure, format!("<= {EXPLAIN_MS}"), took <= EXPLAIN_MS)
+}
+
 /// Through nginx, which asks or doesn't.
 fn through_nginx(host: &Host) -> Vec<Figure> {
     let _nginx = web::start(host);
@@ -203,9 +217,13 @@ fn main() {
     let _first = host::First::come();
     let mut figures = stages::all();
     host::set_queue(QUEUE);
+    let first = Host::first_line().as_secs_f64() * 1e3;
+    let line = told("goals", "the first line, after the first hello", first, "ms");
+    figures.push(wanted(line, format!("<= {FIRST_LINE_MS}"), first <= FIRST_LINE_MS));
     let host = Host::start();
     let clients = host.connect(CLIENTS);
     figures.extend(loaded(&host, &clients));
+    figures.push(waited(&host, &clients));
     let quiet = quantiles(questions::ask(&host.decision(), &clients, DECISIONS, Duration::from_secs(10)));
     figures.push(told("P9.decisions", "20,000/s without reports, median", quiet.0, "ms"));
     let p99 = told("P9.decisions", "p99 without reports", quiet.1, "ms");

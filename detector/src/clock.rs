@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Nanoseconds on the clock of the source: CLOCK_MONOTONIC as the kernel gives it for live packets (std's `Instant`
 /// can't be compared with that), nanoseconds since 1970 for packets from a capture file. Never compare the two.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

@@ -2,17 +2,21 @@
 
 use std::fs::{self, File};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::curl::curl;
-use detector_tests::daemon::{Daemon, DaemonOptions, control, control_ok};
+use detector_tests::daemon::{Daemon, DaemonOptions, configuration, control, control_ok};
 use detector_tests::deadline::{PATIENCE, until};
-use detector_tests::lab::{CLIENT_V4, Lab, LabOptions, OTHER_CLIENT_V4};
+use detector_tests::lab::{CLIENT_V4, Lab, LabOptions, OTHER_CLIENT_V4, SERVER_INTERFACE};
+use detector_tests::pins::{BpfMount, pins_ok};
 use detector_tests::process::{Process, output};
+use detector_tests::programs::detector;
 use detector_tests::reporters::Reporter;
 use detector_tests::server::SERVER_NAME;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// What is for real clients of the lab: a trap, and reports from nginx's user.
@@ -90,6 +94,67 @@ fn what_two_axes_condemn_is_dropped_and_an_operator_can_lift_it() -> Result<()> 
     control_ok(&scene.lab, &["allow", &client, "--ttl", "1h"])?;
     ensure!(scene.ask(CLIENT_V4, FORGED, "/", &[])?, "an operator lifts it");
     scene.explained(&client, "the welcome", |known| known["settled_by"] == "allow-listed")?;
+    Ok(())
+}
+
+/// What was decided before a restart holds after it, is listed and explained as before, and can be lifted; what nobody can
+/// explain any more doesn't hold.
+#[test]
+fn a_restart_forgets_no_verdict_that_it_keeps() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    let _mount = BpfMount::new(&lab)?;
+    fs::write(configuration(&lab), CONFIG)?;
+    pins_ok(&lab, &detector()?, &["attach", "--interface", SERVER_INTERFACE])?;
+    let options = || DaemonOptions { arguments: &["--enforce"], config: CONFIG, ..DaemonOptions::default() };
+    let mut scene = Scene { daemon: Daemon::start(&lab, options())?, _server: Reporter::nginx(&lab, true)?, lab };
+    let client = CLIENT_V4.to_string();
+    let another = "198.51.100.9";
+    let restart = |scene: Scene, signal, between: &dyn Fn(&Lab) -> Result<()>| -> Result<Scene> {
+        let Scene { daemon, _server, lab } = scene;
+        daemon.stop(signal)?;
+        between(&lab)?;
+        Ok(Scene { daemon: Daemon::start(&lab, options())?, _server, lab })
+    };
+    let automatic = |scene: &Scene| -> Result<Vec<String>> {
+        let listed = control_ok(&scene.lab, &["list", "--format", "json"])?;
+        let entries = listed.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        let automatic = entries.iter().filter(|entry| entry["origin"] == "automatic");
+        automatic.map(|entry| Ok(entry["subject"].as_str().with_context(|| listed.clone())?.to_owned())).collect()
+    };
+
+    ensure!(scene.ask(CLIENT_V4, FORGED, "/trap", &[])?, "nothing is known of it yet");
+    let known = scene.explained(&client, "the verdict", |known| known["action"] == "block")?;
+    until("the kernel to refuse it", PATIENCE, || Ok((!scene.ask(CLIENT_V4, FORGED, "/", &[])?).then_some(())))?;
+    control_ok(&scene.lab, &["block", another, "--automatic", "--ttl", "1h"])?;
+    let before = automatic(&scene)?;
+    assert_eq!(before.len(), 2, "{before:?}");
+
+    scene = restart(scene, Signal::SIGTERM, &|_| Ok(()))?;
+    assert_eq!(automatic(&scene)?, before);
+    ensure!(!scene.ask(CLIENT_V4, FORGED, "/", &[])?, "it holds after the restart");
+    let after = scene.explain(&client)?.context("nothing is known of who is blocked")?;
+    for key in ["id", "action", "confidence", "score", "signals", "layers", "axes", "unit", "reach", "lift", "at"] {
+        assert_eq!(after[key], known[key], "{key}");
+    }
+    ensure!(after.get("only_counts").is_none(), "it is in force: {after}");
+    control_ok(&scene.lab, &["unblock", another])?;
+
+    // Killed, once that was written: what is in force automatically is told of, or is not in force.
+    let handover = |lab: &Lab| -> Result<Option<PathBuf>> {
+        let directories = fs::read_dir(lab.file("state"))?.filter_map(|entry| Some(entry.ok()?.path()));
+        Ok(directories.map(|directory| directory.join("handover")).find(|file| file.exists()))
+    };
+    until("the end of the other verdict on the disk", PATIENCE, || {
+        let file = handover(&scene.lab)?.context("no file")?;
+        Ok((!fs::read_to_string(file)?.contains(another)).then_some(()))
+    })?;
+    scene = restart(scene, Signal::SIGKILL, &|_| Ok(()))?;
+    assert_eq!(automatic(&scene)?.len(), 1);
+    ensure!(!scene.ask(CLIENT_V4, FORGED, "/", &[])?, "it holds after the daemon was killed");
+    let lost = |lab: &Lab| fs::remove_file(handover(lab)?.context("no file")?).context("can't remove it");
+    scene = restart(scene, Signal::SIGKILL, &lost)?;
+    assert_eq!(automatic(&scene)?, Vec::<String>::new());
+    ensure!(scene.ask(CLIENT_V4, FORGED, "/", &[])?, "nobody can tell why it was blocked");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -127,6 +127,35 @@ pub(crate) fn be_elsewhere(priority: ThreadPriority) {
 impl Host {
     /// Starts the daemon, which then knows nobody.
     pub(crate) fn start() -> Self {
+        Self::writing(Stdio::null())
+    }
+
+    /// How long after a client's first hello its line comes, of a daemon that has just started.
+    pub(crate) fn first_line() -> Duration {
+        let mut host = Self::writing(Stdio::piped());
+        let lines = host.daemon.0.stdout.take().expect("a pipe");
+        let listener = TcpListener::bind(SERVER).expect("a port of this namespace");
+        let hello = chrome_hello();
+        let client = hail(0, &hello);
+        let mut line = String::new();
+        BufReader::new(lines).read_line(&mut line).expect("a line");
+        let took = client.since.elapsed();
+        assert!(line.contains(&client.address.ip().to_string()), "{line}");
+        drop(listener);
+        took
+    }
+
+    /// What `detector explain` takes of a client that was assessed lately; `None` if the daemon remembers none of these.
+    pub(crate) fn explain(&self, client: &Client) -> Option<Duration> {
+        let mut explain = Command::new(env!("CARGO_BIN_EXE_detector"));
+        explain.arg("explain").arg(client.address.ip().to_string());
+        explain.arg("--control-socket").arg(self.file("control.sock")).stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Instant::now();
+        let status = explain.status().expect("a program that runs");
+        status.success().then(|| begun.elapsed())
+    }
+
+    fn writing(lines: Stdio) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let file = |name: &str| directory.path().join(name);
         let config = format!(
@@ -139,7 +168,7 @@ impl Host {
         command.args(["run", "--interface", "lo", "--metrics", &METRICS.to_string(), "--config"]);
         command.arg(file("detector.toml")).arg("--control-socket").arg(file("control.sock"));
         command.arg("--state-directory").arg(file("state")).arg("--pins").arg(file("pins"));
-        command.stdout(Stdio::null()).stderr(fs::File::create(file("log")).expect("a file"));
+        command.stdout(lines).stderr(fs::File::create(file("log")).expect("a file"));
         let daemon = Running(command.spawn().expect("the daemon"));
         let host = Self { daemon, directory };
         wait_for("decision socket", || UnixStream::connect(host.decision()).is_ok());

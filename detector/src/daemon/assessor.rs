@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::budget::Budget;
 use super::decided;
-use super::memory::{Bounds, Held, Memory, Record};
+use super::memory::{Bounds, Decided, Held, Memory, Record, Whence};
 use super::reputation::Reputation;
 use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
@@ -245,7 +245,9 @@ impl Assessor {
                 self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
             }
             let assessment = Arc::clone(&assessment);
-            memory.hold(Held { decision, until, site, target, id, assessment, next: Timestamp::default() });
+            let Standing { asn, country, .. } = standing;
+            let whence = Whence { at: now, address: asked.subject.address(), ja4, asn, country };
+            memory.hold(Held { decision, until, site, target, id, assessment, whence, next: Timestamp::default() });
         }
         let record = Record {
             id,
@@ -434,6 +436,17 @@ impl Assessor {
         let permit = self.permit(&record.decision, record.site);
         let in_force = record.until.is_some() && self.is_in_force(&record.decision, permit);
         Some((Record { in_force, ..record }, count))
+    }
+
+    /// The latest decisions that the kernel carries out, `most` of them.
+    pub(super) fn decided(&self, most: usize) -> Vec<Decided> {
+        self.memory().decided(most, monotonic())
+    }
+
+    /// Takes over what an earlier daemon decided, the latest first.
+    pub(super) fn take_over(&self, decided: Vec<Decided>) {
+        let mut memory = self.memory();
+        decided.into_iter().rev().for_each(|decided| memory.take_over(decided));
     }
 
     /// The names of lists.

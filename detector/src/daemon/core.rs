@@ -42,7 +42,7 @@ use crate::{
     clock::{Timestamp, monotonic, wall},
     config::Mode as ConfigMode,
     connection::{Connections, Event, Settled, Standing},
-    enforce::{Enforcer, Listed},
+    enforce::{Enforcer, Listed, handover::Handed},
     fingerprint::{Ja4, Ja4Raw, Transport},
     join::{Carrier, Identity, Tuple},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
@@ -309,6 +309,11 @@ impl<M: VerdictMaps> Core<M> {
     /// Every order is in force again: nothing else that an operator ordered once is.
     pub(super) fn sweep(&mut self) -> Result<usize, Error> {
         self.verdicts.enforcer.sweep()
+    }
+
+    /// The automatic verdicts among the next `most` entries, and where to go on.
+    pub(super) fn automatics(&self, after: Option<Slot>, most: usize) -> (Vec<Handed>, Option<Slot>) {
+        self.verdicts.enforcer.automatics(after, most)
     }
 
     /// Makes these what is never blocked.

@@ -23,9 +23,10 @@ use crate::{
     admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
     config::Mode,
+    enforce::handover::Handed,
     fingerprint::{Ja4, Ja4Raw},
     kernel::{
-        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, Slot, SockDiag, Urgency, Waker,
         own_addresses, wait,
     },
     policy::browsers::Recent,
@@ -52,6 +53,8 @@ const EXPIRY: Duration = Duration::from_millis(5);
 const SLICE: usize = 128;
 /// Wishes of the scoring engine that are dealt with before packets get their turn.
 const WISHES: usize = 64;
+/// Entries that are looked at before packets get their turn: some 0.1 ms of work.
+const ENTRIES: usize = 1000;
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,7 @@ enum Command {
     Raw(Ja4, SyncSender<Option<Ja4Raw>>),
     Recent(SyncSender<Recent>),
     Sweep(SyncSender<Result<usize, Error>>),
+    Automatics(Option<Slot>, SyncSender<(Vec<Handed>, Option<Slot>)>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
     Configure(HashSet<Ja4>, Option<Mode>, SyncSender<Result<(), Error>>),
     Publish(Top, SyncSender<(Vec<Fingerprint>, InForce)>),
@@ -122,6 +126,19 @@ impl Handle {
     pub(super) fn sweep(&self) -> Result<usize, Error> {
         let answer = self.ask(Command::Sweep);
         answer.unwrap_or_else(|| Err(Error::System("asking the packet path", "no answer in 2 s".to_owned())))
+    }
+
+    /// All automatic verdicts, some at a time, so that no packet waits long. `None` if the thread doesn't answer.
+    pub(super) fn automatics(&self) -> Option<Vec<Handed>> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (some, next) = self.ask(|reply| Command::Automatics(after, reply))?;
+            all.extend(some);
+            if next.is_none() {
+                return Some(all);
+            }
+            after = next;
+        }
     }
 
     /// The hellos of browsers lately.
@@ -187,7 +204,10 @@ impl Engine {
     fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
         let (mut urgency, allowed) = Urgency::raise();
         if allowed != Allowed::RealTime {
-            info!(?allowed, "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it");
+            info!(
+                ?allowed,
+                "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it, or the service's drop-in urgent.conf"
+            );
         }
         let (mut full_rounds, mut forged_rounds) = (0, 0);
         let (mut ticked, mut beats) = (monotonic(), self.core.beats());
@@ -227,6 +247,9 @@ impl Engine {
                     }
                     Command::Sweep(reply) => {
                         let _ = reply.send(self.core.sweep());
+                    }
+                    Command::Automatics(after, reply) => {
+                        let _ = reply.send(self.core.automatics(after, ENTRIES));
                     }
                     Command::NeverBlock(prefixes, reply) => {
                         let _ = reply.send(self.core.never_block(prefixes));

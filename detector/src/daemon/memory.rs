@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use lru::LruCache;
+use serde::{Deserialize, Serialize};
 
 use super::wanted::Target;
 use crate::breaker::Scope;
@@ -19,7 +20,7 @@ use crate::inline::Id;
 use crate::network::Siblings;
 use crate::policy::decide::{Decision, Unit};
 use crate::policy::terms::RateLimit;
-use crate::reputation::Standing;
+use crate::reputation::{Country, Standing};
 use crate::score::Assessment;
 
 /// How much is remembered.
@@ -57,6 +58,28 @@ pub(super) struct Record {
     pub(super) too_fast: bool,
 }
 
+/// The request that a decision came of.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Whence {
+    pub(super) at: Timestamp,
+    pub(super) address: IpAddr,
+    /// As the client's hello has it.
+    pub(super) ja4: Option<Ja4>,
+    pub(super) asn: Option<u32>,
+    pub(super) country: Option<Country>,
+}
+
+/// What the next daemon must know of a decision that the kernel carries out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Decided {
+    pub(super) id: Id,
+    pub(super) decision: Decision,
+    pub(super) until: Timestamp,
+    pub(super) target: Target,
+    pub(super) assessment: Arc<Assessment>,
+    pub(super) whence: Whence,
+}
+
 /// A decision that a client would notice.
 pub(super) struct Held {
     pub(super) decision: Decision,
@@ -67,6 +90,7 @@ pub(super) struct Held {
     pub(super) target: Option<Target>,
     pub(super) id: Id,
     pub(super) assessment: Arc<Assessment>,
+    pub(super) whence: Whence,
     /// When the next request of a session is due that may come so fast and no faster.
     pub(super) next: Timestamp,
 }
@@ -133,6 +157,47 @@ impl Memory {
             Scope::Site(site) => held.site == site,
         });
         concerned.filter_map(|(_, held)| held.target)
+    }
+
+    /// The latest decisions that the kernel carries out, `most` of them.
+    pub(super) fn decided(&self, most: usize, now: Timestamp) -> Vec<Decided> {
+        let live = self.held.iter().filter(|(_, held)| now < held.until);
+        let decided = live.filter_map(|(_, held)| {
+            let &Held { id, decision, until, whence, .. } = held;
+            Some(Decided {
+                id,
+                decision,
+                until,
+                target: held.target?,
+                assessment: Arc::clone(&held.assessment),
+                whence,
+            })
+        });
+        decided.take(most).collect()
+    }
+
+    /// Takes over what an earlier daemon decided; the earliest first. Of which site it was, nobody can tell any more.
+    pub(super) fn take_over(&mut self, decided: Decided) {
+        let Decided { id, decision, until, target, assessment, whence } = decided;
+        let Whence { at, address, ja4, asn, country } = whence;
+        let record = Record {
+            id,
+            at,
+            address,
+            ja4,
+            standing: Standing { asn, country, ..Standing::default() },
+            assessment: Arc::clone(&assessment),
+            decision,
+            until: Some(until),
+            site: 0,
+            // Whether it is now is found out when somebody asks.
+            in_force: true,
+            earlier: None,
+            too_fast: false,
+        };
+        push(&mut self.decisive, &Arc::new(record), self.most);
+        let (site, target, next) = (0, Some(target), Timestamp::default());
+        self.hold(Held { decision, until, site, target, id, assessment, whence, next });
     }
 
     /// Keeps what came of a request.

@@ -15,6 +15,7 @@ mod engine;
 mod explain;
 #[cfg(feature = "faults")]
 mod faults;
+mod handover;
 mod histories;
 mod inline;
 mod joiner;
@@ -62,6 +63,7 @@ use self::{
     core::{Core, Memory, Top},
     crawlers::Detective,
     engine::{Engine, Handle},
+    handover::Handover,
     histories::Histories,
     inline::{Decider, KNOWLEDGE},
     joiner::Joiner,
@@ -70,7 +72,7 @@ use self::{
     load::{Loaded, Start, attach_all, attach_egress, interfaces, load},
     manager::Manager,
     memory::Bounds,
-    orders::Orders,
+    orders::{Orders, state_directory},
     progress::{Part, Progress},
     reload::{Parties, Reloader},
     reports::Recent,
@@ -95,12 +97,13 @@ use crate::{
         seats::End,
         socket::{CONTROL, DECISION, STATUS, Socket, SocketError},
     },
+    enforce::{Enforcer, handover::TakenOver},
     fingerprint::key::random_seeds,
     flow,
     inline::{self as endpoint, InlineError, Listeners, TcpDoor},
     intake::{self, Closed, Intake, Refused},
     join::{self, Proxies, Trusted},
-    kernel::{self, CounterMap, Kernel, Lookup, SockDiag, Steering, Waker},
+    kernel::{self, CounterMap, Kernel, Lookup, Maps, SockDiag, Steering, Waker},
     network::Network,
     pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
     policy::decide::Action,
@@ -392,7 +395,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let decision =
         config.inline.socket.as_ref().map(|path| Socket::listener(DECISION, path, &config.inline.group)).transpose()?;
     let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
-    let Loaded { mut kernel, enforcer, rings, counters, log, watch, seeds } = load(config, start)?;
+    let Loaded { mut kernel, mut enforcer, rings, counters, log, watch, seeds } = load(config, start)?;
 
     let metrics =
         Metrics::new(config.mode, labels()).map_err(|error| Error::System("making the metrics", error.to_string()))?;
@@ -446,6 +449,10 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
         metrics: Arc::clone(&metrics),
     });
     let assessor = Arc::new(assessor);
+    let state = state_directory(config);
+    if pinned {
+        take_over(handover::read(&state, monotonic()), &mut enforcer, &assessor)?;
+    }
     let proxies = Proxies::new(trusted.clone()).watching(candidates);
     let apart = proxies.apart().clone();
     let joiner = Joiner::new(
@@ -469,6 +476,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let (engine, packet_path) =
         Engine { rings, log, core, addresses: watch, sockets, orderly, progress: Arc::clone(&progress) }
             .start(waker)?;
+    let handover = pinned.then(|| Handover::start(&state, engine.clone(), Arc::clone(&assessor))).transpose()?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
     let force = (engine.clone(), Arc::clone(&requests));
@@ -548,6 +556,9 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     drop(kernel);
     keeper.stop();
     saver.stop();
+    if let Some(handover) = handover {
+        handover.stop();
+    }
     librarian.stop();
     engine.stop();
     drop((engine, daemon));
@@ -561,6 +572,20 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     } else {
         info!("detached; stopped");
     }
+    Ok(())
+}
+
+/// What an earlier daemon left in force holds on, as far as it said what that is; the rest ends.
+fn take_over(left: handover::Left, enforcer: &mut Enforcer<Maps>, assessor: &Assessor) -> Result<(), Error> {
+    let handover::Left { verdicts, decisions } = left;
+    let TakenOver { kept, ended } = enforcer.take_over(verdicts, monotonic())?;
+    let mut decisions = decisions;
+    decisions.retain(|decided| enforcer.action(&decided.target.slot()).is_some());
+    if kept > 0 || ended > 0 {
+        let explained = decisions.len();
+        info!(kept, explained, ended, "automatic verdicts of an earlier daemon");
+    }
+    assessor.take_over(decisions);
     Ok(())
 }
 

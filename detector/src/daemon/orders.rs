@@ -780,7 +780,7 @@ fn note(response: &mut Response, notes: Vec<String>) {
 }
 
 /// A daemon with another control socket than the default is another daemon, and shares nothing with that.
-fn state_directory(config: &Config) -> PathBuf {
+pub(super) fn state_directory(config: &Config) -> PathBuf {
     let (directory, socket) = (&config.orders.state_directory, &config.admin.control_socket);
     if socket == Path::new(DEFAULT_CONTROL_SOCKET) {
         return directory.clone();

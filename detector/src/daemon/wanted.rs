@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use detector_common::verdict::{Action as KernelAction, REASON_SCORE};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::enforce::automatic::Automatic;
 use crate::fingerprint::Ja4;
@@ -15,7 +16,7 @@ use crate::policy::terms::RateLimit;
 use crate::telemetry::Metrics;
 
 /// Whom a verdict is on: clients of one fingerprint in one place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     pub(super) unit: IpNet,
     /// The kernel's key of `ja4`.

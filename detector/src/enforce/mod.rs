@@ -36,6 +36,7 @@ use crate::{
 
 pub mod automatic;
 pub mod challenge;
+pub mod handover;
 pub mod store;
 
 #[cfg(test)]
@@ -180,6 +181,11 @@ fn until(expires_at: u64) -> Option<Timestamp> {
     (expires_at != FOREVER).then(|| Timestamp::from_nanos(expires_at))
 }
 
+fn action_of(code: u8) -> Action {
+    let actions = [Action::Allow, Action::Challenge, Action::RateLimit, Action::Block];
+    actions.into_iter().find(|known| *known as u8 == code).unwrap_or(Action::Observe)
+}
+
 /// A rate as the kernel counts it.
 fn kernel_rate(limit: RateLimit) -> Rate {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -226,8 +232,7 @@ impl<M: VerdictMaps> Enforcer<M> {
                 self.maps.remove(&slot)?;
                 continue;
             }
-            let actions = [Action::Allow, Action::Challenge, Action::RateLimit, Action::Block];
-            let action = actions.into_iter().find(|known| *known as u8 == action).unwrap_or(Action::Observe);
+            let action = action_of(action);
             let origin = match origin {
                 ORIGIN_OPERATOR => Origin::Operator,
                 ORIGIN_RULE => Origin::Rule,
@@ -397,7 +402,7 @@ impl<M: VerdictMaps> Enforcer<M> {
     /// # Errors
     /// The maps'.
     pub fn sweep(&mut self) -> Result<usize, Error> {
-        self.maps.sweep(&mut self.entries.keys())
+        self.maps.sweep(&mut self.entries.keys(), false)
     }
 
     /// Takes back an operator's block of a JA4, and the verdicts on connections that came of it; whether there was one.

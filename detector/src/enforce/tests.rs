@@ -6,6 +6,7 @@ use detector_common::settings::{IN_USE_INITIALS, IN_USE_IPV4, IN_USE_KEYS};
 
 use super::{
     automatic::{AUTOMATIC_TTL_MAX, Automatic, Placed, unit_slot},
+    handover::{Handed, TakenOver},
     *,
 };
 use crate::kernel::memory::MemoryMaps;
@@ -244,6 +245,48 @@ fn automatic_verdicts_end_within_a_day_and_come_so_many_a_second() {
     assert_eq!(enforcer.automatic(slot(3), long, at(1)).unwrap(), Placed::TooFast);
     assert_eq!(enforcer.automatic(slot(3), long, at(2)).unwrap(), Placed::InForce);
     assert_eq!(enforcer.automatic_lost(), (0, 1));
+}
+
+/// What is told to the next daemon holds on, and can be listed and taken back; nothing else that is automatic does.
+#[test]
+fn automatic_verdicts_are_handed_from_one_daemon_to_the_next() {
+    let slot = |number: u8| Slot::Address([192, 0, 2, number].into());
+    let ja4 = Some(JA4.parse().unwrap());
+    let rate = Some("10/s".parse().unwrap());
+    let mut first = enforcer(8);
+    first.automatic(slot(1), Automatic { ja4, ..block_for(60) }, at(0)).unwrap();
+    let limit = Automatic { action: Action::RateLimit, rate, ..block_for(9) };
+    first.automatic(slot(2), limit, at(0)).unwrap();
+    first.automatic(slot(3), block_for(60), at(0)).unwrap();
+    first.block_address([192, 0, 2, 9].into(), None).unwrap();
+    let (mut handed, mut after) = (Vec::new(), None);
+    for pages in 1.. {
+        let (some, next) = first.automatics(after, 2);
+        handed.extend(some);
+        after = next;
+        if next.is_none() {
+            assert_eq!(pages, 3, "of four entries, two at a time, and none");
+            break;
+        }
+    }
+    assert_eq!(handed.iter().map(|handed| handed.slot).collect::<Vec<_>>(), [slot(1), slot(2), slot(3)]);
+
+    let maps = std::mem::replace(first.maps(), MemoryMaps::new(8));
+    let mut next = Enforcer::new(maps, Settings::default(), Rules::default(), LIMITS).unwrap();
+    handed.pop();
+    handed.push(Handed { slot: slot(7), rate: None, ja4: None });
+    let taken = next.take_over(handed, at(10)).unwrap();
+    assert_eq!(taken, TakenOver { kept: 1, ended: 2 }, "one has ended, one isn't told of, one isn't there");
+    assert_eq!(next.automatic_lost().0, 2);
+    let listed: Vec<Listed> = next.list().collect();
+    let [Listed { slot: found, ja4: its, action: Action::Block, origin: Origin::Automatic, until }] = listed[..] else {
+        panic!("{listed:?}")
+    };
+    assert_eq!((found, its, until), (slot(1), ja4, Some(at(60))));
+    assert!(next.maps().verdicts.contains_key(&slot(9)), "operators' orders are somebody else's affair");
+    assert_eq!((next.counts().automatic, next.maps().settings.in_use), (1, IN_USE_IPV4));
+    assert!(next.remove(&slot(1)).unwrap());
+    assert!(!next.maps().verdicts.contains_key(&slot(1)));
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod serve;
 
 use std::{fmt, future::Future};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     fingerprint::Ja4,
     policy::requests::Ruling,
@@ -19,7 +21,7 @@ pub use question::Question;
 pub use serve::{HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
 
 /// What names a decision, once and for all: who decided, and the how manieth it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Id {
     /// Chosen at random when the daemon started.
     pub daemon: u64,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fingerprint::Ja4;
 
 /// Who sent a request.
@@ -28,7 +30,8 @@ pub enum Subject {
 }
 
 /// Where a verdict may be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// In the kernel too: its packets are its own.
     Packets,

@@ -17,7 +17,7 @@ use detector_common::{
     mode::Mode,
     settings::{IN_USE_TABLE, Settings},
     table::{EXEMPT_WORDS, FILTER_WORDS, Stashed, TableSeeds, WIDE_BITS, Word, initials, pair},
-    verdict::{Action, ConnectionVerdict, Rate, Verdict},
+    verdict::{Action, ConnectionVerdict, ORIGIN_AUTOMATIC, Rate, Verdict},
 };
 use ipnet::IpNet;
 
@@ -472,13 +472,13 @@ impl VerdictMaps for Maps {
         })
     }
 
-    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error> {
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>, automatic: bool) -> Result<usize, Error> {
         let names = known.filter_map(|slot| match self.place(slot) {
             Place::Table(name) => Some(name),
             _ => None,
         });
         let names = names.collect();
-        self.table.sweep(&names)
+        self.table.sweep(&names, |word| (word.origin() == ORIGIN_AUTOMATIC) == automatic)
     }
 
     fn set_rate(&mut self, slot: &Slot, rate: Rate) -> Result<(), Error> {
@@ -486,16 +486,27 @@ impl VerdictMaps for Maps {
         self.rates.insert(key, Plain(rate), 0).map_err(|error| table_error("rates", &error))
     }
 
-    fn hits(&self, slot: &Slot) -> Option<u64> {
+    fn verdict(&self, slot: &Slot) -> Option<Verdict> {
         let verdict = match self.place(slot) {
-            Place::Table(name) => return self.table.hits(name),
+            Place::Table(name) => {
+                let (word, hits) = self.table.verdict(name)?;
+                return Some(Verdict {
+                    expires_at: word.expires_at(),
+                    hits,
+                    limit: 0,
+                    action: word.action(),
+                    origin: word.origin(),
+                    reason: word.reason(),
+                    reserved: Default::default(),
+                });
+            }
             // A trie's look-up answers with the longest match, which is the prefix itself while it is there.
             Place::Prefix(prefix) => self.prefixes.get(&prefix_key(&prefix), 0).ok()?.0,
             Place::Allow(prefix) => self.allow.get(&prefix_key(&prefix), 0).ok()?.0,
             Place::NeverBlock(_) => return None,
             Place::Connection(key, _) => self.connections.get(&key, 0).ok()?.0.verdict,
         };
-        Some(verdict.hits)
+        Some(verdict)
     }
 
     fn set(&mut self, settings: Settings) -> Result<(), Error> {

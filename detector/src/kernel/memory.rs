@@ -58,9 +58,9 @@ impl VerdictMaps for MemoryMaps {
         Ok(())
     }
 
-    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error> {
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>, automatic: bool) -> Result<usize, Error> {
         let (known, before) = (known.copied().collect::<Vec<_>>(), self.verdicts.len());
-        self.verdicts.retain(|slot, verdict| verdict.origin == ORIGIN_AUTOMATIC || known.contains(slot));
+        self.verdicts.retain(|slot, verdict| (verdict.origin == ORIGIN_AUTOMATIC) != automatic || known.contains(slot));
         Ok(before - self.verdicts.len())
     }
 
@@ -69,8 +69,8 @@ impl VerdictMaps for MemoryMaps {
         Ok(())
     }
 
-    fn hits(&self, slot: &Slot) -> Option<u64> {
-        self.verdicts.get(slot).map(|verdict| verdict.hits)
+    fn verdict(&self, slot: &Slot) -> Option<Verdict> {
+        self.verdicts.get(slot).copied()
     }
 
     fn set(&mut self, settings: Settings) -> Result<(), Error> {

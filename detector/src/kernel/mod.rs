@@ -43,6 +43,7 @@ use detector_common::{
     verdict::{Rate, Verdict},
 };
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
@@ -151,7 +152,8 @@ pub enum Error {
 }
 
 /// A place in the verdict maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Slot {
     /// A single source address.
     Address(IpAddr),
@@ -246,12 +248,12 @@ pub trait VerdictMaps {
     /// # Errors
     /// [`Error::Full`] if the table takes no more.
     fn put(&mut self, slot: &Slot, verdict: Verdict) -> Result<(), Error>;
-    /// Ends those verdicts of the table that aren't automatic and stand in none of these slots: an earlier process put them
-    /// there, and nobody orders them any more. How many.
+    /// Ends those verdicts of the table, automatic ones or all others, that stand in none of these slots: an earlier process
+    /// put them there, and nobody knows of them any more. How many.
     ///
     /// # Errors
     /// The kernel's, which has none for these maps.
-    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>) -> Result<usize, Error>;
+    fn sweep(&mut self, known: &mut dyn Iterator<Item = &Slot>, automatic: bool) -> Result<usize, Error>;
     /// How fast new connections may come of a slot whose verdict limits them; before that verdict is put.
     ///
     /// # Errors
@@ -262,8 +264,12 @@ pub trait VerdictMaps {
     /// # Errors
     /// The kernel's, which has none for a valid slot.
     fn remove(&mut self, slot: &Slot) -> Result<(), Error>;
+    /// What stands in a slot, whoever put it there; `None` if nothing does.
+    fn verdict(&self, slot: &Slot) -> Option<Verdict>;
     /// Packets a verdict decided; `None` if there is none.
-    fn hits(&self, slot: &Slot) -> Option<u64>;
+    fn hits(&self, slot: &Slot) -> Option<u64> {
+        self.verdict(slot).map(|verdict| verdict.hits)
+    }
     /// Replaces the settings.
     ///
     /// # Errors

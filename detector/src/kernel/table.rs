@@ -11,7 +11,6 @@ use std::{
 use detector_common::{
     flow::MAPPED_PREFIX_BITS,
     table::{self, Bucket, CELLS, Cell, FILTER_BITS, FILTER_IPV6_BITS, Stashed, Word, elsewhere, neighbour},
-    verdict::ORIGIN_AUTOMATIC,
 };
 use ipnet::IpNet;
 
@@ -299,9 +298,9 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
         Ok(())
     }
 
-    /// Ends the verdicts that aren't automatic and whose name isn't `known`. How many.
-    pub(super) fn sweep(&mut self, known: &HashSet<u64>) -> Result<usize, Error> {
-        let is_stranger = |name: u64, word: Word| word.origin() != ORIGIN_AUTOMATIC && !known.contains(&name);
+    /// Ends those of some verdicts whose name isn't `known`. How many.
+    pub(super) fn sweep(&mut self, known: &HashSet<u64>, of: impl Fn(Word) -> bool) -> Result<usize, Error> {
+        let is_stranger = |name: u64, word: Word| of(word) && !known.contains(&name);
         let buckets = 0..=self.mask;
         let places = buckets.flat_map(|bucket| (0..CELLS).map(move |cell| Place { bucket, cell }));
         let placed = places.filter_map(|place| self.entry(place));
@@ -360,11 +359,11 @@ impl<W: AsRef<[AtomicU64]>, S: Stash> Table<W, S> {
         halves(word.load(Relaxed)).get(which).copied().map(u64::from)
     }
 
-    /// Packets that a verdict matched, as far as they are counted; `None` if there is none.
-    pub(super) fn hits(&self, name: u64) -> Option<u64> {
+    /// A verdict, and the packets that it matched, as far as they are counted; `None` if there is none.
+    pub(super) fn verdict(&self, name: u64) -> Option<(Word, u64)> {
         match self.find(name) {
-            Some(place) => self.hits_of(place),
-            None => self.stash.get(name).map(|entry| entry.hits),
+            Some(place) => Some((self.entry(place)?.1, self.hits_of(place)?)),
+            None => self.stash.get(name).map(|entry| (Word(entry.word), entry.hits)),
         }
     }
 }

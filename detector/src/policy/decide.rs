@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::families::is_no_browsers;
 use super::terms::RateLimit;
@@ -17,7 +18,8 @@ use crate::score::{Assessment, Axes, Axis, Confidence, Settles, Signal};
 const UNIT_BITS: u8 = 64;
 
 /// What is done with a client's requests, from the mildest to the hardest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Nothing.
     Allow,
@@ -114,7 +116,8 @@ impl Default for Policy {
 }
 
 /// Whom a decision is about: never an address alone, never a fingerprint alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Clients with a fingerprint in an IPv4 address or an IPv6 /64, or in a wider prefix that is all of one client.
     Pair(IpNet, Ja4),
@@ -136,7 +139,7 @@ impl Unit {
 }
 
 /// What is done about a client.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// What.
     pub action: Action,

@@ -71,7 +71,7 @@ impl FromIterator<Class> for Classes {
 }
 
 /// Two letters of ISO 3166-1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Country([u8; 2]);
 
 impl Country {

@@ -1,5 +1,7 @@
 //! The engine: facts in, an [`Assessment`] out.
 
+use serde::{Deserialize, Serialize};
+
 use super::axis::{Axes, Axis};
 use super::confidence::Confidence;
 use super::evidence::{Evidence, EvidenceList};
@@ -10,7 +12,7 @@ use super::signal::{Settles, Signal};
 use super::{behaviour, coherence, network, reputation};
 
 /// What came of an assessment, and why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assessment {
     /// That a program sent the request, 0 to 1.
     pub score: f32,

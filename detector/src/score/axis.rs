@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What a signal looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Axis {
     /// The hello.
     Tls,
@@ -38,7 +41,8 @@ impl Axis {
 }
 
 /// A set of axes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<Axis>", into = "Vec<Axis>")]
 pub struct Axes(u8);
 
 impl Axes {
@@ -69,6 +73,18 @@ impl Axes {
 impl FromIterator<Axis> for Axes {
     fn from_iter<I: IntoIterator<Item = Axis>>(axes: I) -> Self {
         axes.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+impl From<Vec<Axis>> for Axes {
+    fn from(axes: Vec<Axis>) -> Self {
+        axes.into_iter().collect()
+    }
+}
+
+impl From<Axes> for Vec<Axis> {
+    fn from(axes: Axes) -> Self {
+        axes.iter().collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! A score as one of five words.
 
+use serde::{Deserialize, Serialize};
+
 /// How sure it is that a program sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// A person, or a program that is known and welcome.
     DefinitelyHuman,

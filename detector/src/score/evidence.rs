@@ -1,7 +1,10 @@
 //! What a signal found. Memory: 16 pieces without an allocation, 32 at most.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Deserializer, Serialize};
 use smallvec::SmallVec;
 
 use super::settings::Settings;
@@ -11,14 +14,37 @@ use crate::fingerprint::Ja4;
 /// Pieces of evidence of one assessment; what comes beyond adds nothing.
 const MOST: usize = 32;
 
+/// A word of ours. By this name serde doesn't take it for one that is borrowed from what is read.
+type Known = &'static str;
+
+/// Words that are read back, each once; and the longest. An earlier daemon wrote them, there are some dozen.
+static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+const WORDS_MOST: usize = 4096;
+const WORD_MOST: usize = 64;
+
+fn word<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    let text = String::deserialize(from)?;
+    let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(word) = words.get(text.as_str()) {
+        return Ok(word);
+    }
+    if text.len() > WORD_MOST || words.len() >= WORDS_MOST {
+        return Err(serde::de::Error::custom("no word of a signal's"));
+    }
+    let word: &'static str = String::leak(text);
+    words.insert(word);
+    Ok(word)
+}
+
 /// Something seen, or what it should have been: text only when somebody asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Value {
     /// Nothing.
     #[default]
     Nothing,
     /// A word of ours.
-    Word(&'static str),
+    Word(#[serde(deserialize_with = "word")] Known),
     /// A number.
     Count(u64),
     /// 0 to 1.
@@ -28,7 +54,7 @@ pub enum Value {
     /// So many a minute.
     PerMinute(f32),
     /// A product, by a word of ours, and its version.
-    Version(&'static str, u16),
+    Version(#[serde(deserialize_with = "word")] Known, u16),
     /// A fingerprint.
     Ja4(Ja4),
     /// An autonomous system.
@@ -63,7 +89,7 @@ impl fmt::Display for Value {
 }
 
 /// What a signal found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Which.
     pub signal: Signal,
@@ -93,8 +119,21 @@ impl Evidence {
 }
 
 /// The evidence of one assessment.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<Evidence>", into = "Vec<Evidence>")]
 pub struct EvidenceList(SmallVec<[Evidence; 16]>);
+
+impl From<Vec<Evidence>> for EvidenceList {
+    fn from(evidence: Vec<Evidence>) -> Self {
+        Self(evidence.into_iter().take(MOST).collect())
+    }
+}
+
+impl From<EvidenceList> for Vec<Evidence> {
+    fn from(list: EvidenceList) -> Self {
+        list.0.into_vec()
+    }
+}
 
 impl EvidenceList {
     /// A signal found something; nothing if the settings have it off.

@@ -3,6 +3,8 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::axis::Axis;
 use super::layer::Layer;
 
@@ -18,9 +20,9 @@ pub enum Settles {
 macro_rules! signals {
     ($($signal:ident = $name:literal, $layer:ident, $axis:ident, $weight:literal, $meaning:literal;)*) => {
         /// A named check.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Signal {
-            $(#[doc = $meaning] $signal,)*
+            $(#[doc = $meaning] #[serde(rename = $name)] $signal,)*
         }
 
         impl Signal {
