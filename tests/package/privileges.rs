@@ -30,16 +30,6 @@ fn capabilities(machine: &Machine) -> Result<Vec<u64>> {
     ["CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd"].into_iter().map(set).collect()
 }
 
-/// Whether the thread that reads hellos goes before every ordinary one (sched(7): SCHED_FIFO is 1).
-fn is_real_time(machine: &Machine) -> Result<bool> {
-    let pid = property(machine, "MainPID")?;
-    let stats = machine.run(&format!("cat /proc/{pid}/task/*/stat"))?;
-    let thread = stats.lines().find(|line| line.contains("(packet-path)")).context(stats.clone())?;
-    // proc_pid_stat(5): the policy is field 41; after the name comes the third.
-    let policy = thread.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(41 - 3));
-    Ok(policy.with_context(|| thread.to_owned())? == "1")
-}
-
 /// The daemon's unit with the attempts in place of the daemon: every line that says what it may do is the same.
 fn probe(unit: &str) -> String {
     let own = ["Type=", "NotifyAccess=", "WatchdogSec=", "Restart=", "RestartSec=", "ExecReload=", "StandardOutput="];
@@ -96,18 +86,9 @@ fn the_daemon_has_no_capability_and_is_refused_all_it_needs_not() -> Result<()> 
     ensure_blocked(&lab, "attached again")?;
     assert_eq!(property(&machine, "MainPID")?, pid, "it was started again");
 
-    // On a host that is busy it goes first, as far as that is allowed without a capability.
-    ensure!(!is_real_time(&machine)?, "the sandbox allows real-time scheduling");
-    let drop_ins = "/etc/systemd/system/detector.service.d";
-    let restart = "systemctl daemon-reload && systemctl restart detector";
-    machine.run(&format!("install -D -m 644 /usr/share/detector/systemd/urgent.conf -t {drop_ins} && {restart}"))?;
-    ensure!(is_real_time(&machine)?, "the packet path waits for its turn");
-    assert_eq!(capabilities(&machine)?, [0; 5]);
-    machine.run(&format!("rm {drop_ins}/urgent.conf && {restart}"))?;
-
     // With what Linux 5.18 needs it has that one capability, and no other.
-    machine
-        .run(&format!("install -D -m 644 /usr/share/detector/systemd/linux-5.18.conf -t {drop_ins} && {restart}"))?;
+    let drop_in = "/usr/share/detector/systemd/linux-5.18.conf -t /etc/systemd/system/detector.service.d";
+    machine.run(&format!("install -D -m 644 {drop_in} && systemctl daemon-reload && systemctl restart detector"))?;
     assert_eq!(capabilities(&machine)?[..2], [CAP_BPF; 2]);
     assert_eq!(capabilities(&machine)?[4], CAP_BPF);
     ensure_blocked(&lab, "with CAP_BPF")?;

@@ -204,10 +204,7 @@ impl Engine {
     fn run(mut self, commands: &Receiver<Command>, waker: &Waker) {
         let (mut urgency, allowed) = Urgency::raise();
         if allowed != Allowed::RealTime {
-            info!(
-                ?allowed,
-                "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it, or the service's drop-in urgent.conf"
-            );
+            info!(?allowed, "no real-time scheduling: verdicts may come late on a busy host; CAP_SYS_NICE allows it");
         }
         let (mut full_rounds, mut forged_rounds) = (0, 0);
         let (mut ticked, mut beats) = (monotonic(), self.core.beats());

@@ -11,8 +11,6 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +19,7 @@ use tracing::warn;
 use super::Error;
 use super::assessor::Assessor;
 use super::engine::Handle;
+use super::every::Every;
 use super::memory::Decided;
 use crate::clock::{Timestamp, monotonic};
 use crate::enforce::handover::Handed;
@@ -135,44 +134,18 @@ fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&draft, file)
 }
 
-/// The thread that writes it.
-pub(super) struct Handover {
-    thread: thread::JoinHandle<()>,
-    stop: Sender<()>,
-}
-
-impl Handover {
-    /// Starts it.
-    pub(super) fn start(directory: &Path, engine: Handle, assessor: Arc<Assessor>) -> Result<Self, Error> {
-        let (stop, stopped) = channel();
-        let (file, boot) = (path(directory), boot());
-        let run = move || {
-            let mut before = None;
-            loop {
-                let goes_on = stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout);
-                let saved = save(&file, &boot, &engine, &assessor, &mut before);
-                if let Err(error) = saved
-                    && let Some(suppressed) = FAILURES.admit(monotonic())
-                {
-                    let file = file.display();
-                    warn!(%error, %file, suppressed, "what is in force automatically would end with the next restart");
-                }
-                if !goes_on {
-                    return;
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("handover".to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::System("starting a thread", error.to_string()))?;
-        Ok(Self { thread, stop })
-    }
-
-    /// Ends it, with a last time.
-    pub(super) fn stop(self) {
-        drop(self.stop);
-        // A thread that panicked has taken the process with it.
-        let _ = self.thread.join();
-    }
+/// Starts the thread that writes it.
+pub(super) fn start(directory: &Path, engine: Handle, assessor: Arc<Assessor>) -> Result<Every, Error> {
+    let (file, boot, mut before) = (path(directory), boot(), None);
+    Every::start("handover", EVERY, move || {
+        let saved = save(&file, &boot, &engine, &assessor, &mut before);
+        if let Err(error) = saved
+            && let Some(suppressed) = FAILURES.admit(monotonic())
+        {
+            let file = file.display();
+            warn!(%error, %file, suppressed, "what is in force automatically would end with the next restart");
+        }
+    })
 }
 
 /// Writes what there is, unless it is what was written `before`, of which that is a hash.

@@ -12,6 +12,7 @@ mod core;
 mod crawlers;
 mod decided;
 mod engine;
+mod every;
 mod explain;
 #[cfg(feature = "faults")]
 mod faults;
@@ -63,7 +64,6 @@ use self::{
     core::{Core, Memory, Top},
     crawlers::Detective,
     engine::{Engine, Handle},
-    handover::Handover,
     histories::Histories,
     inline::{Decider, KNOWLEDGE},
     joiner::Joiner,
@@ -78,7 +78,7 @@ use self::{
     reports::Recent,
     reputation::Reputation,
     requests::Requests,
-    signals::{Saver, Watch},
+    signals::Watch,
     suspects::Suspects,
 };
 pub use self::{load::attach, output::Format};
@@ -476,7 +476,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let (engine, packet_path) =
         Engine { rings, log, core, addresses: watch, sockets, orderly, progress: Arc::clone(&progress) }
             .start(waker)?;
-    let handover = pinned.then(|| Handover::start(&state, engine.clone(), Arc::clone(&assessor))).transpose()?;
+    let handover = pinned.then(|| handover::start(&state, engine.clone(), Arc::clone(&assessor))).transpose()?;
     // What operators ordered is in force before the first packet.
     let host = Host::read(config);
     let force = (engine.clone(), Arc::clone(&requests));
@@ -508,7 +508,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     };
     let reports = intake.start(Arc::clone(&metrics), take, alive(Part::Reports))?;
     let paths = config.signals.sockets.iter().chain(&config.signals.streams).map(|path| path.display().to_string());
-    let saver = Saver::start(Arc::clone(&signals))?;
+    let saver = signals::start_saving(Arc::clone(&signals))?;
     let parties = Parties {
         engine: engine.clone(),
         assessor: Arc::clone(&assessor),

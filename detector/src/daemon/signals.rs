@@ -4,16 +4,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use std::{mem, thread};
 
 use tracing::{info, warn};
 
 use super::Error;
+use super::every::Every;
 use crate::admin::protocol::Response;
 use crate::clock::{Timestamp, monotonic, wall};
 use crate::fingerprint::Ja4;
@@ -110,38 +110,14 @@ impl Watch {
     }
 }
 
-/// The thread that writes snapshots.
-pub(super) struct Saver {
-    thread: thread::JoinHandle<()>,
-    stop: Sender<()>,
-}
-
-impl Saver {
-    pub(super) fn start(watch: Arc<Watch>) -> Result<Self, Error> {
-        let (stop, stopped) = channel();
-        let run = move || {
-            loop {
-                let goes_on = stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout);
-                if let Err(error) = watch.save() {
-                    let file = watch.file.display();
-                    warn!(%error, %file, "the signals of JA4 values are not on the disk: a restart would lose them");
-                }
-                if !goes_on {
-                    return;
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("signals".to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::System("starting a thread", error.to_string()))?;
-        Ok(Self { thread, stop })
-    }
-
-    /// Ends it, with a last snapshot.
-    pub(super) fn stop(self) {
-        drop(self.stop);
-        // A thread that panicked has taken the process with it.
-        let _ = self.thread.join();
-    }
+/// Starts the thread that writes snapshots.
+pub(super) fn start_saving(watch: Arc<Watch>) -> Result<Every, Error> {
+    Every::start("signals", EVERY, move || {
+        if let Err(error) = watch.save() {
+            let file = watch.file.display();
+            warn!(%error, %file, "the signals of JA4 values are not on the disk: a restart would lose them");
+        }
+    })
 }
 
 fn read(file: &Path, most: usize) -> Option<Signals> {
@@ -233,7 +209,7 @@ mod tests {
             let ja4 = format!("t13d1516h2_8daaf6152771_{number:012x}").parse().unwrap();
             watch.note(&Request { ja4, ..request(1) }, monotonic());
         }
-        let saver = Saver::start(Arc::clone(&watch)).unwrap();
+        let saver = start_saving(Arc::clone(&watch)).unwrap();
         (0..7).for_each(|client| note(&watch, client));
         saver.stop();
         let again = open(directory.path());
