@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::budget::Budget;
 use super::decided;
-use super::memory::{Bounds, Decided, Held, Memory, Record, Whence};
+use super::memory::{Bounds, Decided, Held, Memory, Record};
 use super::reputation::Reputation;
 use super::requests::Requests;
 use super::wanted::{Target, Wanted, Wishes};
@@ -225,31 +225,21 @@ impl Assessor {
         let now = asked.now;
         let unit = hardest(&mut memory, asked, &decision);
         let earlier = memory.held(&unit, now);
-        let is_new = decision.action.is_felt() && earlier.is_none_or(|held| held.decision.action < decision.action);
+        let is_new =
+            decision.action.is_felt() && earlier.is_none_or(|held| held.record.decision.action < decision.action);
         let client = self.random.hash_one(session(asked).unwrap_or_else(|| Unit::of(asked.subject)));
         self.tell_breaker((credit.then_some(client), is_new), &policy, &mut decision, site, now);
         let ja4 = asked.identity.map(|identity| identity.ja4);
-        if let Some(held) = earlier.filter(|held| held.decision.action > decision.action) {
+        if let Some(held) = earlier.filter(|held| held.record.decision.action > decision.action) {
             let record = Record { standing, ja4, ..self.still(held, asked.subject.address(), id, now) };
             let too_fast = is_too_fast(&mut memory, asked, &policy, &record.decision);
-            return memory.remember(Record { too_fast, ..record }, false);
+            let record = Arc::new(Record { too_fast, ..record });
+            memory.remember(&record, false);
+            return record;
         }
         let permit = self.permit(&decision, site);
-        let holds = decision.action.is_felt();
-        if holds {
-            let until = now.plus(decision.ttl);
-            let target = target(asked, &decision);
-            let due = is_new || earlier.is_none_or(|held| held.until.since(now) < decision.ttl / 2);
-            if due && let Some(target) = target.filter(|_| self.is_permitted(&decision.unit, permit)) {
-                let rate = (decision.action == Action::RateLimit).then_some(policy.rate);
-                self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
-            }
-            let assessment = Arc::clone(&assessment);
-            let Standing { asn, country, .. } = standing;
-            let whence = Whence { at: now, address: asked.subject.address(), ja4, asn, country };
-            memory.hold(Held { decision, until, site, target, id, assessment, whence, next: Timestamp::default() });
-        }
-        let record = Record {
+        let until = decision.action.is_felt().then(|| now.plus(decision.ttl));
+        let mut record = Arc::new(Record {
             id,
             at: now,
             address: asked.subject.address(),
@@ -257,13 +247,25 @@ impl Assessor {
             standing,
             assessment,
             decision,
-            until: holds.then(|| now.plus(decision.ttl)),
+            until,
             site,
-            in_force: holds && self.is_in_force(&decision, permit),
+            in_force: until.is_some() && self.is_in_force(&decision, permit),
             earlier: None,
-            too_fast: is_too_fast(&mut memory, asked, &policy, &decision),
-        };
-        let record = memory.remember(record, is_new);
+            too_fast: false,
+        });
+        if let Some(until) = until {
+            let target = target(asked, &decision);
+            let due = is_new || earlier.is_none_or(|held| held.until.since(now) < decision.ttl / 2);
+            if due && let Some(target) = target.filter(|_| self.is_permitted(&decision.unit, permit)) {
+                let rate = (decision.action == Action::RateLimit).then_some(policy.rate);
+                self.wishes.want(Wanted::Verdict { target, rate, ttl: decision.ttl });
+            }
+            memory.hold(Held { record: Arc::clone(&record), until, target, next: Timestamp::default() });
+        }
+        if is_too_fast(&mut memory, asked, &policy, &decision) {
+            record = Arc::new(Record { too_fast: true, ..Record::clone(&record) });
+        }
+        memory.remember(&record, is_new);
         drop(memory);
         if is_new {
             decided::tell(&record, session_id(asked));
@@ -286,7 +288,9 @@ impl Assessor {
             Spared::Company => {}
             Spared::Crowd => {
                 // From before so many came.
-                if memory.held(&decision.unit, asked.now).is_some_and(|held| held.decision.action >= Action::Challenge)
+                if memory
+                    .held(&decision.unit, asked.now)
+                    .is_some_and(|held| held.record.decision.action >= Action::Challenge)
                 {
                     self.release(memory, &decision.unit);
                 }
@@ -317,19 +321,20 @@ impl Assessor {
 
     /// What was decided earlier and still holds.
     fn still(&self, held: &Held, address: IpAddr, id: Id, now: Timestamp) -> Record {
-        let permit = self.permit(&held.decision, held.site);
+        let Record { decision, site, ref assessment, .. } = *held.record;
+        let permit = self.permit(&decision, site);
         Record {
             id,
             at: now,
             address,
-            ja4: if let Unit::Pair(_, ja4) = held.decision.unit { Some(ja4) } else { None },
+            ja4: if let Unit::Pair(_, ja4) = decision.unit { Some(ja4) } else { None },
             standing: Standing::default(),
-            assessment: Arc::clone(&held.assessment),
-            decision: held.decision,
+            assessment: Arc::clone(assessment),
+            decision,
             until: Some(held.until),
-            site: held.site,
-            in_force: self.is_in_force(&held.decision, permit),
-            earlier: Some(held.id),
+            site,
+            in_force: self.is_in_force(&decision, permit),
+            earlier: Some(held.record.id),
             too_fast: false,
         }
     }
@@ -387,8 +392,9 @@ impl Assessor {
             return None;
         }
         let mut memory = self.memory();
-        let record = self.still(memory.held(&Unit::of(subject), now)?, address, id, now);
-        Some(memory.remember(record, false))
+        let record = Arc::new(self.still(memory.held(&Unit::of(subject), now)?, address, id, now));
+        memory.remember(&record, false);
+        Some(record)
     }
 
     /// Time has passed. Once a second is often enough.
@@ -500,7 +506,7 @@ fn session(asked: &Asked<'_>) -> Option<Unit> {
 
 /// Of what is held of a request's client, and of its session, whom the harder one is about.
 fn hardest(memory: &mut Memory, asked: &Asked<'_>, decision: &Decision) -> Unit {
-    let mut action = |unit: &Unit| memory.held(unit, asked.now).map(|held| held.decision.action);
+    let mut action = |unit: &Unit| memory.held(unit, asked.now).map(|held| held.record.decision.action);
     let held = action(&decision.unit);
     session(asked).filter(|session| action(session) > held).unwrap_or(decision.unit)
 }

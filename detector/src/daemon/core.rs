@@ -42,7 +42,7 @@ use crate::{
     clock::{Timestamp, monotonic, wall},
     config::Mode as ConfigMode,
     connection::{Connections, Event, Settled, Standing},
-    enforce::{Enforcer, Listed, handover::Handed},
+    enforce::{Enforcer, Listed, automatic::Worth, handover::Handed},
     fingerprint::{Ja4, Ja4Raw, Transport},
     join::{Carrier, Identity, Tuple},
     kernel::{Error, Lookup, Slot, Sockets, VerdictMaps},
@@ -311,8 +311,8 @@ impl<M: VerdictMaps> Core<M> {
         self.verdicts.enforcer.sweep()
     }
 
-    /// The automatic verdicts among the next `most` entries, and where to go on.
-    pub(super) fn automatics(&self, after: Option<Slot>, most: usize) -> (Vec<Handed>, Option<Slot>) {
+    /// The next `most` automatic verdicts, and where to go on.
+    pub(super) fn automatics(&self, after: Option<Worth>, most: usize) -> (Vec<Handed>, Option<Worth>) {
         self.verdicts.enforcer.automatics(after, most)
     }
 

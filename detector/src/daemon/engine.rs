@@ -23,10 +23,10 @@ use crate::{
     admin::protocol::{Fingerprint, InForce, Request, Response},
     clock::{Timestamp, monotonic},
     config::Mode,
-    enforce::handover::Handed,
+    enforce::{automatic::Worth, handover::Handed},
     fingerprint::{Ja4, Ja4Raw},
     kernel::{
-        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, Slot, SockDiag, Urgency, Waker,
+        AddressWatch, Allowed, Error, EventSource as _, KernelLog, Maps, Rings, SockDiag, Urgency, Waker,
         own_addresses, wait,
     },
     policy::browsers::Recent,
@@ -53,8 +53,8 @@ const EXPIRY: Duration = Duration::from_millis(5);
 const SLICE: usize = 128;
 /// Wishes of the scoring engine that are dealt with before packets get their turn.
 const WISHES: usize = 64;
-/// Entries that are looked at before packets get their turn: some 0.1 ms of work.
-const ENTRIES: usize = 1000;
+/// Automatic verdicts that are told of before packets get their turn.
+const TOLD: usize = 256;
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -64,7 +64,7 @@ enum Command {
     Raw(Ja4, SyncSender<Option<Ja4Raw>>),
     Recent(SyncSender<Recent>),
     Sweep(SyncSender<Result<usize, Error>>),
-    Automatics(Option<Slot>, SyncSender<(Vec<Handed>, Option<Slot>)>),
+    Automatics(Option<Worth>, SyncSender<(Vec<Handed>, Option<Worth>)>),
     NeverBlock(Vec<IpNet>, SyncSender<Result<(), Error>>),
     Configure(HashSet<Ja4>, Option<Mode>, SyncSender<Result<(), Error>>),
     Publish(Top, SyncSender<(Vec<Fingerprint>, InForce)>),
@@ -246,7 +246,7 @@ impl Engine {
                         let _ = reply.send(self.core.sweep());
                     }
                     Command::Automatics(after, reply) => {
-                        let _ = reply.send(self.core.automatics(after, ENTRIES));
+                        let _ = reply.send(self.core.automatics(after, TOLD));
                     }
                     Command::NeverBlock(prefixes, reply) => {
                         let _ = reply.send(self.core.never_block(prefixes));

@@ -23,6 +23,7 @@ use super::every::Every;
 use super::memory::Decided;
 use crate::clock::{Timestamp, monotonic};
 use crate::enforce::handover::Handed;
+use crate::enforce::store::boot;
 use crate::telemetry::logs::Limited;
 
 /// Between two looks.
@@ -123,10 +124,6 @@ fn path(directory: &Path) -> PathBuf {
     directory.join("handover")
 }
 
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
 /// A whole file or the old one. Not forced to the disk: after a crash of the host nobody reads it.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = file.with_extension("new");
@@ -166,7 +163,6 @@ fn save(file: &Path, boot: &str, engine: &Handle, assessor: &Assessor, before: &
 mod tests {
     use ipnet::IpNet;
 
-    use super::super::memory::Whence;
     use super::super::wanted::Target;
     use super::*;
     use crate::inline::Id;
@@ -211,7 +207,11 @@ mod tests {
             until: at.plus(Duration::from_secs(seconds)),
             target: Target { unit, key: u64::MAX - 5, ja4 },
             assessment: Arc::new(assessment),
-            whence: Whence { at, address: unit.addr(), ja4: Some(ja4), asn: Some(64_496), country: None },
+            at,
+            address: unit.addr(),
+            ja4: Some(ja4),
+            asn: Some(64_496),
+            country: None,
         }
     }
 

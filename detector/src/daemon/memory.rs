@@ -58,17 +58,6 @@ pub(super) struct Record {
     pub(super) too_fast: bool,
 }
 
-/// The request that a decision came of.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Whence {
-    pub(super) at: Timestamp,
-    pub(super) address: IpAddr,
-    /// As the client's hello has it.
-    pub(super) ja4: Option<Ja4>,
-    pub(super) asn: Option<u32>,
-    pub(super) country: Option<Country>,
-}
-
 /// What the next daemon must know of a decision that the kernel carries out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Decided {
@@ -77,20 +66,21 @@ pub(super) struct Decided {
     pub(super) until: Timestamp,
     pub(super) target: Target,
     pub(super) assessment: Arc<Assessment>,
-    pub(super) whence: Whence,
+    /// When the request came that it was decided by, and of whom.
+    pub(super) at: Timestamp,
+    pub(super) address: IpAddr,
+    pub(super) ja4: Option<Ja4>,
+    pub(super) asn: Option<u32>,
+    pub(super) country: Option<Country>,
 }
 
 /// A decision that a client would notice.
 pub(super) struct Held {
-    pub(super) decision: Decision,
+    /// What came of the request that it was decided by.
+    pub(super) record: Arc<Record>,
     pub(super) until: Timestamp,
-    /// A hash of the site's name.
-    pub(super) site: u64,
     /// Whom the kernel was to stop.
     pub(super) target: Option<Target>,
-    pub(super) id: Id,
-    pub(super) assessment: Arc<Assessment>,
-    pub(super) whence: Whence,
     /// When the next request of a session is due that may come so fast and no faster.
     pub(super) next: Timestamp,
 }
@@ -130,8 +120,9 @@ impl Memory {
 
     /// Something is decided about a client.
     pub(super) fn hold(&mut self, held: Held) {
-        let next = self.held.peek(&held.decision.unit).map_or(held.next, |held| held.next);
-        self.held.put(held.decision.unit, Held { next, ..held });
+        let unit = held.record.decision.unit;
+        let next = self.held.peek(&unit).map_or(held.next, |held| held.next);
+        self.held.put(unit, Held { next, ..held });
     }
 
     /// Whether a request of a limited session comes too fast; else it is counted.
@@ -153,8 +144,8 @@ impl Memory {
     pub(super) fn targets(&self, scope: Scope) -> impl Iterator<Item = Target> {
         let concerned = self.held.iter().filter(move |(_, held)| match scope {
             Scope::All => true,
-            Scope::Rule(number) => held.decision.rule() == number,
-            Scope::Site(site) => held.site == site,
+            Scope::Rule(number) => held.record.decision.rule() == number,
+            Scope::Site(site) => held.record.site == site,
         });
         concerned.filter_map(|(_, held)| held.target)
     }
@@ -163,30 +154,24 @@ impl Memory {
     pub(super) fn decided(&self, most: usize, now: Timestamp) -> Vec<Decided> {
         let live = self.held.iter().filter(|(_, held)| now < held.until);
         let decided = live.filter_map(|(_, held)| {
-            let &Held { id, decision, until, whence, .. } = held;
-            Some(Decided {
-                id,
-                decision,
-                until,
-                target: held.target?,
-                assessment: Arc::clone(&held.assessment),
-                whence,
-            })
+            let &Record { id, at, address, ja4, standing, decision, ref assessment, .. } = &*held.record;
+            let Standing { asn, country, .. } = standing;
+            let (until, target, assessment) = (held.until, held.target?, Arc::clone(assessment));
+            Some(Decided { id, decision, until, target, assessment, at, address, ja4, asn, country })
         });
         decided.take(most).collect()
     }
 
     /// Takes over what an earlier daemon decided; the earliest first. Of which site it was, nobody can tell any more.
     pub(super) fn take_over(&mut self, decided: Decided) {
-        let Decided { id, decision, until, target, assessment, whence } = decided;
-        let Whence { at, address, ja4, asn, country } = whence;
-        let record = Record {
+        let Decided { id, decision, until, target, assessment, at, address, ja4, asn, country } = decided;
+        let record = Arc::new(Record {
             id,
             at,
             address,
             ja4,
             standing: Standing { asn, country, ..Standing::default() },
-            assessment: Arc::clone(&assessment),
+            assessment,
             decision,
             until: Some(until),
             site: 0,
@@ -194,20 +179,17 @@ impl Memory {
             in_force: true,
             earlier: None,
             too_fast: false,
-        };
-        push(&mut self.decisive, &Arc::new(record), self.most);
-        let (site, target, next) = (0, Some(target), Timestamp::default());
-        self.hold(Held { decision, until, site, target, id, assessment, whence, next });
+        });
+        push(&mut self.decisive, &record, self.most);
+        self.hold(Held { record, until, target: Some(target), next: Timestamp::default() });
     }
 
     /// Keeps what came of a request.
-    pub(super) fn remember(&mut self, record: Record, decisive: bool) -> Arc<Record> {
-        let record = Arc::new(record);
-        push(&mut self.all, &record, self.most);
+    pub(super) fn remember(&mut self, record: &Arc<Record>, decisive: bool) {
+        push(&mut self.all, record, self.most);
         if decisive {
-            push(&mut self.decisive, &record, self.most);
+            push(&mut self.decisive, record, self.most);
         }
-        record
     }
 
     /// What was assessed last of whom an operator asks for: what still holds before what doesn't. And how many assessments

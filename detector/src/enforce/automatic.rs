@@ -56,13 +56,15 @@ struct Evicted {
     expires_at: Timestamp,
 }
 
+/// How much an automatic verdict matters: hardness, end, age. No two have the same.
+pub type Worth = (Action, u64, u64);
+
 /// The automatic verdicts among the entries.
 #[derive(Debug)]
 pub(super) struct Automatics {
     most: usize,
     per_second: u32,
-    /// By value: hardness, end, age.
-    by_value: BTreeMap<(Action, u64, u64), Slot>,
+    pub(super) by_worth: BTreeMap<Worth, Slot>,
     evicted: LruCache<Slot, Evicted>,
     /// New ones of the second that began then.
     second: Timestamp,
@@ -75,20 +77,20 @@ impl Automatics {
     pub(super) fn new(most: usize, per_second: u32) -> Self {
         let evicted = LruCache::new(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN));
         let second = Timestamp::default();
-        Self { most, per_second, by_value: BTreeMap::new(), evicted, second, new: 0, evictions: 0, too_fast: 0 }
+        Self { most, per_second, by_worth: BTreeMap::new(), evicted, second, new: 0, evictions: 0, too_fast: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_value.len()
+        self.by_worth.len()
     }
 
     pub(super) fn added(&mut self, slot: Slot, entry: &Entry) {
-        self.by_value.insert((entry.action, entry.expires_at, entry.id), slot);
+        self.by_worth.insert((entry.action, entry.expires_at, entry.id), slot);
         self.evicted.pop(&slot);
     }
 
     pub(super) fn gone(&mut self, entry: &Entry) {
-        self.by_value.remove(&(entry.action, entry.expires_at, entry.id));
+        self.by_worth.remove(&(entry.action, entry.expires_at, entry.id));
     }
 
     /// Whether one more is within the rate.
@@ -159,7 +161,7 @@ impl<M: VerdictMaps> Enforcer<M> {
 
     /// Gives up the automatic verdict that matters least.
     fn evict_automatic(&mut self, now: Timestamp) -> Result<(), Error> {
-        let Some(slot) = self.automatics.by_value.values().next().copied() else { return Ok(()) };
+        let Some(slot) = self.automatics.by_worth.values().next().copied() else { return Ok(()) };
         if let Some(entry) = self.entries.get(&slot) {
             let expires_at = Timestamp::from_nanos(entry.expires_at);
             let ttl = expires_at.since(now);

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use detector_common::verdict::ORIGIN_AUTOMATIC;
 use serde::{Deserialize, Serialize};
 
-use super::{Enforcer, Entry, action_of};
+use super::{Enforcer, Entry, action_of, automatic::Worth};
 use crate::{
     clock::Timestamp,
     fingerprint::Ja4,
@@ -38,15 +38,18 @@ pub struct TakenOver {
 }
 
 impl<M: VerdictMaps> Enforcer<M> {
-    /// The automatic verdicts among the next `most` entries, and where to go on; `None` after the last.
+    /// The next `most` automatic verdicts, and where to go on; `None` after the last.
     #[must_use]
-    pub fn automatics(&self, after: Option<Slot>, most: usize) -> (Vec<Handed>, Option<Slot>) {
+    pub fn automatics(&self, after: Option<Worth>, most: usize) -> (Vec<Handed>, Option<Worth>) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let entries = || self.entries.range((from, Bound::Unbounded)).take(most);
-        let automatic = entries().filter(|(_, entry)| entry.origin == Origin::Automatic);
-        let handed = automatic.map(|(slot, entry)| Handed { slot: *slot, rate: entry.rate, ja4: entry.ja4 }).collect();
-        let last = entries().last().map(|(slot, _)| *slot);
-        (handed, last.filter(|_| entries().count() == most))
+        let (mut handed, mut last) = (Vec::new(), None);
+        for (worth, slot) in self.automatics.by_worth.range((from, Bound::Unbounded)).take(most) {
+            let entry = self.entries.get(slot);
+            handed.extend(entry.map(|entry| Handed { slot: *slot, rate: entry.rate, ja4: entry.ja4 }));
+            last = Some(*worth);
+        }
+        let more = handed.len() == most;
+        (handed, last.filter(|_| more))
     }
 
     /// Takes over what an earlier daemon handed on, as far as it is still in force; ends all other automatic verdicts of the

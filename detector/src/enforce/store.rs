@@ -78,6 +78,12 @@ impl Now {
     }
 }
 
+/// What tells this boot of the host from others: CLOCK_MONOTONIC began anew with it, and nothing pinned outlives it.
+#[must_use]
+pub fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -198,7 +204,7 @@ impl<T: Order> Store<T> {
     pub fn open(directory: &Path, now: Now) -> Result<(Self, Found), StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail("make", directory))?;
         let lock = lock(&directory.join(LOCK))?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let boot = boot();
         let path = directory.join(FILE);
         let mut found = Found::default();
         let entries = match File::open(&path) {

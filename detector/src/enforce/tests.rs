@@ -265,10 +265,11 @@ fn automatic_verdicts_are_handed_from_one_daemon_to_the_next() {
         handed.extend(some);
         after = next;
         if next.is_none() {
-            assert_eq!(pages, 3, "of four entries, two at a time, and none");
+            assert_eq!(pages, 2, "three, two at a time");
             break;
         }
     }
+    handed.sort_by_key(|handed| handed.slot);
     assert_eq!(handed.iter().map(|handed| handed.slot).collect::<Vec<_>>(), [slot(1), slot(2), slot(3)]);
 
     let maps = std::mem::replace(first.maps(), MemoryMaps::new(8));
