@@ -1,7 +1,10 @@
 //! JA3 and JA3N (rule 15): a hello's lists in decimal, and the MD5 of that. JA3 is by Salesforce, BSD-3-Clause.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
+use foldhash::fast::RandomState;
+use lru::LruCache;
 use md5::{Digest, Md5};
 
 use super::digits::{Text, decimal, decimal_list, hex, string};
@@ -18,13 +21,45 @@ pub fn ja3(hello: &ClientHello<'_>, parts: &Parts) -> Md5Hex {
     md5(&Ja3::new(hello, parts).text)
 }
 
-/// The JA3 string, JA3 and JA3N.
-pub(super) fn all(hello: &ClientHello<'_>, parts: &Parts) -> (String, String, String) {
-    let ja3 = Ja3::new(hello, parts);
-    let digest = md5(&ja3.text);
-    let in_order = parts.extensions == parts.sorted_extensions;
-    let normal = if in_order { digest } else { md5(&ja3.with_extensions(&parts.sorted_extensions)) };
-    (string(&ja3.text), string(&digest), string(&normal))
+/// Texts whose MD5 is remembered. The sorted JA3 strings of a site's clients are few, whatever order their extensions come in,
+/// and MD5 is most of what a fingerprint costs.
+const NORMALS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// Longer ones, which no known client has, are not remembered.
+const NORMAL_MAX: usize = 2048;
+
+/// MD5 of JA3 strings with sorted extensions. Memory: [`NORMALS`] texts of [`NORMAL_MAX`] bytes at most.
+#[derive(Debug)]
+pub(super) struct Normals(LruCache<Box<[u8]>, Md5Hex, RandomState>);
+
+impl Default for Normals {
+    fn default() -> Self {
+        Self(LruCache::with_hasher(NORMALS, RandomState::default()))
+    }
+}
+
+impl Normals {
+    /// The JA3 string, JA3 and JA3N of `hello`, whose lists `parts` holds.
+    pub(super) fn all(&mut self, hello: &ClientHello<'_>, parts: &Parts) -> (String, String, String) {
+        let ja3 = Ja3::new(hello, parts);
+        let (digest, normal) = if parts.extensions == parts.sorted_extensions {
+            let digest = self.md5(&ja3.text);
+            (digest, digest)
+        } else {
+            (md5(&ja3.text), self.md5(&ja3.with_extensions(&parts.sorted_extensions)))
+        };
+        (string(&ja3.text), string(&digest), string(&normal))
+    }
+
+    fn md5(&mut self, text: &[u8]) -> Md5Hex {
+        if let Some(known) = self.0.get(text) {
+            return *known;
+        }
+        let digest = md5(text);
+        if text.len() <= NORMAL_MAX {
+            self.0.push(text.into(), digest);
+        }
+        digest
+    }
 }
 
 /// A JA3 string.

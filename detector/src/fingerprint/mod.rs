@@ -29,6 +29,7 @@ pub use raw::Ja4Raw;
 pub use traits::{Trait, TraitSet, Traits};
 
 use crate::tls::hello::ClientHello;
+use ja3::Normals;
 use ja4::{Order, Parts};
 use key::{KeyCache, Known};
 
@@ -81,11 +82,12 @@ impl Signals {
     }
 }
 
-/// Computes fingerprints; remembers the hashes of clients seen before. Memory: see [`KeyCache`].
+/// Computes fingerprints; remembers the hashes of clients seen before. Memory: see [`KeyCache`] and [`Normals`].
 #[derive(Debug)]
 pub struct Fingerprinter {
     seeds: Seeds,
     cache: KeyCache,
+    normals: Normals,
 }
 
 impl Default for Fingerprinter {
@@ -99,7 +101,7 @@ impl Fingerprinter {
     /// That knows no client yet.
     #[must_use]
     pub fn new(seeds: Seeds) -> Self {
-        Self { seeds, cache: KeyCache::default() }
+        Self { seeds, cache: KeyCache::default(), normals: Normals::default() }
     }
 
     /// The keys of `hello` and its JA4 values that don't depend on the order of its lists, those from the cache if it
@@ -119,7 +121,7 @@ impl Fingerprinter {
     pub fn fingerprint(&mut self, hello: &ClientHello<'_>, transport: Transport) -> Fingerprint {
         let Known { keys, ja4, ja4_stable } = self.known(hello, transport);
         let parts = Parts::new(hello, transport);
-        let (ja3_raw, ja3, ja3n) = ja3::all(hello, &parts);
+        let (ja3_raw, ja3, ja3n) = self.normals.all(hello, &parts);
         let (ja4_o, ja4_ro) = parts.both(Order::Wire);
         Fingerprint {
             keys,

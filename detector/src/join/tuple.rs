@@ -1,8 +1,9 @@
 //! Whose connection it is: addresses and ports of both ends, and what carries it.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::capture::Flow;
+use crate::capture::{Flow, hash_end};
 use crate::fingerprint::Transport;
 use crate::report::Report;
 
@@ -25,7 +26,7 @@ impl From<Transport> for Carrier {
 }
 
 /// The client's end of a connection. IPv4 addresses are plain, never the mapped form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {
     /// Its address.
     pub address: IpAddr,
@@ -53,6 +54,13 @@ impl Tuple {
             client: End::new(source.ip(), source.port(), carrier),
             server: SocketAddr::new(destination.ip().to_canonical(), destination.port()),
         }
+    }
+}
+
+impl Hash for End {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_end(self.address, self.port, state);
+        self.carrier.hash(state);
     }
 }
 
