@@ -33,8 +33,9 @@ const TRIES: u32 = 4;
 
 /// Datagrams that one call of the system gives.
 const BATCH: usize = 16;
-/// One byte more than a datagram may have: one that is too long is told from one that just fits.
-const ROOM: usize = FRAME_MAX + 1;
+/// More than a datagram may have, so that one that is too long is told from one that just fits; and no power of two, or the
+/// beginnings of all of them would share a few lines of the processor's cache.
+const ROOM: usize = FRAME_MAX + 1088;
 
 /// Room for some datagrams.
 pub(super) struct Receiver {

@@ -318,51 +318,14 @@ impl Connections {
 
     /// The connection that a report is about. What it tells is remembered only of one that is sure, or `settle`d for.
     pub fn fit(&mut self, claim: &Claim, settle: bool) -> Fit {
-        let limits = self.limits;
-        // A report keeps its connection, as one that goes on is in use.
-        if self.clients.peek(&claim.client).is_some_and(|client| claim.arrived.since(client.placed) >= PLACED)
-            && let Some(client) = self.clients.get_mut(&claim.client)
-        {
-            client.placed = claim.arrived;
-        }
         let Some(client) = self.clients.peek_mut(&claim.client) else { return Fit::Unknown };
-        if let Some(known) = client.connections.iter_mut().find(|known| known.has_name_of(claim)) {
-            known.tell(claim);
-            client.heard = client.heard.max(claim.arrived);
-            return Fit::Sure(Found { connection: known.number, identity: Arc::clone(&known.identity), again: false });
+        let fit = client.fit(claim, settle, &self.limits);
+        // A report keeps its connection, as one that goes on is in use.
+        if claim.arrived.since(client.placed) >= PLACED {
+            client.placed = claim.arrived;
+            self.clients.promote(&claim.client);
         }
-        let mut fitting = SmallVec::<[usize; PER_END]>::new();
-        let mut possible = SmallVec::<[usize; PER_END]>::new();
-        for (index, known) in client.connections.iter().enumerate().filter(|(_, known)| known.is_named(claim)) {
-            if known.fits(claim, &limits) {
-                fitting.push(index);
-            } else if known.is_possible(claim, &limits) {
-                possible.push(index);
-            }
-        }
-        if let [index] = fitting.as_slice()
-            && client.may_be_late(claim, *index, &possible)
-        {
-            return Fit::Ambiguous;
-        }
-        let (index, sure) = match (fitting.as_slice(), possible.as_slice()) {
-            ([index], _) => (*index, client.connections.get(*index).is_some_and(|known| known.is_prompt(claim))),
-            ([], [index]) => (*index, false),
-            ([], []) => return Fit::Unfitting,
-            ([], _) if !settle => return Fit::Unfitting,
-            ([], several) | (several, _) => match client.alike(several) {
-                Some(index) => (index, true),
-                None => return Fit::Ambiguous,
-            },
-        };
-        client.heard = client.heard.max(claim.arrived);
-        let Some(known) = client.connections.get_mut(index) else { return Fit::Unfitting };
-        let found = Found { connection: known.number, identity: Arc::clone(&known.identity), again: false };
-        if sure || settle {
-            known.tell(claim);
-            return Fit::Sure(found);
-        }
-        Fit::Doubtful(found)
+        fit
     }
 
     /// Forgets what ended long enough ago, and what wasn't heard of for long.
@@ -392,6 +355,47 @@ impl Connections {
 }
 
 impl Client {
+    /// [`Connections::fit`], of those of this client end.
+    fn fit(&mut self, claim: &Claim, settle: bool, limits: &Limits) -> Fit {
+        if let Some(known) = self.connections.iter_mut().find(|known| known.has_name_of(claim)) {
+            known.tell(claim);
+            self.heard = self.heard.max(claim.arrived);
+            return Fit::Sure(Found { connection: known.number, identity: Arc::clone(&known.identity), again: false });
+        }
+        let mut fitting = SmallVec::<[usize; PER_END]>::new();
+        let mut possible = SmallVec::<[usize; PER_END]>::new();
+        for (index, known) in self.connections.iter().enumerate().filter(|(_, known)| known.is_named(claim)) {
+            if known.fits(claim, limits) {
+                fitting.push(index);
+            } else if known.is_possible(claim, limits) {
+                possible.push(index);
+            }
+        }
+        if let [index] = fitting.as_slice()
+            && self.may_be_late(claim, *index, &possible)
+        {
+            return Fit::Ambiguous;
+        }
+        let (index, sure) = match (fitting.as_slice(), possible.as_slice()) {
+            ([index], _) => (*index, self.connections.get(*index).is_some_and(|known| known.is_prompt(claim))),
+            ([], [index]) => (*index, false),
+            ([], []) => return Fit::Unfitting,
+            ([], _) if !settle => return Fit::Unfitting,
+            ([], several) | (several, _) => match self.alike(several) {
+                Some(index) => (index, true),
+                None => return Fit::Ambiguous,
+            },
+        };
+        self.heard = self.heard.max(claim.arrived);
+        let Some(known) = self.connections.get_mut(index) else { return Fit::Unfitting };
+        let found = Found { connection: known.number, identity: Arc::clone(&known.identity), again: false };
+        if sure || settle {
+            known.tell(claim);
+            return Fit::Sure(found);
+        }
+        Fit::Doubtful(found)
+    }
+
     fn on(&self, server: SocketAddr) -> impl Iterator<Item = &Connection> {
         self.connections.iter().filter(move |known| known.server == server)
     }

@@ -97,35 +97,13 @@ impl Signals {
     /// A request came at `now`.
     pub fn note(&mut self, request: &Request<'_>, now: Timestamp) {
         self.advance(now);
-        let minute = self.minute;
-        if !self.values.contains_key(&request.ja4) {
-            self.admit(request.ja4);
+        let (keys, minute) = (self.keys, self.minute);
+        if let Some(value) = self.values.get_mut(&request.ja4) {
+            return value.note(request, keys, minute);
         }
-        let keys = self.keys;
-        let hash = |bytes: &[u8]| SipHasher13::new_with_keys(keys.0, keys.1).hash(bytes);
-        let path = request.path.map(|text| hash(text.as_bytes()));
-        let Some(value) = self.values.get_mut(&request.ja4) else { return };
-        let one = Counts {
-            requests: 1,
-            h2h3: request.h2h3.into(),
-            heuristic: request.heuristic.into(),
-            browser: request.browser.into(),
-            cacheable: request.cacheable.into(),
-        };
-        value.minutes.note(one, minute);
-        if !request.again {
-            let address = match request.address.to_canonical() {
-                IpAddr::V4(address) => hash(&address.octets()),
-                // A client can choose any address of its /64.
-                IpAddr::V6(address) => hash(&address.to_bits().wrapping_shr(64).to_be_bytes()),
-            };
-            value.ips.note(address, minute);
-            if let Some(agent) = request.user_agent {
-                value.uas.note(hash(agent.as_bytes()), minute);
-            }
-        }
-        if let Some(path) = path {
-            value.paths.note(path, minute);
+        self.admit(request.ja4);
+        if let Some(value) = self.values.get_mut(&request.ja4) {
+            value.note(request, keys, minute);
         }
     }
 
@@ -217,6 +195,32 @@ impl Signals {
 }
 
 impl Value {
+    fn note(&mut self, request: &Request<'_>, keys: (u64, u64), minute: u64) {
+        let hash = |bytes: &[u8]| SipHasher13::new_with_keys(keys.0, keys.1).hash(bytes);
+        let one = Counts {
+            requests: 1,
+            h2h3: request.h2h3.into(),
+            heuristic: request.heuristic.into(),
+            browser: request.browser.into(),
+            cacheable: request.cacheable.into(),
+        };
+        self.minutes.note(one, minute);
+        if !request.again {
+            let address = match request.address.to_canonical() {
+                IpAddr::V4(address) => hash(&address.octets()),
+                // A client can choose any address of its /64.
+                IpAddr::V6(address) => hash(&address.to_bits().wrapping_shr(64).to_be_bytes()),
+            };
+            self.ips.note(address, minute);
+            if let Some(agent) = request.user_agent {
+                self.uas.note(hash(agent.as_bytes()), minute);
+            }
+        }
+        if let Some(path) = request.path {
+            self.paths.note(hash(path.as_bytes()), minute);
+        }
+    }
+
     fn new(minute: u64, weight: u64) -> Self {
         Self {
             minutes: Minutes::new(minute),
