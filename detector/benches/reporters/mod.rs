@@ -15,9 +15,8 @@ use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, MultiHeaders, sendmmsg},
 };
-use thread_priority::ThreadPriority;
 
-use crate::host::{Client, be_elsewhere};
+use crate::host::Client;
 
 /// Senders: nginx' workers have a socket each, whose own buffer holds some 150 datagrams.
 const WORKERS: usize = 512;
@@ -76,9 +75,9 @@ impl Reporters {
         Self { drafts, texts, reports: vec![Vec::new(); BATCH], sockets: sockets.collect() }
     }
 
-    /// Tells at `rate` a second for `lasts`, some at a time by one worker after the other.
+    /// Tells at `rate` a second for `lasts`, some at a time by one worker after the other. An ordinary thread, as web servers'
+    /// workers are: they stand on the daemon's host, and it says how late they were.
     pub(crate) fn tell(&mut self, rate: u32, lasts: Duration) -> Sent {
-        be_elsewhere(ThreadPriority::Min);
         let due = (f64::from(rate) * lasts.as_secs_f64()) as u64;
         let mut sent = Sent { due, dropped: 0, latest: Duration::ZERO, took: Duration::ZERO };
         let (start, count) = (Instant::now(), self.drafts.len() as u64);
