@@ -1,6 +1,6 @@
 //! The hand-made cases of `ja4-vectors.json`: each is written out as a ClientHello, and read again.
 
-use detector::fingerprint::{Fingerprinter, Transport};
+use detector::fingerprint::{Fingerprint, Fingerprinter, Transport};
 use detector::tls::{Parsed, hello};
 use serde::Deserialize;
 
@@ -93,6 +93,32 @@ fn all_four_forms_are_right() {
             assert_eq!(fingerprint.ja4_r, vector.ja4_r, "{}", vector.name);
             assert_eq!(fingerprint.ja4_o.to_string(), vector.ja4_o, "{}", vector.name);
             assert_eq!(fingerprint.ja4_ro, vector.ja4_ro, "{}", vector.name);
+        }
+    }
+}
+
+/// Of more clients than any cache holds, in another order of extensions each time.
+#[test]
+fn a_fingerprinter_that_has_seen_many_hellos_says_what_a_new_one_says() {
+    let mut seasoned = Fingerprinter::default();
+    for round in 0..3 {
+        for number in 0..600 {
+            let mut exts = vec![0, 10, 13, 16, 43, 0x1000 + number];
+            exts.rotate_left(round);
+            let input = Input {
+                legacy: 0x0303,
+                ciphers: vec![0x1301, 0x1302],
+                exts,
+                sv: Some(vec![0x0304]),
+                alpn: Some(vec!["h2".to_owned()]),
+                sig: Some(vec![0x0403]),
+            };
+            let message = message(&input);
+            let Parsed::Complete(hello) = hello::parse(&message) else { panic!("{number}") };
+            let said = seasoned.fingerprint(&hello, Transport::Tcp);
+            let anew = Fingerprinter::default().fingerprint(&hello, Transport::Tcp);
+            // The keys mean something to their own process only.
+            assert_eq!(Fingerprint { keys: anew.keys, ..said }, anew, "{round} {number}");
         }
     }
 }
