@@ -95,9 +95,9 @@ counters! {
     /// First fragments of datagrams that begin like a hello: counted, not put together.
     FragmentedHellos => "fragmented_hellos",
     /// Data segments without ACK, which Linux discards.
-    SegmentsNoAck => "no_ack",
+    SegmentsNoAck => "segments_no_ack",
     /// Hellos whose first segment was captured.
-    HellosStarted => "started",
+    HellosStarted => "hellos_started",
     /// Flows no longer followed since they used up their segments or time.
     FollowsExpired => "follow_expired",
     /// Flows that could not be followed: the map took no entry.

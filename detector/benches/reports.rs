@@ -54,7 +54,7 @@ const FIRST_LINE_MS: f64 = 1000.0;
 /// Times that `explain` is asked.
 const ASKS: usize = 21;
 
-const RECEIVED: &str = "detector_intake_reports_total";
+const RECEIVED: &str = "detector_intake_frames_total";
 const JOINED: &str = "detector_join_reports_total";
 const ANSWERED: &str = "detector_inline_fingerprints_total";
 const ESTIMATE: &str = "detector_intake_lost_reports_estimate";
@@ -113,7 +113,7 @@ fn received(host: &Host, sent: &Sent, earlier: f64) -> f64 {
     let in_flight = earlier + (sent.due - sent.dropped) as f64;
     let (mut before, mut same) = (-1.0, 0);
     host::wait_for("end of the reports", || {
-        let now = host.metric(RECEIVED, "");
+        let now = host.metric(RECEIVED, "\"report\"");
         same = if now == before { same + 1 } else { 0 };
         before = now;
         now >= in_flight || same > 50
@@ -169,7 +169,7 @@ fn loaded(host: &Host, clients: &[Client]) -> Vec<Figure> {
 /// those who send and ask on them too. Answers go first.
 fn both(host: &Host, clients: &[Client]) -> Vec<Figure> {
     let mut reporters = Reporters::new(clients, &host.signals());
-    let before = host.metric(RECEIVED, "");
+    let before = host.metric(RECEIVED, "\"report\"");
     let (sent, asked) = thread::scope(|scope| {
         let telling = scope.spawn(|| reporters.tell(REPORTS, BOTH));
         let asked = questions::ask(&host.decision(), clients, DECISIONS, BOTH);

@@ -126,16 +126,6 @@ impl Standing {
         }
     }
 
-    /// The place of its label in [`Standing::LABELS`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        match self {
-            Self::Confirmed(_) => 0,
-            Self::PendingExpired => 1,
-            Self::Unconfirmed => 2,
-        }
-    }
-
     /// The proof, if there is one.
     #[must_use]
     pub const fn proof(self) -> Option<Proof> {

@@ -145,7 +145,7 @@ fn story(size: &Size) -> Result<bool> {
     let visits = Visits::new(&lab, &lab.file("nginx").join("certificate.pem"), u16::try_from(plans.len())?)?;
     let seen = all_visits(&lab, &visits, plans, &kinds, size);
     for sample in daemon.metrics(&lab)?.samples() {
-        if ["detector_join_reports_total", "detector_score_left_out_total"].contains(&sample.name.as_str()) {
+        if ["detector_join_reports_total", "detector_score_requests_total"].contains(&sample.name.as_str()) {
             eprintln!("{} {:?}: {}", sample.name, sample.labels.values().collect::<Vec<_>>(), sample.value);
         }
     }

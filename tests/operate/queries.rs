@@ -22,11 +22,36 @@ struct Family {
     values: BTreeSet<String>,
 }
 
+/// What a label of a chosen series is to be, or not to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Matcher {
+    label: String,
+    values: Vec<String>,
+    negated: bool,
+}
+
+/// A metric, and what its series are chosen by.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Selector {
+    pub(crate) metric: String,
+    matchers: Vec<Matcher>,
+}
+
+impl Selector {
+    /// Whether a series is chosen, which is written as what chooses it alone.
+    pub(crate) fn chooses(&self, series: &Self) -> bool {
+        let value = |label: &str| series.matchers.iter().find(|pair| pair.label == label)?.values.first();
+        let fits = |matcher: &Matcher| {
+            value(&matcher.label).is_some_and(|value| matcher.values.contains(value)) != matcher.negated
+        };
+        self.metric == series.metric && self.matchers.iter().all(fits)
+    }
+}
+
 /// What a query names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
-    /// Metrics, with the labels that they are chosen by and the values of those.
-    metrics: Vec<(String, Vec<(String, String)>)>,
+    pub(crate) selectors: Vec<Selector>,
     /// Labels that it groups or matches by.
     pub(crate) labels: BTreeSet<String>,
 }
@@ -49,14 +74,14 @@ impl Documented {
     pub(crate) fn check(&self, expression: &str) -> Result<Query> {
         let query = Query::read(expression).with_context(|| format!("in `{expression}`"))?;
         let mut grouped: BTreeSet<&str> = TARGET.into();
-        ensure!(!query.metrics.is_empty(), "`{expression}` names no metric");
-        for (name, matchers) in query.metrics.iter().filter(|(name, _)| name != "up") {
+        ensure!(!query.selectors.is_empty(), "`{expression}` names no metric");
+        for Selector { metric: name, matchers } in query.selectors.iter().filter(|chosen| chosen.metric != "up") {
             let (family, bucket) = self.family(name).with_context(|| format!("`{name}` is not in docs/metrics.md"))?;
             grouped.extend(family.labels.iter().map(String::as_str));
             grouped.extend(bucket.then_some("le"));
-            for (label, values) in matchers.iter().filter(|(label, _)| !TARGET.contains(&label.as_str())) {
+            for Matcher { label, values, .. } in matchers.iter().filter(|matcher| !TARGET.contains(&&*matcher.label)) {
                 ensure!(family.labels.contains(label), "`{name}` has no label `{label}`");
-                for value in values.split('|') {
+                for value in values {
                     ensure!(family.values.contains(value), "`{name}`: `{label}` is never `{value}`");
                 }
             }
@@ -91,8 +116,8 @@ impl Query {
                 '[' => until(&rest[1..], ']')?.1,
                 '{' => {
                     let (inside, after) = until(&rest[1..], '}')?;
-                    let metric = query.metrics.last_mut().context("labels of no metric")?;
-                    metric.1.extend(matchers(inside)?);
+                    let chosen = query.selectors.last_mut().context("labels of no metric")?;
+                    chosen.matchers.extend(matchers(inside)?);
                     after
                 }
                 // A number may have a unit: `offset 5m`.
@@ -102,11 +127,6 @@ impl Query {
             };
         }
         Ok(query)
-    }
-
-    /// The metrics.
-    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
-        self.metrics.iter().map(|(name, _)| name.as_str())
     }
 
     /// What begins with a letter; the rest after it.
@@ -120,7 +140,9 @@ impl Query {
                     .extend(inside.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned));
                 return Ok(after);
             }
-            (None, false) if !WORDS.contains(&name) => self.metrics.push((name.to_owned(), Vec::new())),
+            (None, false) if !WORDS.contains(&name) => {
+                self.selectors.push(Selector { metric: name.to_owned(), matchers: Vec::new() });
+            }
             _ => {}
         }
         Ok(rest)
@@ -137,11 +159,13 @@ fn until(text: &str, end: char) -> Result<(&str, &str)> {
 }
 
 /// `a="b", c=~"d|e"`. No value here has a comma or a quote.
-fn matchers(text: &str) -> Result<Vec<(String, String)>> {
+fn matchers(text: &str) -> Result<Vec<Matcher>> {
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     let pair = |pair: &str| {
-        let (label, value) = pair.split_once(['=', '!']).with_context(|| format!("`{pair}`"))?;
-        Ok((label.trim().to_owned(), value.trim_start_matches(['=', '~', ' ']).trim_matches('"').to_owned()))
+        let at = pair.find(['=', '!']).with_context(|| format!("`{pair}`"))?;
+        let (label, value) = pair.split_at(at);
+        let values = value.trim_start_matches(['=', '!', '~', ' ']).trim_matches('"').split('|').map(str::to_owned);
+        Ok(Matcher { label: label.trim().to_owned(), values: values.collect(), negated: value.starts_with('!') })
     };
     pairs.map(pair).collect()
 }
@@ -153,16 +177,16 @@ fn what_is_not_documented_is_found() -> Result<()> {
         "up{job=\"detector\"} == 0",
         "sum by (reason) (rate(detector_kernel_packets_total{verdict=\"drop\", reason=~\"address|prefix\"}[5m])) > 1e3",
         "histogram_quantile(0.5, sum without (instance) (rate(detector_enforce_latency_seconds_bucket[5m])))",
-        "detector_breaker_troubled offset 5m unless on (instance) detector_score_held",
+        "detector_breakers offset 5m unless on (instance) detector_enforce_verdicts",
     ];
     let ill = [
         ("1", "names no metric"),
         ("detector_nothing_total", "`detector_nothing_total` is not in"),
         ("detector_enforce_latency_seconds", "is not in"),
-        ("detector_score_held_bucket", "is not in"),
-        ("detector_breaker_troubled{reason=\"x\"}", "has no label `reason`"),
-        ("detector_hello_void_total{reason!~\"desync|nothing\"}", "`reason` is never `nothing`"),
-        ("sum by (le) (detector_score_held)", "has a label `le`"),
+        ("detector_breakers_bucket", "is not in"),
+        ("detector_breakers{reason=\"x\"}", "has no label `reason`"),
+        ("detector_hello_standings_total{reason!~\"desync|nothing\"}", "`reason` is never `nothing`"),
+        ("sum by (le) (detector_breakers)", "has a label `le`"),
     ];
     for expression in well {
         documented.check(expression)?;

@@ -63,10 +63,10 @@ fn text(value: &Value) -> String {
 }
 
 /// What the daemon has counted.
-fn counted(lab: &Lab, name: &str) -> Result<f64> {
+fn counted(lab: &Lab, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
     let mut scrape = lab.server().command("curl");
     scrape.args(["-sS", "--fail", "--noproxy", "*", "--max-time", "5", "http://127.0.0.1:9464/metrics"]);
-    Ok(Metrics::parse(&output(&mut scrape)?)?.sum(name, &[]))
+    Ok(Metrics::parse(&output(&mut scrape)?)?.sum(name, labels))
 }
 
 #[test]
@@ -100,10 +100,10 @@ fn events_arrive_in_the_journal_with_their_fields() -> Result<()> {
         stranger.send(b"no report\x1b[2J")?;
     }
     until("all frames to be counted", PATIENCE, || {
-        Ok((counted(&lab, "detector_intake_rejected_total")? == FRAMES as f64).then_some(()))
+        Ok((counted(&lab, "detector_intake_frames_total", &[("outcome", "malformed")])? == FRAMES as f64).then_some(()))
     })?;
     let told = || entries(&machine, "MESSAGE='a frame is no report'");
-    let left_out = counted(&lab, "detector_log_lines_suppressed_total")? as usize;
+    let left_out = counted(&lab, "detector_queue_items_total", &[("queue", "log")])? as usize;
     ensure!(left_out >= FRAMES - 12, "only {left_out} of {FRAMES} lines are left out");
     until("the others to be there", PATIENCE, || Ok((told()?.len() + left_out == FRAMES).then_some(())))?;
 

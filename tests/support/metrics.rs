@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 
+/// The outcomes of `detector_score_requests_total` of requests that were assessed.
+pub const ASSESSED: &str = "definitely_human|likely_human|suspicious|likely_bot|definitely_bot";
+
 /// One moment's samples.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -56,14 +59,33 @@ impl Metrics {
         &self.samples
     }
 
-    /// The sum of a metric's samples that have these labels. A missing metric sums to 0, so that a counter that a
-    /// daemon shows only once it counted is read right; [`Metrics::types`] tells whether it exists.
+    /// The sum of a metric's samples that have these labels, of which a value may be several: `a|b`.
+    ///
+    /// # Panics
+    /// If there is none of a value: the daemon serves each series from its start, so the test names what isn't there, and
+    /// would take it for 0.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let matches = |sample: &&Sample| {
-            sample.name == name && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
+        let has = |sample: &Sample, key: &str, values: &str| {
+            sample.labels.get(key).is_some_and(|value| values.split('|').any(|wanted| wanted == value))
         };
-        self.samples.iter().filter(matches).map(|sample| sample.value).sum()
+        let matches =
+            |sample: &&Sample| sample.name == name && labels.iter().all(|(key, values)| has(sample, key, values));
+        let found: Vec<&Sample> = self.samples.iter().filter(matches).collect();
+        for (key, values) in labels {
+            for value in values.split('|') {
+                assert!(found.iter().any(|sample| has(sample, key, value)), "no {name} of {key} {value} in {labels:?}");
+            }
+        }
+        assert!(!found.is_empty(), "no {name}");
+        found.iter().map(|sample| sample.value).sum()
+    }
+
+    /// What came on the signal sockets and was no report, or was not read; and fields of reports that were of no use.
+    #[must_use]
+    pub fn unread(&self) -> f64 {
+        let frames = |labels: &[(&str, &str)]| self.sum("detector_intake_frames_total", labels);
+        frames(&[]) - frames(&[("outcome", "report")]) + self.sum("detector_intake_fields_total", &[])
     }
 }
 
@@ -102,7 +124,11 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("verdict", "pass")]), 7.0);
         assert_eq!(metrics.sum("a_total", &[]), 12.0);
         assert_eq!(metrics.sum("b", &[]), 1.5);
-        assert_eq!(metrics.sum("c", &[]), 0.0);
+        assert_eq!(metrics.sum("a_total", &[("reason", "x|z")]), 8.0);
+        for (name, value) in [("c", "x"), ("a_total", "w"), ("a_total", "x|w")] {
+            let sum = std::panic::catch_unwind(|| metrics.sum(name, &[("reason", value)]));
+            assert!(sum.is_err(), "{name} {value}");
+        }
         assert_eq!(metrics.types()["a_total"], "counter");
     }
 

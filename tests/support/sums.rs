@@ -24,38 +24,38 @@ pub fn settled(lab: &Lab, daemon: &Daemon) -> Result<Metrics> {
 fn broken_sums(metrics: &Metrics) -> Vec<String> {
     let all = |name: &str| metrics.sum(name, &[]);
     let one = |name: &str, label: &str, value: &str| metrics.sum(name, &[(label, value)]);
-    let kernel = |class: &str, outcome: &str| one(&format!("detector_kernel_{class}_events_total"), "outcome", outcome);
-    let received = |class: &str| one("detector_capture_events_received_total", "class", class);
-    let lines = |outcome: &str| one("detector_event_lines_total", "outcome", outcome);
+    let two = |name: &str, first: (&str, &str), second: (&str, &str)| metrics.sum(name, &[first, second]);
+    let events = |class, outcome| two("detector_capture_events_total", ("class", class), ("outcome", outcome));
+    let lines = |outcome| two("detector_queue_items_total", ("queue", "hello_lines"), ("outcome", outcome));
+    let seen = |kinds: &str| one("detector_kernel_seen_total", "kind", kinds);
+    let standings = |standings: &str| one("detector_hello_standings_total", "standing", standings);
     let complete = one("detector_hello_outcomes_total", "outcome", "complete");
     let mut sums = vec![
-        ("frames == pass + drop".to_owned(), all("detector_kernel_frames_total"), all("detector_kernel_packets_total")),
+        ("packets == pass + drop".to_owned(), seen("packets"), all("detector_kernel_packets_total")),
         (
-            "first segments == hello + partial + not_tls + unparsed".to_owned(),
-            all("detector_kernel_first_segments_total"),
-            all("detector_kernel_first_data_total"),
+            "first data == hello + partial + not_tls + unparsed".to_owned(),
+            seen("first_data"),
+            seen("first_hello|first_partial|first_not_tls|first_unparsed"),
         ),
         (
             "complete == confirmed + pending_expired + unconfirmed + pending".to_owned(),
             complete,
-            all("detector_hello_standings_total") + all("detector_hello_pending"),
+            standings("confirmed|pending_expired|unconfirmed")
+                + one("detector_table_entries", "table", "pending_hellos"),
         ),
         (
-            "confirmed <= proofs, which void ones have too".to_owned(),
+            "confirmed <= judged + void".to_owned(),
             0.0,
-            (one("detector_hello_standings_total", "standing", "confirmed")
-                - all("detector_hello_proofs_total")
-                - all("detector_hello_void_total"))
-            .max(0.0),
+            (standings("confirmed") - standings("judged") - standings("void")).max(0.0),
         ),
         ("queued == written + dropped".to_owned(), lines("queued"), lines("written") + lines("dropped")),
-        ("malformed events == 0".to_owned(), all("detector_capture_events_malformed_total"), 0.0),
-        ("mismatched keys == 0".to_owned(), one("detector_hello_kernel_keys_total", "outcome", "mismatch"), 0.0),
+        ("malformed events == 0".to_owned(), one("detector_capture_events_total", "outcome", "malformed"), 0.0),
+        ("mismatched keys == 0".to_owned(), one("detector_hello_keys_total", "outcome", "mismatch"), 0.0),
     ];
     for class in ["confirmed", "unconfirmed"] {
-        let [captured, submitted, lost] = ["captured", "submitted", "lost"].map(|outcome| kernel(class, outcome));
+        let [captured, submitted, lost] = ["captured", "submitted", "lost"].map(|outcome| events(class, outcome));
         sums.push((format!("{class}: captured == submitted + lost"), captured, submitted + lost));
-        sums.push((format!("{class}: submitted == received"), submitted, received(class)));
+        sums.push((format!("{class}: submitted == received"), submitted, events(class, "received")));
     }
     let wrong = sums.into_iter().filter(|(_, left, right)| left != right);
     wrong.map(|(sum, left, right)| format!("{sum}: {left} against {right}")).collect()

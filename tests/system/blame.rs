@@ -65,7 +65,7 @@ fn ten_thousand_forged_headers_move_no_blame() -> Result<()> {
     show(&format!("{FORGED} forged X-Forwarded-For: each report is of the client's own address"));
     let metrics = daemon.metrics(&lab)?;
     ensure!(outcome(&lab, &daemon, "forwarded")? == 0.0, "a stranger's header was believed");
-    ensure!(metrics.sum("detector_session_clients", &[]) == 1.0, "{}", daemon.counted(&lab)?);
+    ensure!(metrics.sum("detector_table_entries", &[("table", "sessions")]) == 1.0, "{}", daemon.counted(&lab)?);
     // A client that asks 10,000 times is judged by that; none of the values in its headers is.
     let listed = control_ok(&lab, &["list", "--format", "json"])?;
     let own = CLIENT_V4.to_string();
@@ -120,7 +120,9 @@ fn of_a_trusted_proxy_no_packet_is_dropped() -> Result<()> {
 #[test]
 fn a_proxy_that_nobody_configured_is_found() -> Result<()> {
     let (lab, daemon, _nginx) = start(SIGNALS)?;
-    let suspected = || Ok::<_, anyhow::Error>(daemon.metrics(&lab)?.sum("detector_join_suspected_proxies", &[]));
+    let suspected = || {
+        Ok::<_, anyhow::Error>(daemon.metrics(&lab)?.sum("detector_table_entries", &[("table", "suspected_proxies")]))
+    };
     let proxy = CLIENT_V4.to_string();
     let agents =
         |from: usize, to: usize| (from..to).map(|number| format!("program{number}/1.0")).collect::<Vec<_>>().join("|");
@@ -140,7 +142,7 @@ fn a_proxy_that_nobody_configured_is_found() -> Result<()> {
     control_ok(&lab, &["block", &proxy, "--at", "inline"])?;
     let said = control_ok(&lab, &["block", &proxy, "--force"])?;
     ensure!(said.contains("may be a proxy"), "{said}");
-    let refusals = daemon.metrics(&lab)?.sum("detector_enforce_refusals_total", &[("reason", "proxy_suspected")]);
+    let refusals = daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "proxy_suspected")]);
     ensure!(refusals == 3.0, "{refusals}");
 
     let config = configuration(&lab).display().to_string();

@@ -69,8 +69,11 @@ fn it_enforces_and_its_orders_outlive_it() -> Result<()> {
     let reports = batch(&lab, &target, &[Kind::Python], 4)?;
     ensure!(reports.iter().all(|report| report.status.is_none()), "its JA4 is blocked: {reports:?}");
     let metrics = daemon.metrics(&lab)?;
-    ensure!(metrics.sum("detector_kernel_resets_total", &[("outcome", "made")]) > 0.0, "no reset");
-    ensure!(metrics.sum("detector_enforce_failures_total", &[]) == 0.0, "verdicts failed");
+    ensure!(
+        metrics.sum("detector_kernel_responses_total", &[("response", "reset"), ("outcome", "made")]) > 0.0,
+        "no reset"
+    );
+    ensure!(metrics.sum("detector_enforce_outcomes_total", &[("outcome", "failed")]) == 0.0, "verdicts failed");
     control_ok(&lab, &["allow", &CLIENT_V4.to_string()])?;
     ensure_answered(&lab, &from(CLIENT_V4), "allowed, whatever its JA4")?;
     control_ok(&lab, &["unblock", "--ja4", &ja4])?;

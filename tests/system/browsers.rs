@@ -30,7 +30,7 @@ fn a_block_that_hits_browsers_is_refused() -> Result<()> {
     control_ok(&lab, &["block", "--ja4", &bot_ja4])?;
     let said = control_ok(&lab, &["block", "--ja4", &ja4, "--force"])?;
     ensure!(said.contains("100.0 % of the 30"), "{said}");
-    let refused = daemon.metrics(&lab)?.sum("detector_enforce_refusals_total", &[("reason", "browsers")]);
+    let refused = daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "browsers")]);
     assert_eq!(refused, 3.0);
     Ok(())
 }

@@ -80,7 +80,7 @@ fn a_feed_beyond_the_bound_changes_nothing() -> Result<()> {
         ensure!(said.contains("nothing was changed") && said.lines().count() <= 3, "{said}");
     }
     let metrics = daemon.metrics(&lab)?;
-    assert_eq!(metrics.sum("detector_enforce_refusals_total", &[("reason", "full")]), 2.0);
+    assert_eq!(metrics.sum("detector_enforce_orders_total", &[("outcome", "full")]), 2.0);
     assert_eq!(subjects(&lab)?, [OTHER_CLIENT_V4.to_string()]);
     ensure_refused(&lab, &from(OTHER_CLIENT_V4), "the old list")
 }
@@ -125,7 +125,7 @@ fn a_ja4_r_needs_no_first_sighting() -> Result<()> {
     ensure!(!report.answered(), "{report:?}");
     let metrics = daemon.metrics(&lab)?;
     ensure!(metrics.sum("detector_kernel_packets_total", &[("verdict", "drop"), ("reason", "fingerprint")]) > 0.0);
-    assert_eq!(metrics.sum("detector_hello_answers_total", &[]), 0.0, "the server has seen a hello");
+    assert_eq!(metrics.sum("detector_hello_segments_total", &[("kind", "answer")]), 0.0, "the server has seen a hello");
     let listed = control_ok(&lab, &["list", "--format", "json"])?;
     ensure!(listed.contains(&ja4_r), "{listed}");
     Ok(())

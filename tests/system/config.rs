@@ -90,7 +90,7 @@ fn in_force(lab: &Lab) -> Result<BTreeMap<String, String>> {
 }
 
 fn reloads(lab: &Lab, daemon: &Daemon, outcome: &str) -> Result<f64> {
-    Ok(daemon.metrics(lab)?.sum("detector_config_reloads_total", &[("outcome", outcome)]))
+    Ok(daemon.metrics(lab)?.sum("detector_files_total", &[("file", "config"), ("outcome", outcome)]))
 }
 
 #[test]
@@ -209,8 +209,8 @@ impl Scene {
     }
 
     /// A count of what the daemon holds.
-    fn held(&self, metric: &str) -> Result<f64> {
-        Ok(self.daemon.metrics(&self.lab)?.sum(metric, &[]))
+    fn held(&self, table: &str) -> Result<f64> {
+        Ok(self.daemon.metrics(&self.lab)?.sum("detector_table_entries", &[("table", table)]))
     }
 
     /// Whether the client's last request was taken for a walk into a trap.
@@ -227,7 +227,7 @@ fn a_good_configuration_takes_effect_and_nothing_is_lost() -> Result<()> {
     control_ok(&scene.lab, &["block", "192.0.2.7", "--ttl", "1h"])?;
     ensure!(scene.answered(CLIENT_V4, "/page")?, "curl is answered");
     let ja4 = scene.report("/page", |report| report["ja4"].as_str().map(str::to_owned))?;
-    let (sessions, known) = (scene.held("detector_session_clients")?, scene.held("detector_join_connections")?);
+    let (sessions, known) = (scene.held("sessions")?, scene.held("known_connections")?);
     ensure!(sessions >= 2.0 && known >= 1.0, "{sessions} sessions, {known} connections");
 
     // Another trap, a proxy, a rule against curl, a longer log; and a size, which takes a restart.
@@ -255,7 +255,7 @@ fn a_good_configuration_takes_effect_and_nothing_is_lost() -> Result<()> {
     // The connection is there, its hello is known, and so is everything else.
     assert_eq!(scene.joined("/other")?, first);
     until("the new trap", PATIENCE, || Ok(scene.is_trapped(CLIENT_V4)?.then_some(())))?;
-    ensure!(scene.held("detector_session_clients")? >= sessions, "sessions are lost");
+    ensure!(scene.held("sessions")? >= sessions, "sessions are lost");
     ensure!(list(&scene.lab)?.contains("192.0.2.7"), "the block is lost");
 
     // And back: the rule's verdicts end with it, at once.

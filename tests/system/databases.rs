@@ -44,7 +44,7 @@ impl Scene {
     }
 
     fn files(&self, outcome: &str) -> Result<f64> {
-        Ok(self.daemon.metrics(&self.lab)?.sum("detector_reputation_files_total", &[("outcome", outcome)]))
+        Ok(self.daemon.metrics(&self.lab)?.sum("detector_files_total", &[("file", "reputation"), ("outcome", outcome)]))
     }
 }
 

@@ -160,8 +160,8 @@ fn no_order_of_its_segments_gets_a_blocked_hello_answered() -> Result<()> {
         clients.finish()?;
     }
     let metrics = sums::settled(&scene.lab, &scene.daemon)?;
-    assert_eq!(metrics.sum("detector_hello_kernel_keys_total", &[("outcome", "mismatch")]), 0.0);
-    assert_eq!(metrics.sum("detector_kernel_keys_total", &[("outcome", "evicted")]), 0.0);
+    assert_eq!(metrics.sum("detector_hello_keys_total", &[("side", "userspace"), ("outcome", "mismatch")]), 0.0);
+    assert_eq!(metrics.sum("detector_hello_keys_total", &[("side", "kernel"), ("outcome", "evicted")]), 0.0);
     show("a blocked hello in segments of any order: 0 of 400 answered, 200 of them after a decoy; 400 others all were");
     Ok(())
 }

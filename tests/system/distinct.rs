@@ -233,7 +233,7 @@ impl Scrapes {
     fn count(&mut self, daemon: &Daemon) -> Result<u64> {
         let metrics = self.add(daemon)?;
         let complete = metrics.sum("detector_hello_outcomes_total", &[("outcome", "complete")]);
-        let lost = metrics.sum("detector_kernel_confirmed_events_total", &[("outcome", "lost")]);
+        let lost = metrics.sum("detector_capture_events_total", &[("class", "confirmed"), ("outcome", "lost")]);
         Ok((complete + lost) as u64)
     }
 
@@ -299,11 +299,11 @@ fn millions_of_clients_are_few_figures() -> Result<()> {
     // Each waits a second for the server's answer, which doesn't come.
     let metrics = until("every hello to be told", PATIENCE, || {
         let metrics = sums::settled(&lab, &daemon)?;
-        Ok((metrics.sum("detector_hello_pending", &[]) == 0.0).then_some(metrics))
+        Ok((metrics.sum("detector_table_entries", &[("table", "pending_hellos")]) == 0.0).then_some(metrics))
     })?;
     let confirmed = metrics.sum("detector_hello_standings_total", &[("standing", "confirmed")]);
     assert_eq!(confirmed, crowd.ja4_values as f64, "hellos of proven clients");
-    let reports = metrics.sum("detector_intake_reports_total", &[]);
+    let reports = metrics.sum("detector_intake_frames_total", &[("outcome", "report")]);
     assert_eq!(reports, crowd.addresses as f64, "reports");
     let joined = metrics.sum("detector_join_reports_total", &[("outcome", "joined")]);
 

@@ -104,7 +104,7 @@ fn a_port_that_comes_back_is_not_condemned() -> Result<()> {
 #[test]
 fn a_port_that_comes_back_to_a_standing_connection_is_not_condemned() -> Result<()> {
     let metrics = port_comes_back(PLAIN_DROPS)?;
-    ensure!(metrics.sum("detector_kernel_handshakes_total", &[("kind", "syn_taken")]) >= 1.0, "none was standing");
+    ensure!(metrics.sum("detector_kernel_seen_total", &[("kind", "syns_taken")]) >= 1.0, "none was standing");
     Ok(())
 }
 
@@ -143,7 +143,7 @@ fn port_comes_back(config: &'static str) -> Result<Metrics> {
         &url,
     ]))?;
     let metrics = daemon.metrics(&lab)?;
-    let replaced = metrics.sum("detector_kernel_connections_replaced_total", &[]);
+    let replaced = metrics.sum("detector_kernel_seen_total", &[("kind", "connections_replaced")]);
     ensure!(replaced >= 1.0, "the new connection's SYN was to end the verdict on the old one");
     Ok(metrics)
 }

@@ -226,8 +226,11 @@ fn the_daemon_reads_a_new_list_by_itself() -> Result<()> {
     let config = publisher.config(BAD);
     let options = DaemonOptions { config: config.clone().leak(), ..DaemonOptions::default() };
     let daemon = Daemon::start(&publisher.lab, options)?;
-    let prefixes =
-        || Ok::<f64, anyhow::Error>(daemon.metrics(&publisher.lab)?.sum("detector_reputation_prefixes", &[]));
+    let prefixes = || {
+        Ok::<f64, anyhow::Error>(
+            daemon.metrics(&publisher.lab)?.sum("detector_table_entries", &[("table", "list_prefixes")]),
+        )
+    };
     let shipped = until("the shipped ranges", PATIENCE, || Ok(Some(prefixes()?).filter(|count| *count > 1000.0)))?;
     publisher.publish("bad.txt", &addresses(100_000))?;
     let began = Instant::now();
@@ -239,8 +242,9 @@ fn the_daemon_reads_a_new_list_by_itself() -> Result<()> {
     // Nobody believes what stands on the disk either.
     fs::write(publisher.lab.file("feeds").join("bad.list"), "0.0.0.0/0\n")?;
     until("the alarm", PATIENCE, || {
-        let refused =
-            daemon.metrics(&publisher.lab)?.sum("detector_reputation_files_total", &[("outcome", "too_wide")]);
+        let refused = daemon
+            .metrics(&publisher.lab)?
+            .sum("detector_files_total", &[("file", "reputation"), ("outcome", "too_wide")]);
         Ok((refused == 1.0).then_some(()))
     })?;
     assert_eq!(prefixes()?, shipped + 100_000.0, "the last good one stays");

@@ -52,7 +52,9 @@ fn a_stopped_reader_loses_nothing_of_confirmed_clients() -> Result<()> {
     let (lab, _nginx) = quiet_lab()?;
     let daemon = Daemon::start(&lab, DaemonOptions::default())?;
     let captured = |daemon: &Daemon| -> Result<f64> {
-        Ok(daemon.metrics(&lab)?.sum("detector_kernel_unconfirmed_events_total", &[("outcome", "captured")]))
+        Ok(daemon
+            .metrics(&lab)?
+            .sum("detector_capture_events_total", &[("class", "unconfirmed"), ("outcome", "captured")]))
     };
     let seconds = (STOPPED + 6.0).to_string();
     let least = if full() { "5000000" } else { "1" };
@@ -79,7 +81,7 @@ fn a_stopped_reader_loses_nothing_of_confirmed_clients() -> Result<()> {
     })?;
     ensure!(lines.iter().all(|line| line["confirmed"].is_string()));
     let metrics = sums::settled(&lab, &daemon)?;
-    let lost = |class: &str| metrics.sum(&format!("detector_kernel_{class}_events_total"), &[("outcome", "lost")]);
+    let lost = |class| metrics.sum("detector_capture_events_total", &[("class", class), ("outcome", "lost")]);
     assert_eq!(lost("confirmed"), 0.0, "events of confirmed clients were lost");
     ensure!(lost("unconfirmed") > 0.0, "the flood didn't fill the ring: {sent:?}");
     let grown = resident_bytes(&daemon)? - memory;
@@ -114,7 +116,7 @@ fn verdicts_come_in_time_under_a_flood() -> Result<()> {
     let p99 = status["enforce_p99_us"].as_f64().context("no latency")?;
     ensure!(p99 <= 2e6, "verdicts took {p99} us");
     let metrics = sums::settled(&lab, &daemon)?;
-    let lost = metrics.sum("detector_kernel_confirmed_events_total", &[("outcome", "lost")]);
+    let lost = metrics.sum("detector_capture_events_total", &[("class", "confirmed"), ("outcome", "lost")]);
     assert_eq!(lost, 0.0, "events of confirmed clients were lost");
     let grown = resident_bytes(&daemon)? - memory;
     ensure!(grown < 128.0 * 1024.0 * 1024.0, "the daemon grew by {grown} bytes");

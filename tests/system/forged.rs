@@ -98,9 +98,9 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     assert_eq!(verdicts, blocks as f64, "a verdict for each blocked real client, and none beside");
     let standing = |standing| metrics.sum("detector_hello_standings_total", &[("standing", standing)]);
     let unconfirmed = standing("pending_expired") + standing("unconfirmed");
-    let waiting = metrics.sum("detector_hello_pending", &[]);
-    let lost = metrics.sum("detector_kernel_unconfirmed_events_total", &[("outcome", "lost")]);
-    let lost_confirmed = metrics.sum("detector_kernel_confirmed_events_total", &[("outcome", "lost")]);
+    let waiting = metrics.sum("detector_table_entries", &[("table", "pending_hellos")]);
+    let lost = metrics.sum("detector_capture_events_total", &[("class", "unconfirmed"), ("outcome", "lost")]);
+    let lost_confirmed = metrics.sum("detector_capture_events_total", &[("class", "confirmed"), ("outcome", "lost")]);
     assert_eq!(lost_confirmed, 0.0, "confirmed events were lost");
     // What came of a forged hello: counted, or lost in the ring of the unconfirmed.
     ensure!(unconfirmed + waiting + lost >= f64::from(forged), "{unconfirmed} + {waiting} + {lost} of {forged}");
@@ -111,8 +111,9 @@ fn play(name: &str, scene: Scene) -> Result<()> {
     let proofs: Vec<String> = metrics
         .samples()
         .iter()
-        .filter(|sample| sample.name == "detector_hello_proofs_total" && sample.value > 0.0)
-        .map(|sample| format!("{} {}", sample.value, sample.labels["proof"]))
+        .filter(|sample| sample.name == "detector_hello_standings_total" && sample.value > 0.0)
+        .filter(|sample| sample.labels["standing"] == "confirmed")
+        .map(|sample| format!("{} {}", sample.value, sample.labels["reason"]))
         .collect();
     show(&format!(
         "{name}: {forged} forged hellos in {:.1} s: 0 verdicts, 0 lines; 0 of {BLOCKED} blocked clients answered, {blocks} \
@@ -200,7 +201,7 @@ fn a_connection_in_use_proves_no_forged_hello() -> Result<()> {
         let events = daemon.events()?;
         assert_eq!(events.iter().filter(|line| line["server_name"] == "decoy.example").count(), 0, "{config:?}");
         assert_eq!(metrics.sum("detector_enforce_latency_seconds_count", &[]), 0.0, "{config:?}");
-        let taken = metrics.sum("detector_kernel_handshakes_total", &[("kind", "syn_taken")]);
+        let taken = metrics.sum("detector_kernel_seen_total", &[("kind", "syns_taken")]);
         ensure!(taken >= 60.0, "{config:?}: {taken} of 60 forged SYNs arrived");
     }
     show("hellos forged on 120 connections in use, with the JA4 blocked: 0 verdicts, 0 lines, all 120 went on");
@@ -223,7 +224,7 @@ fn a_decoy_is_never_taken_for_its_client() -> Result<()> {
     assert_eq!(decoys, 0, "a decoy was reported as the client");
     assert_eq!(lines.len(), reports.len(), "one line for each connection");
     let metrics = sums::settled(&lab, &daemon)?;
-    let ignored = |reason| metrics.sum("detector_hello_segments_ignored_total", &[("reason", reason)]);
+    let ignored = |reason| metrics.sum("detector_hello_segments_total", &[("kind", reason)]);
     let (checksums, timestamps) = (ignored("bad_checksum"), ignored("old_timestamp"));
     ensure!(checksums >= 500.0 && timestamps >= 500.0, "{checksums} bad checksums, {timestamps} old timestamps");
     show(&format!(

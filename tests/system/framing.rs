@@ -174,12 +174,13 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
     until("an outcome of each connection", PATIENCE, || {
         let metrics = daemon.metrics(&lab)?;
         let outcomes = metrics.sum("detector_hello_outcomes_total", &[]) as usize;
-        let judged = metrics.sum("detector_hello_pending", &[]) == 0.0;
+        let judged = metrics.sum("detector_table_entries", &[("table", "pending_hellos")]) == 0.0;
         Ok((judged && outcomes >= ORDERS + overlaps).then_some(()))
     })
     .with_context(|| daemon.log())?;
     let metrics = sums::settled(&lab, &daemon)?;
-    let written = metrics.sum("detector_event_lines_total", &[("outcome", "written")]) as usize;
+    let written =
+        metrics.sum("detector_queue_items_total", &[("queue", "hello_lines"), ("outcome", "written")]) as usize;
     let lines =
         daemon.wait_for("the lines written", PATIENCE, |lines| (lines.len() >= written).then(|| lines.to_vec()))?;
     let told: BTreeMap<u16, String> = lines.iter().filter_map(by_port).collect();
@@ -189,7 +190,7 @@ fn what_is_told_is_what_the_server_read() -> Result<()> {
     let ordered = told.keys().filter(|port| usize::from(**port) < 20_000 + ORDERS).count();
     ensure!(ordered == ORDERS, "{ordered} of {ORDERS} orders told");
     let conflicts = metrics.sum("detector_hello_outcomes_total", &[("outcome", "overlap_conflict")]);
-    let void = metrics.sum("detector_hello_void_total", &[]);
+    let void = metrics.sum("detector_hello_standings_total", &[("standing", "void")]);
     let untold = heard.len() - told.len();
     ensure!(untold as f64 <= conflicts + void, "{untold} not told, {conflicts} conflicts, {void} void");
     show(&format!(

@@ -448,14 +448,18 @@ fn asks_and_obeys(mut scene: Scene, undecided: &str) -> Result<()> {
 #[test]
 fn a_hello_is_forgotten_with_its_connection() -> Result<()> {
     let scene = Scene::nginx()?;
-    let known = || Ok::<_, anyhow::Error>(scene.daemon()?.metrics(&scene.lab)?.sum("detector_join_connections", &[]));
+    let known = || {
+        Ok::<_, anyhow::Error>(
+            scene.daemon()?.metrics(&scene.lab)?.sum("detector_table_entries", &[("table", "known_connections")]),
+        )
+    };
     for path in ["/one", "/two", "/three"] {
         assert_eq!(scene.ask(path, &[])?.status, "200");
     }
     ensure!(known()? >= 3.0, "they ended just now");
     until("the end of what is known of ended connections", PATIENCE, || Ok((known()? == 0.0).then_some(())))?;
     let metrics = scene.daemon()?.metrics(&scene.lab)?;
-    ensure!(metrics.sum("detector_join_hellos_total", &[("outcome", "dropped")]) == 0.0);
+    ensure!(metrics.sum("detector_queue_items_total", &[("queue", "known"), ("outcome", "dropped")]) == 0.0);
     Ok(())
 }
 

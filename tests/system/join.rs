@@ -106,18 +106,15 @@ impl Scene {
     fn counted(&self, missed: &BTreeMap<String, usize>) -> Result<()> {
         let metrics = until("no report to wait", PATIENCE, || {
             let metrics = self.daemon.metrics(&self.lab)?;
-            Ok((metrics.sum("detector_join_waiting_reports", &[]) == 0.0).then_some(metrics))
+            Ok((metrics.sum("detector_table_entries", &[("table", "waiting_reports")]) == 0.0).then_some(metrics))
         })?;
-        let came = metrics.sum("detector_intake_reports_total", &[]);
+        let came = metrics.sum("detector_intake_frames_total", &[("outcome", "report")]);
         ensure!(metrics.sum("detector_join_reports_total", &[]) == came, "{}", self.daemon.counted(&self.lab)?);
         for (outcome, count) in missed {
             let counted = metrics.sum("detector_join_reports_total", &[("outcome", outcome)]);
             ensure!(counted >= *count as f64, "{count} {outcome}, {counted} of them counted");
         }
-        for lost in ["detector_intake_rejected_total", "detector_intake_refused_total", "detector_intake_fields_total"]
-        {
-            ensure!(metrics.sum(lost, &[]) == 0.0, "{lost}");
-        }
+        ensure!(metrics.unread() == 0.0, "{}", self.daemon.counted(&self.lab)?);
         Ok(())
     }
 }
@@ -259,7 +256,7 @@ fn requests_are_told_of_with_their_ja4() -> Result<()> {
         ensure!(hour["requests"] == 3 * CONNECTIONS && hour["paths"] == 3 && hour["uas"] == 1, "{name}: {told}");
         ensure!(told["h2h3_ratio_1h"] == h2 && told["ranked"] == 3 && hour["ips"] == 1, "{name}: {told}");
     }
-    let clients = scene.daemon.metrics(&scene.lab)?.sum("detector_session_clients", &[]);
+    let clients = scene.daemon.metrics(&scene.lab)?.sum("detector_table_entries", &[("table", "sessions")]);
     ensure!(clients == 3.0, "{clients} clients");
     Ok(())
 }

@@ -96,11 +96,13 @@ fn ensure_same(live: &BTreeMap<Place, Vec<Forms>>, recorded: &BTreeMap<Place, Ve
 /// The sums hold, and no hello or line was lost.
 fn ensure_sums(lab: &Lab, daemon: &Daemon, hellos: usize) -> Result<()> {
     let metrics = sums::settled(lab, daemon)?;
-    let lost = |class: &str| metrics.sum(&format!("detector_kernel_{class}_events_total"), &[("outcome", "lost")]);
+    let lost = |class| metrics.sum("detector_capture_events_total", &[("class", class), ("outcome", "lost")]);
     let of = |name, label, value| metrics.sum(name, &[(label, value)]);
     // What has no keys of the kernel came out of order, or after a HelloRetryRequest behind another record.
-    let left = ["disordered", "beyond"].map(|why| of("detector_kernel_keys_total", "outcome", why));
-    let equal = of("detector_hello_kernel_keys_total", "outcome", "equal");
+    let keys = |side, outcome| metrics.sum("detector_hello_keys_total", &[("side", side), ("outcome", outcome)]);
+    let left = ["disordered", "beyond"].map(|why| keys("kernel", why));
+    let equal = keys("userspace", "equal");
+    let written = metrics.sum("detector_queue_items_total", &[("queue", "hello_lines"), ("outcome", "written")]);
     ensure!(equal > 0.9 * hellos as f64, "the kernel has the keys of {equal} hellos of {hellos}");
     let sums = [
         ("drop", of("detector_kernel_packets_total", "verdict", "drop"), 0.0),
@@ -109,8 +111,8 @@ fn ensure_sums(lab: &Lab, daemon: &Daemon, hellos: usize) -> Result<()> {
         ("outcomes", metrics.sum("detector_hello_outcomes_total", &[]), hellos as f64),
         ("confirmed", of("detector_hello_standings_total", "standing", "confirmed"), hellos as f64),
         ("keys", equal + left.iter().sum::<f64>(), hellos as f64),
-        ("void", metrics.sum("detector_hello_void_total", &[]), 0.0),
-        ("written", of("detector_event_lines_total", "outcome", "written"), hellos as f64),
+        ("void", metrics.sum("detector_hello_standings_total", &[("standing", "void")]), 0.0),
+        ("written", written, hellos as f64),
     ];
     let wrong: Vec<_> = sums.iter().filter(|(_, left, right)| left != right).collect();
     ensure!(wrong.is_empty(), "{wrong:?}");

@@ -101,7 +101,7 @@ fn twelve_protected_things_are_refused_by_command_and_socket() -> Result<()> {
         refused += 2;
     }
     show(&format!("never-block: {refused} of 24 blocks of protected things refused"));
-    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_refusals_total", &[("reason", "never_block")]), 24.0);
+    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "never_block")]), 24.0);
     assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_verdicts", &[]), 0.0);
 
     // In a list one of them refuses all, or is left out.
@@ -143,7 +143,7 @@ fn the_set_follows_the_host() -> Result<()> {
     fs::write(lab.file("resolv.conf"), "nameserver 10.77.0.54 # moved\n")?;
     becomes("10.77.0.54", true)?;
     becomes("10.77.0.53", false)?;
-    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_never_block", &[("reason", "resolver")]), 1.0);
+    assert_eq!(daemon.metrics(&lab)?.sum("detector_table_entries", &[("table", "never_block_resolver")]), 1.0);
     Ok(())
 }
 

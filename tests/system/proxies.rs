@@ -232,7 +232,7 @@ fn clients_behind_a_trusted_proxy_are_told_apart() -> Result<()> {
         let both = (counted("forwarded")?, counted("joined")?);
         Ok((both == (5.0 * paths.len() as f64, paths.len() as f64)).then_some(()))
     })?;
-    let clients = daemon.metrics(&lab)?.sum("detector_session_clients", &[]);
+    let clients = daemon.metrics(&lab)?.sum("detector_table_entries", &[("table", "sessions")]);
     ensure!(clients == 6.0, "{clients} clients");
     Ok(())
 }

@@ -186,10 +186,10 @@ fn name(flow: &Flow) -> String {
 fn ensure_sums(lab: &Lab, daemon: &Daemon) -> Result<f64> {
     until("no hello to be held", PATIENCE, || {
         let metrics = daemon.metrics(lab)?;
-        Ok((metrics.sum("detector_hello_pending", &[]) == 0.0).then_some(()))
+        Ok((metrics.sum("detector_table_entries", &[("table", "pending_hellos")]) == 0.0).then_some(()))
     })?;
     let metrics = sums::settled(lab, daemon)?;
-    let lines = metrics.sum("detector_event_lines_total", &[("outcome", "written")]);
+    let lines = metrics.sum("detector_queue_items_total", &[("queue", "hello_lines"), ("outcome", "written")]);
     ensure!(lines == standing(&metrics, "confirmed"), "{lines} lines");
     Ok(complete(&metrics))
 }
@@ -203,7 +203,7 @@ fn standing(metrics: &Metrics, standing: &str) -> f64 {
 }
 
 fn lost(metrics: &Metrics) -> f64 {
-    let lost = |class| metrics.sum(&format!("detector_kernel_{class}_events_total"), &[("outcome", "lost")]);
+    let lost = |class| metrics.sum("detector_capture_events_total", &[("class", class), ("outcome", "lost")]);
     lost("confirmed") + lost("unconfirmed")
 }
 

@@ -121,7 +121,7 @@ fn sockets(lab: &Lab, client: IpAddr) -> Result<usize> {
 }
 
 fn resets(metrics: &Metrics, outcome: &str) -> usize {
-    metrics.sum("detector_kernel_resets_total", &[("outcome", outcome)]) as usize
+    metrics.sum("detector_kernel_responses_total", &[("response", "reset"), ("outcome", outcome)]) as usize
 }
 
 fn dropped(metrics: &Metrics) -> usize {

@@ -11,6 +11,7 @@ use detector_tests::curl::curl;
 use detector_tests::daemon::{Daemon, DaemonOptions, configuration, control, control_ok};
 use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::lab::{CLIENT_V4, Lab, LabOptions, OTHER_CLIENT_V4, SERVER_INTERFACE};
+use detector_tests::metrics::ASSESSED;
 use detector_tests::pins::{BpfMount, pins_ok};
 use detector_tests::process::{Process, output};
 use detector_tests::programs::detector;
@@ -268,7 +269,7 @@ fn a_crawler_is_who_dns_says_it_is() -> Result<()> {
             "--host-record=crawl-2.googlebot.com,192.0.2.1",
         ],
     )?;
-    let answers = |outcome| scene.sum("detector_reputation_crawlers_total", &[("outcome", outcome)]);
+    let answers = |outcome| scene.sum("detector_checks_total", &[("check", "crawler"), ("outcome", outcome)]);
     for (address, outcome) in [(CLIENT_V4, "confirmed"), (OTHER_CLIENT_V4, "denied")] {
         until("DNS to say", PATIENCE, || {
             ensure!(scene.ask(address, GOOGLE, "/", &[])?, "nobody waits for DNS");
@@ -299,10 +300,10 @@ fn a_crawler_is_who_dns_says_it_is() -> Result<()> {
     let (asked, took) = (queries(lab)? - before, began.elapsed());
     ensure!(asked as f64 <= 10.0 * (took + Duration::from_secs(1)).as_secs_f64(), "{asked} queries in {took:?}");
     until("the assessments", PATIENCE, || {
-        let assessed = scene.sum("detector_score_assessments_total", &[])?;
+        let assessed = scene.sum("detector_score_requests_total", &[("outcome", ASSESSED)])?;
         Ok((assessed >= f64::from(many)).then_some(()))
     })?;
-    let human = scene.sum("detector_score_assessments_total", &[("confidence", "definitely_human")])?;
+    let human = scene.sum("detector_score_requests_total", &[("outcome", "definitely_human")])?;
     let confirmed = answers("confirmed")?;
     ensure!(confirmed == 1.0, "{confirmed} confirmed, {human} welcome");
     Ok(())

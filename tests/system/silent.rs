@@ -43,7 +43,7 @@ fn silent(lab: &Lab, server: IpAddr) -> Result<(Process, BTreeSet<u64>)> {
 }
 
 fn found(metrics: &Metrics, outcome: &str) -> f64 {
-    metrics.sum("detector_kernel_socket_lookups_total", &[("outcome", outcome)])
+    metrics.sum("detector_checks_total", &[("check", "socket"), ("outcome", outcome)])
 }
 
 #[test]
@@ -63,15 +63,19 @@ fn a_client_of_which_nothing_more_comes_is_confirmed_by_its_socket() -> Result<(
         ensure!(lines.iter().all(|line| line["confirmed"] == "sock_diag"), "{lines:?}");
     }
     let before = sums::settled(&lab, &daemon)?;
-    let proven = |metrics: &Metrics| metrics.sum("detector_hello_proofs_total", &[("proof", "sock_diag")]);
+    let proven = |metrics: &Metrics| {
+        metrics.sum("detector_hello_standings_total", &[("standing", "judged"), ("reason", "sock_diag")])
+    };
     assert_eq!((proven(&before), found(&before, "established")), (2.0 * CLIENTS as f64, 2.0 * CLIENTS as f64));
 
     // Forged ones, half of them after a SYN that the server has answered: there is half a connection, and no client.
     Forger::start(&lab, &["--count", "2000", "--sources", "1000"])?.finish(LONG)?;
     let after = until("the end of the forged hellos", PATIENCE, || {
         let metrics = sums::settled(&lab, &daemon)?;
-        let complete = metrics.sum("detector_hello_standings_total", &[]) - 2.0 * CLIENTS as f64;
-        let lost = metrics.sum("detector_kernel_unconfirmed_events_total", &[("outcome", "lost")]);
+        let complete = metrics
+            .sum("detector_hello_standings_total", &[("standing", "confirmed|pending_expired|unconfirmed")])
+            - 2.0 * CLIENTS as f64;
+        let lost = metrics.sum("detector_capture_events_total", &[("class", "unconfirmed"), ("outcome", "lost")]);
         Ok((complete + lost >= 2000.0).then_some(metrics))
     })
     .with_context(|| daemon.log())?;
@@ -102,7 +106,7 @@ fn turned_off_no_socket_is_asked_for() -> Result<()> {
         let expired = metrics.sum("detector_hello_standings_total", &[("standing", "pending_expired")]);
         Ok((expired >= CLIENTS as f64).then_some(metrics))
     })?;
-    assert_eq!(metrics.sum("detector_kernel_socket_lookups_total", &[]), 0.0);
-    assert_eq!(metrics.sum("detector_hello_proofs_total", &[]), 0.0);
+    assert_eq!(metrics.sum("detector_checks_total", &[("check", "socket")]), 0.0);
+    assert_eq!(metrics.sum("detector_hello_standings_total", &[("standing", "judged")]), 0.0);
     Ok(())
 }

@@ -67,14 +67,13 @@ fn get(lab: &Lab, url: &str) -> Command {
     command
 }
 
-/// How many connections of this family ended so.
-fn ended(lab: &Lab, daemon: &Daemon, family: &str, outcome: &str) -> Result<f64> {
-    Ok(daemon.metrics(lab)?.sum(family, &[("outcome", outcome)]))
+/// How many connections to this socket ended so.
+fn ended(lab: &Lab, daemon: &Daemon, socket: &str, outcome: &str) -> Result<f64> {
+    Ok(daemon.metrics(lab)?.sum("detector_connections_total", &[("socket", socket), ("outcome", outcome)]))
 }
 
 #[test]
 fn slow_peers_keep_no_monitor_out() -> Result<()> {
-    const FAMILY: &str = "detector_admin_page_connections_total";
     let (lab, daemon) = start()?;
     let peers = besiege(&lab, "127.0.0.1:9464")?;
     keeps_asking("the metrics", || {
@@ -82,11 +81,13 @@ fn slow_peers_keep_no_monitor_out() -> Result<()> {
         ensure!(text.contains("detector_daemon_info"), "{text}");
         Ok(())
     })?;
-    ensure!(ended(&lab, &daemon, FAMILY, "displaced")? >= (PEERS - 16) as f64);
+    ensure!(ended(&lab, &daemon, "metrics", "displaced")? >= (PEERS - 16) as f64);
     drop(peers);
     let slow = besiege(&lab, "127.0.0.1:9464")?;
     slow.signal(nix::sys::signal::Signal::SIGSTOP)?;
-    until("the deadline of the last ones", PATIENCE, || Ok((ended(&lab, &daemon, FAMILY, "slow")? > 0.0).then_some(())))
+    until("the deadline of the last ones", PATIENCE, || {
+        Ok((ended(&lab, &daemon, "metrics", "slow")? > 0.0).then_some(()))
+    })
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn slow_peers_keep_no_operator_out() -> Result<()> {
     let (lab, daemon) = start()?;
     let peers = besiege(&lab, &control_socket(&lab).display().to_string())?;
     keeps_asking("`detector list`", || control_ok(&lab, &["list"]).map(drop))?;
-    ensure!(ended(&lab, &daemon, "detector_admin_control_connections_total", "displaced")? > 0.0);
+    ensure!(ended(&lab, &daemon, "control", "displaced")? > 0.0);
     drop(peers);
     Ok(())
 }
@@ -115,7 +116,7 @@ fn slow_peers_keep_no_web_server_out() -> Result<()> {
             output(command.args(["--header", "x-detector-client: 192.0.2.7"])).map(drop)
         })?;
     }
-    ensure!(ended(&lab, &daemon, "detector_inline_connections_total", "displaced")? > 0.0);
+    ensure!(ended(&lab, &daemon, "decision", "displaced")? > 0.0);
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.id()))?;
     let files = limits.lines().find(|line| line.starts_with("Max open files")).context("no such limit")?;
     let mut figures = files.split_whitespace().skip(3);

@@ -116,7 +116,7 @@ fn start(arguments: &'static [&'static str]) -> Result<(Lab, Nginx, Daemon)> {
 }
 
 fn outcomes(lab: &Lab, daemon: &Daemon, outcome: &str) -> Result<f64> {
-    Ok(daemon.metrics(lab)?.sum("detector_kernel_steering_total", &[("outcome", outcome)]))
+    Ok(daemon.metrics(lab)?.sum("detector_kernel_responses_total", &[("response", "steer"), ("outcome", outcome)]))
 }
 
 /// Over both families, by address and by prefix: the listener's page, then the site's, at one URL.
@@ -338,7 +338,9 @@ fn a_listener_without_the_sites_certificate_gets_nobody() -> Result<()> {
     let (_listener, answer) = listener(&lab, &[])?;
     ensure!(answer["response"] == "listening", "{answer}");
     until("two failed checks", PATIENCE, || {
-        let failed = daemon.metrics(&lab)?.sum("detector_challenge_checks_total", &[("outcome", "failed")]);
+        let failed = daemon
+            .metrics(&lab)?
+            .sum("detector_checks_total", &[("check", "challenge_listener"), ("outcome", "failed")]);
         Ok((failed >= 2.0).then_some(()))
     })?;
     V4.meets(&lab, SITE, "the listener isn't the site's")?;

@@ -72,8 +72,8 @@ fn orders_hold_again_after_a_crash() -> Result<()> {
     ensure!(!report.answered(), "{report:?}");
     let metrics = daemon.metrics(&lab)?;
     ensure!(metrics.sum("detector_kernel_packets_total", &[("reason", "fingerprint")]) > 0.0, "{}", daemon.log());
-    assert_eq!(metrics.sum("detector_hello_answers_total", &[]), 0.0, "the server has seen a hello");
-    assert_eq!(metrics.sum("detector_enforce_orders", &[]), 4.0);
+    assert_eq!(metrics.sum("detector_hello_segments_total", &[("kind", "answer")]), 0.0, "the server has seen a hello");
+    assert_eq!(metrics.sum("detector_table_entries", &[("table", "orders")]), 4.0);
     Ok(())
 }
 
@@ -93,7 +93,11 @@ fn a_ja4_is_learnt_for_the_next_start() -> Result<()> {
     let daemon = restart(&lab, daemon)?;
     let report = batch(&lab, &from(CLIENT_V4), &[Kind::Python], 1)?.remove(0);
     ensure!(!report.answered(), "{report:?}");
-    assert_eq!(daemon.metrics(&lab)?.sum("detector_hello_answers_total", &[]), 0.0, "the server has seen a hello");
+    assert_eq!(
+        daemon.metrics(&lab)?.sum("detector_hello_segments_total", &[("kind", "answer")]),
+        0.0,
+        "the server has seen a hello"
+    );
     Ok(())
 }
 
@@ -200,13 +204,13 @@ fn a_damaged_log_is_put_aside() -> Result<()> {
     fs::write(&log, text.replace("192.0.2.1", "192.0.2.9") + "\0garbage\n")?;
     let daemon = Daemon::start(&lab, DaemonOptions::default())?;
     assert_eq!(subjects(&lab)?, ["192.0.2.2"]);
-    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_store_damaged_lines_total", &[]), 2.0);
+    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "damaged")]), 2.0);
     let names = fs::read_dir(state(&lab)?)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let names: Vec<String> = names.collect::<Result<_>>()?;
     ensure!(names.iter().any(|name| name.starts_with("operator.log.damaged-")), "{names:?}");
     ensure!(daemon.log().contains("damaged"), "{}", daemon.log());
     let daemon = restart(&lab, daemon)?;
-    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_store_damaged_lines_total", &[]), 0.0);
+    assert_eq!(daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "damaged")]), 0.0);
     Ok(())
 }
 
@@ -219,7 +223,7 @@ fn a_block_that_cannot_be_written_holds_and_says_so() -> Result<()> {
     let said = control_ok(&lab, &["block", &CLIENT_V4.to_string()])?;
     ensure!(said.contains("note: it is in force, but a restart would lose it"), "{said}");
     ensure_refused(&lab, &from(CLIENT_V4), "blocked, and not on the disk")?;
-    ensure!(daemon.metrics(&lab)?.sum("detector_enforce_store_writes_total", &[("outcome", "failed")]) > 0.0);
+    ensure!(daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "failed")]) > 0.0);
     fs::remove_dir(&draft)?;
     until("it to be written", PATIENCE, || Ok((written(&lab)? > 1).then_some(())))?;
     let _daemon = restart(&lab, daemon)?;
@@ -246,7 +250,8 @@ fn what_nobody_confirms_takes_itself_back() -> Result<()> {
     daemon.signal(Signal::SIGCONT)?;
     until("the list to be empty", PATIENCE, || Ok(entries(&lab)?.is_empty().then_some(())))?;
     until("it to be counted", PATIENCE, || {
-        Ok((daemon.metrics(&lab)?.sum("detector_enforce_reverted_total", &[]) == 1.0).then_some(()))
+        Ok((daemon.metrics(&lab)?.sum("detector_enforce_orders_total", &[("outcome", "reverted")]) == 1.0)
+            .then_some(()))
     })?;
 
     // One that stood before comes back.

@@ -13,6 +13,7 @@ use detector_tests::deadline::{PATIENCE, until};
 use detector_tests::drafts::Dice;
 use detector_tests::figures::show;
 use detector_tests::lab::{Lab, LabOptions};
+use detector_tests::metrics::ASSESSED;
 use detector_tests::traffic::{Arrivals, Came, Hello, Site, Visit, send};
 use serde_json::Value;
 
@@ -155,7 +156,7 @@ fn programs_with_a_browsers_hello_cost_nobody_who_has_that_browser() -> Result<(
     assert_eq!(reached, visits, "people were stopped: {}", scene.daemon.counted(&scene.lab)?);
     ensure!(let_in * 2 < all, "{let_in} of {all} programs were let in: {}", scene.daemon.counted(&scene.lab)?);
     scene.nobody_feels_anything((0..people.min(200)).map(|person| address(person, false)))?;
-    assert_eq!(scene.sum("detector_breaker_troubled", &[])?, 0.0);
+    assert_eq!(scene.sum("detector_breakers", &[("state", "open|half_open")])?, 0.0);
     Ok(())
 }
 
@@ -165,10 +166,10 @@ impl Scene {
         let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
         Ok(format!(
             "{} assessed, {} left out, {} verdicts queued, {} dropped for want of room, {} pairs in force",
-            sum("detector_score_assessments_total", &[]),
-            sum("detector_score_left_out_total", &[]),
-            sum("detector_score_verdicts_total", &[("outcome", "queued")]),
-            sum("detector_score_verdicts_total", &[("outcome", "dropped")]),
+            sum("detector_score_requests_total", &[("outcome", ASSESSED)]),
+            sum("detector_score_requests_total", &[("outcome", "behind|budget")]),
+            sum("detector_enforce_outcomes_total", &[("outcome", "queued")]),
+            sum("detector_enforce_outcomes_total", &[("outcome", "dropped")]),
             sum("detector_enforce_verdicts", &[("kind", "pair")]),
         ))
     }
@@ -201,7 +202,7 @@ fn a_flood_of_programs_is_stopped_beside_people() -> Result<()> {
     let share = if full() { 100 } else { 50 };
     ensure!(let_in * share <= all, "{let_in} of {all} were let in: {}", scene.daemon.counted(&scene.lab)?);
     scene.nobody_feels_anything((0..people).map(|person| address(person, false)))?;
-    assert_eq!(scene.sum("detector_breaker_troubled", &[])?, 0.0, "no breaker opens");
+    assert_eq!(scene.sum("detector_breakers", &[("state", "open|half_open")])?, 0.0, "no breaker opens");
     Ok(())
 }
 
@@ -243,7 +244,7 @@ fn a_rule_that_matches_everybody_is_off_within_two_seconds() -> Result<()> {
         scene.counted()?
     ));
     ensure!(scene.sum("detector_score_decisions_total", &[("action", "block")])? > 0.0, "the rule came into force");
-    ensure!(scene.sum("detector_breaker_troubled", &[])? >= 1.0, "the alarm");
+    ensure!(scene.sum("detector_breakers", &[("state", "open|half_open")])? >= 1.0, "the alarm");
     ensure!(lasted <= Duration::from_secs(3), "people were stopped for {lasted:?}");
     ensure!(touched.len() as f64 <= people as f64 * 0.05 + 2.0 * at_once, "{} people were touched", touched.len());
     // What an operator ordered stands.

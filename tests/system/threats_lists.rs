@@ -78,7 +78,7 @@ fn lists_and_signals_stop_nothing_that_a_host_lives_by() -> Result<()> {
     let done = list.env("SSH_CONNECTION", "10.77.0.22 50000 10.77.0.1 22").output()?;
     ensure!(done.status.success(), "{done:?}");
     until("routes to be known", PATIENCE, || {
-        Ok((scene.sum("detector_enforce_never_block", &[("reason", "gateway")])? >= 3.0).then_some(()))
+        Ok((scene.sum("detector_table_entries", &[("table", "never_block_gateway")])? >= 3.0).then_some(()))
     })?;
 
     let attack = |scene: &mut Scene, times: usize, source: IpAddr| -> Result<(usize, usize)> {
@@ -101,7 +101,7 @@ fn lists_and_signals_stop_nothing_that_a_host_lives_by() -> Result<()> {
     }
     let metrics = scene.daemon.metrics(&scene.lab)?;
     assert_eq!(metrics.sum("detector_enforce_verdicts", &[("kind", "automatic")]), 1.0, "on anybody else");
-    let welcome = metrics.sum("detector_score_assessments_total", &[("confidence", "definitely_human")]);
+    let welcome = metrics.sum("detector_score_requests_total", &[("outcome", "definitely_human")]);
     assert_eq!(welcome, 5.0 * PROTECTED.len() as f64, "each is counted");
     // A block by hand of everybody spares them too, in the kernel.
     control_ok(&scene.lab, &["block", "10.77.0.0/24"])?;
@@ -153,7 +153,9 @@ fn nobody_waits_while_a_list_is_read() -> Result<()> {
             .map(|n| format!("{}.{}.{}.{}\n", 30 + (n >> 23), n >> 15 & 255, n >> 7 & 255, n << 1 & 255))
             .collect()
     };
-    let shipped = || Ok(Some(scene.sum("detector_reputation_prefixes", &[])?).filter(|count| *count > 1000.0));
+    let shipped = || {
+        Ok(Some(scene.sum("detector_table_entries", &[("table", "list_prefixes")])?).filter(|count| *count > 1000.0))
+    };
     let (known, too_many) = (until("the shipped ranges", PATIENCE, shipped)?, prefixes(1_000_000));
     let stop = AtomicBool::new(false);
     let socket = scene.lab.file("decision.sock");
@@ -168,12 +170,13 @@ fn nobody_waits_while_a_list_is_read() -> Result<()> {
             fs::write(&list, prefixes(100_000))?;
             let (reached, all) = whole(send(&scene.lab, 100.0, Arrivals::Random, first)?.iter());
             until("the list", PATIENCE, || {
-                Ok((scene.sum("detector_reputation_prefixes", &[])? >= known + 100_000.0).then_some(()))
+                Ok((scene.sum("detector_table_entries", &[("table", "list_prefixes")])? >= known + 100_000.0)
+                    .then_some(()))
             })?;
             fs::write(&list, &too_many)?;
             let (more, others) = whole(send(&scene.lab, 100.0, Arrivals::Random, second)?.iter());
             until("the refusal", PATIENCE, || {
-                let refused = scene.sum("detector_reputation_files_total", &[("outcome", "too_many")])?;
+                let refused = scene.sum("detector_files_total", &[("file", "reputation"), ("outcome", "too_many")])?;
                 Ok((refused == 1.0).then_some(()))
             })?;
             Ok((reached + more, all + others))
@@ -183,12 +186,16 @@ fn nobody_waits_while_a_list_is_read() -> Result<()> {
         let asked = asking.join().ok().context("whoever asks panicked")??;
         Ok((asked, read?))
     })?;
-    let left_out = scene.sum("detector_score_left_out_total", &[])?;
+    let left_out = scene.sum("detector_score_requests_total", &[("outcome", "behind|budget")])?;
     show(&format!(
         "T10: longest of {asked} answers {longest:?}; {left_out} reports left out; people {reached} of {all}"
     ));
     assert_eq!(reached, all);
-    assert_eq!(scene.sum("detector_reputation_prefixes", &[])?, known + 100_000.0, "the last good one stays");
+    assert_eq!(
+        scene.sum("detector_table_entries", &[("table", "list_prefixes")])?,
+        known + 100_000.0,
+        "the last good one stays"
+    );
     // A busy machine has pauses of its own.
     let most = Duration::from_millis(if full() { 50 } else { 250 });
     ensure!(longest < most, "an answer took {longest:?}");

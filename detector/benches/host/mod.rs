@@ -217,7 +217,8 @@ impl Host {
             client
         });
         let clients = clients.collect();
-        wait_for("hellos of all clients", || self.metric("detector_join_connections", "") >= count as f64 * 0.999);
+        let known = || self.metric("detector_table_entries", "\"known_connections\"");
+        wait_for("hellos of all clients", || known() >= count as f64 * 0.999);
         clients
     }
 

@@ -224,10 +224,20 @@ impl Breaker {
 
     /// The breakers that aren't closed.
     pub fn troubled(&self) -> impl Iterator<Item = Change> {
+        self.states().filter(|Change { state, .. }| *state != State::Closed)
+    }
+
+    /// How many breakers are in this state: one for all, and one for each rule and site of which anybody was seen.
+    #[must_use]
+    pub fn count(&self, state: State) -> usize {
+        self.states().filter(|breaker| breaker.state == state).count()
+    }
+
+    fn states(&self) -> impl Iterator<Item = Change> {
         let rules = self.rules.iter().map(|(rule, (_, circuit))| (Scope::Rule(*rule), circuit.state()));
         let sites = self.sites.iter().map(|(site, (_, circuit))| (Scope::Site(*site), circuit.state()));
         let all = [(Scope::All, self.all.1.state())].into_iter().chain(rules).chain(sites);
-        all.filter(|(_, state)| *state != State::Closed).map(|(scope, state)| Change { scope, state })
+        all.map(|(scope, state)| Change { scope, state })
     }
 
     fn permit(&self, mut states: impl Iterator<Item = State>) -> Permit {

@@ -16,6 +16,9 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
     /// The word for it in output and in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {

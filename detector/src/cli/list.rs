@@ -104,7 +104,7 @@ mod tests {
     use crate::admin::protocol::{Action, Origin, PAGE};
     use crate::door::socket::{CONTROL, Socket};
     use crate::policy::subject::Subject;
-    use crate::telemetry::counters::Counters;
+    use crate::telemetry::counters::Count;
 
     /// A daemon with this many entries.
     struct Full(u32);
@@ -136,7 +136,7 @@ mod tests {
         let stop = shutdown.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let ended = Counters::single("detector_test_ends_total", "Ends.").unwrap();
+            let ended = [("done", Count::default()), ("slow", Count::default())].into_iter().collect();
             runtime.block_on(serve((control, Access::Write), Arc::new(Full(600)), ended, stop)).unwrap();
         });
         let args = |format| ListArgs { format, control: ControlArgs { control_socket: Some(path.clone()) } };

@@ -11,7 +11,8 @@ use super::list::bare_table;
 use super::{Exit, Failure, Format, figures, mode, print, printable};
 use crate::admin::protocol::{Request, Response, Signals, Status};
 use crate::config::Mode;
-use crate::telemetry::metrics::{Fate, VerdictKind, fate};
+use crate::telemetry::enforce::VerdictKind;
+use crate::telemetry::kernel::{Fate, fate};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -166,12 +166,12 @@ impl Assessor {
 
     /// Whether there is time to assess a request that was told of. `behind`: too many wait for that.
     pub(super) fn has_time(&self, behind: bool, now: Timestamp) -> bool {
-        let why = match behind {
-            true => "behind",
+        let left_out = match behind {
+            true => &self.metrics.requests.behind,
             false if self.budget.take(now) => return true,
-            false => "budget",
+            false => &self.metrics.requests.over_budget,
         };
-        self.metrics.score.left_out.add(why, 1);
+        left_out.add(1);
         false
     }
 
@@ -199,13 +199,13 @@ impl Assessor {
         };
         let assessment = live.engine.assess(&facts);
         let decision = live.policy.decide(&assessment, subject);
-        self.metrics.score.assessments.add(assessment.confidence.label(), 1);
+        self.metrics.requests.assessed.add(assessment.confidence.label(), 1);
         let (credit, shown) = (has_credit(&facts, &assessment, live.returning), is_shown(&assessment));
         let shared = network.shared;
         let (policy, assessment) = (live.policy, Arc::new(assessment));
         let judged = Judged { id, asked, policy, standing, credit, shared, assessment, decision };
         let record = self.carry_out(judged);
-        self.metrics.score.decisions.add(record.decision.action.metric_label(), 1);
+        self.metrics.requests.decisions.add(record.decision.action.metric_label(), 1);
         if counts && record.decision.action >= Action::Challenge {
             self.network().stopped(&seen);
         }
@@ -358,7 +358,7 @@ impl Assessor {
         } else {
             breaker.verdict(now);
             if breaker.is_alarmed(now) && decision.action == Action::Block {
-                self.metrics.score.queue.add("held_back", 1);
+                self.metrics.enforce.held_back.add(1);
                 (decision.action, decision.ttl) = (Action::Challenge, policy.challenge_ttl);
             }
         }
@@ -407,17 +407,19 @@ impl Assessor {
             // Again and again: an operator's word on the mode takes in all addresses.
             self.wishes.want(Wanted::Share(share_of(permit)));
         }
-        self.metrics.score.set_troubled(breaker.troubled().count());
+        for state in State::ALL {
+            self.metrics.requests.breakers.set(state.label(), breaker.count(state) as u64);
+        }
         drop(breaker);
         for change in changes {
             self.changed(change, permit);
         }
-        self.metrics.score.set_held(self.memory().len());
+        self.metrics.resources.entries.held_decisions.set(self.memory().len() as u64);
         self.reputation.publish();
     }
 
     fn changed(&self, change: Change, permit: Permit) {
-        self.metrics.score.breaker.add(change.state.label(), 1);
+        self.metrics.requests.breaker_changes.add(change.state.label(), 1);
         if change.state == State::Open {
             warn!(scope = ?change.scope, "too many people were newly stopped: automatic verdicts only count; see docs/scoring.md");
         } else {

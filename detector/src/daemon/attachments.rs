@@ -100,6 +100,7 @@ impl Attachments {
                 Err(error) => warn!(request = %request.display(), %error, "can't ask for the program to be attached"),
             }
         }
-        self.metrics.set_interfaces(self.attached.len() - without.len(), without.len());
+        self.metrics.kernel.attached.set((self.attached.len() - without.len()) as u64);
+        self.metrics.kernel.detached.set(without.len() as u64);
     }
 }

@@ -180,7 +180,8 @@ impl Shared {
 
     fn publish(&self, state: &State) {
         let healthy = state.listeners.iter().filter(|listener| listener.challenger.trouble.is_none()).count();
-        self.metrics.set_listeners(healthy, state.listeners.len() - healthy);
+        self.metrics.enforce.healthy.set(healthy as u64);
+        self.metrics.enforce.unhealthy.set((state.listeners.len() - healthy) as u64);
     }
 
     fn add(&self, socket: &OwnedFd, listener: Listener, ports: &[u16], pid: Option<i32>) -> Result<u64, Refusal> {
@@ -237,7 +238,7 @@ impl Shared {
             Err(Trouble::Late) => "late",
             Err(Trouble::Failed(_)) => "failed",
         };
-        self.metrics.challenge_checks.add(outcome, 1);
+        self.metrics.resources.challenges.add(outcome, 1);
         let mut state = self.state();
         let State { steering: Some(steering), listeners, .. } = &mut *state else { return };
         let Some(listener) = listeners.iter_mut().find(|listener| listener.id == id) else { return };

@@ -55,7 +55,7 @@ use crate::{
         terms::{Layer, Terms},
         ttl::Ttl,
     },
-    telemetry::{Metrics, logs::Limited, metrics::VerdictKind},
+    telemetry::{Metrics, counters::Counters, enforce::VerdictKind, logs::Limited},
 };
 
 /// Failures of the kernel's maps: each hello could meet one.
@@ -83,18 +83,19 @@ pub(super) struct Line {
 #[derive(Default)]
 struct Tally {
     received: [u64; 2],
-    malformed: u64,
+    malformed: [u64; 2],
     complete: u64,
     keys: [u64; KeyCheck::ALL.len()],
     lost: [u64; Cause::ALL.len()],
     ignored: [u64; Ignored::ALL.len()],
-    standings: [u64; Standing::LABELS.len()],
-    proofs: [u64; Proof::ALL.len()],
+    confirmed: [u64; Proof::ALL.len()],
+    pending_expired: u64,
+    unconfirmed: u64,
+    judged: [u64; Proof::ALL.len()],
     void: [u64; Void::ALL.len()],
     lookups: [u64; Lookup::ALL.len()],
     answers: u64,
     lines_queued: u64,
-    lines_dropped: u64,
     judge_failed: u64,
 }
 
@@ -169,7 +170,7 @@ impl<M: VerdictMaps> Core<M> {
         });
         if !whole {
             // Only another version of our own program could write such an event.
-            verdicts.tally.malformed += 1;
+            verdicts.tally.malformed[class as usize] += 1;
         }
     }
 
@@ -243,44 +244,34 @@ impl<M: VerdictMaps> Core<M> {
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, longest_pause: Duration) {
         let Verdicts { enforcer, metrics, tally, teller, .. } = &self.verdicts;
-        metrics.known_queue.set("queued", teller.queued);
-        metrics.known_queue.set("dropped", teller.dropped);
+        let Metrics { kernel, hellos, enforce, resources, .. } = &**metrics;
         metrics.set_longest_pause(longest_pause);
-        metrics.set_pending(self.connections.pending());
-        for (label, count) in Standing::LABELS.iter().zip(tally.standings) {
-            metrics.standings.set(label, count);
+        for (series, count) in kernel.received.iter().zip(tally.received) {
+            series.set(count);
         }
-        for (proof, count) in Proof::ALL.iter().zip(tally.proofs) {
-            metrics.proofs.set(proof.label(), count);
+        for (series, count) in kernel.malformed.iter().zip(tally.malformed) {
+            series.set(count);
         }
-        for (why, count) in Void::ALL.iter().zip(tally.void) {
-            metrics.void.set(why.label(), count);
-        }
-        for (found, count) in Lookup::ALL.iter().zip(tally.lookups) {
-            metrics.lookups.set(found.label(), count);
-        }
-        metrics.answers.set("", tally.answers);
-        metrics.event_lines.set("queued", tally.lines_queued);
-        let [confirmed, unconfirmed] = tally.received;
-        metrics.events_received.set("confirmed", confirmed);
-        metrics.events_received.set("unconfirmed", unconfirmed);
-        metrics.hellos.set("complete", tally.complete);
-        for (check, count) in KeyCheck::ALL.iter().zip(tally.keys) {
-            metrics.keys.set(check.label(), count);
-        }
-        for (cause, count) in Cause::ALL.iter().zip(tally.lost) {
-            metrics.hellos.set(cause.label(), count);
-        }
-        for (reason, count) in Ignored::ALL.iter().zip(tally.ignored) {
-            metrics.ignored.set(reason.label(), count);
-        }
-        metrics.events_malformed.set("", tally.malformed);
-        metrics.event_lines.set("dropped", tally.lines_dropped);
-        metrics.judge_failed.set("", tally.judge_failed);
-        metrics.connections_evicted.set("", enforcer.evicted());
+        set(&kernel.keys, KeyCheck::ALL.iter().map(|check| check.label()), &tally.keys);
+        hellos.outcomes.set("complete", tally.complete);
+        set(&hellos.outcomes, Cause::ALL.iter().map(|cause| cause.label()), &tally.lost);
+        set(&hellos.confirmed, Proof::ALL.iter().map(|proof| proof.label()), &tally.confirmed);
+        hellos.pending_expired.set(tally.pending_expired);
+        hellos.unconfirmed.set(tally.unconfirmed);
+        set(&hellos.judged, Proof::ALL.iter().map(|proof| proof.label()), &tally.judged);
+        set(&hellos.void, Void::ALL.iter().map(|why| why.label()), &tally.void);
+        set(&hellos.ignored, Ignored::ALL.iter().map(|reason| reason.label()), &tally.ignored);
+        hellos.answers.set(tally.answers);
+        set(&resources.sockets, Lookup::ALL.iter().map(|found| found.label()), &tally.lookups);
+        resources.entries.pending_hellos.set(self.connections.pending() as u64);
+        resources.known_queued.set(teller.queued);
+        resources.known_dropped.set(teller.dropped);
+        resources.lines_queued.set(tally.lines_queued);
+        resources.evicted.connections.set(enforcer.evicted());
         let (evicted, too_fast) = enforcer.automatic_lost();
-        metrics.automatic_lost.set("evicted", evicted);
-        metrics.automatic_lost.set("too_fast", too_fast);
+        resources.evicted.automatic.set(evicted);
+        enforce.too_fast.set(too_fast);
+        enforce.failed.set(tally.judge_failed);
         let counts = enforcer.counts();
         for (kind, count) in [
             (VerdictKind::Address, counts.address),
@@ -292,7 +283,7 @@ impl<M: VerdictMaps> Core<M> {
             (VerdictKind::Pair, counts.pair),
             (VerdictKind::Automatic, counts.automatic),
         ] {
-            metrics.set_verdicts(kind, count as u64);
+            enforce.set_verdicts(kind, count);
         }
     }
 
@@ -370,6 +361,13 @@ impl<M: VerdictMaps> Core<M> {
             }
             error => Response::Error { message: error.to_string() },
         })
+    }
+}
+
+/// Sets the series of `labels` to `counts`, which are in the same order.
+fn set(counters: &Counters, labels: impl Iterator<Item = &'static str>, counts: &[u64]) {
+    for (label, count) in labels.zip(counts) {
+        counters.set(label, *count);
     }
 }
 
@@ -471,7 +469,7 @@ impl<M: VerdictMaps> Verdicts<M> {
     fn connection(&mut self, event: Event<'_>) {
         match event {
             Event::Confirmed(hello, proof) => {
-                if let Some(count) = self.tally.proofs.get_mut(proof as usize) {
+                if let Some(count) = self.tally.judged.get_mut(proof as usize) {
                     *count += 1;
                 }
                 self.judge(hello);
@@ -502,7 +500,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         match judged {
             Ok(Decision::Pass) => {}
             Ok(decision) => {
-                self.metrics.observe_latency(monotonic().since(hello.completed_at));
+                self.metrics.enforce.observe_latency(monotonic().since(hello.completed_at));
                 self.decided.push((flow, decision));
             }
             Err(error) => {
@@ -540,8 +538,14 @@ impl<M: VerdictMaps> Verdicts<M> {
     /// All is known of a hello. Without proof of its client's address it is only counted: anybody can have sent it.
     fn settled(&mut self, settled: Box<Settled>, decision: Decision) {
         let standing = settled.standing;
-        if let Some(count) = self.tally.standings.get_mut(standing.index()) {
-            *count += 1;
+        match standing {
+            Standing::Confirmed(proof) => {
+                if let Some(count) = self.tally.confirmed.get_mut(proof as usize) {
+                    *count += 1;
+                }
+            }
+            Standing::PendingExpired => self.tally.pending_expired += 1,
+            Standing::Unconfirmed => self.tally.unconfirmed += 1,
         }
         if let Some(count) = settled.void.and_then(|why| self.tally.void.get_mut(why as usize)) {
             *count += 1;
@@ -558,7 +562,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         let enforcing = self.is_enforcing();
         match self.lines.try_send(Line { settled, decision, enforcing }) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.tally.lines_dropped += 1,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.metrics.resources.lines_dropped.add(1),
         }
     }
 
@@ -853,9 +857,11 @@ mod tests {
         core.ask(&mut sockets);
         core.publish(Duration::ZERO);
         for found in Lookup::ALL {
-            assert_eq!(metrics.lookups.value(found.label()), 1, "{}", found.label());
+            assert_eq!(metrics.resources.sockets.value(found.label()), 1, "{}", found.label());
         }
-        assert_eq!(metrics.proofs.value(Proof::SockDiag.label()), 1);
+        for hellos in [&metrics.hellos.judged, &metrics.hellos.confirmed] {
+            assert_eq!((hellos.value(Proof::SockDiag.label()), hellos.sum()), (1, 1));
+        }
         let line = written.try_recv().unwrap();
         assert_eq!(line.settled.hello.flow.source.port(), 1);
         assert_eq!(line.settled.standing, Standing::Confirmed(Proof::SockDiag));

@@ -139,8 +139,8 @@ impl Decide for Decider {
         let record = subject.and_then(|subject| self.scored(&report, &subject, identity.as_deref(), id));
         let ruling = ordered.max(record.as_ref().map_or(Ruling::Allow, |record| ruling(record)));
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.metrics.decisions.add(ruling.label(), 1);
-        self.metrics.decision_fingerprints.add(label, 1);
+        self.metrics.requests.rulings.add(ruling.label(), 1);
+        self.metrics.requests.knowledge.add(label, 1);
         debug!(
             target: "detector::inline",
             %id, decision = ruling.label(), fingerprint = label, ?address, ?ja4, asked = ?report, "decided"
@@ -149,7 +149,7 @@ impl Decide for Decider {
     }
 
     fn connection(&self, what: Connection) {
-        self.metrics.decision_connections.add(what.label(), 1);
+        self.metrics.resources.askers.add(what.label(), 1);
     }
 }
 

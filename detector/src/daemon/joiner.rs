@@ -140,14 +140,15 @@ impl Joiner {
             let join = self.join();
             (*join.counts(), join.waiting())
         };
-        metrics.joined.set(JOINED, counts.joined);
-        metrics.joined.set(FORWARDED, counts.forwarded);
+        metrics.requests.joined.set(JOINED, counts.joined);
+        metrics.requests.joined.set(FORWARDED, counts.forwarded);
         for why in Miss::ALL {
-            metrics.joined.set(why.label(), counts.missed(why));
+            metrics.requests.joined.set(why.label(), counts.missed(why));
         }
         let (sessions, evicted) = self.sessions.count();
-        metrics.set_sessions(waiting, sessions);
-        metrics.sessions_evicted.set("", evicted);
+        metrics.resources.entries.waiting_reports.set(waiting as u64);
+        metrics.resources.entries.sessions.set(sessions as u64);
+        metrics.resources.evicted.sessions.set(evicted);
     }
 
     fn join(&self) -> MutexGuard<'_, Join<Waiting>> {

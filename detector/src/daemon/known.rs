@@ -175,8 +175,8 @@ impl Known {
     /// Brings the metrics up to date.
     pub(super) fn publish(&self, metrics: &Metrics) {
         let (known, evicted) = self.0.connections.count();
-        metrics.set_known(known);
-        metrics.known_evicted.set("", evicted);
+        metrics.resources.entries.known_connections.set(known as u64);
+        metrics.resources.evicted.known_connections.set(evicted);
         self.0.joiner.publish(metrics);
     }
 

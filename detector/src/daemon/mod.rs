@@ -22,6 +22,7 @@ mod inline;
 mod joiner;
 mod keeper;
 mod known;
+mod labels;
 mod load;
 mod manager;
 mod memory;
@@ -65,10 +66,11 @@ use self::{
     crawlers::Detective,
     engine::{Engine, Handle},
     histories::Histories,
-    inline::{Decider, KNOWLEDGE},
+    inline::Decider,
     joiner::Joiner,
     keeper::{Host, Keeper},
     known::Known,
+    labels::labels,
     load::{Loaded, Start, attach_all, attach_egress, interfaces, load},
     manager::Manager,
     memory::Bounds,
@@ -88,30 +90,25 @@ use crate::{
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{Change, Changed, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status},
     },
-    breaker,
-    capture::Proof,
     clock::{Timestamp, monotonic},
     config::{Config, Limits, Loaded as LoadedConfig, Overrides},
     connection::{self, Connections, Standing},
-    door::{
-        seats::End,
-        socket::{CONTROL, DECISION, STATUS, Socket, SocketError},
-    },
+    door::socket::{CONTROL, DECISION, STATUS, Socket, SocketError},
     enforce::{Enforcer, handover::TakenOver},
     fingerprint::key::random_seeds,
     flow,
     inline::{self as endpoint, InlineError, Listeners, TcpDoor},
-    intake::{self, Closed, Intake, Refused},
+    intake::{self, Intake},
     join::{self, Proxies, Trusted},
-    kernel::{self, CounterMap, Kernel, Lookup, Maps, SockDiag, Steering, Waker},
+    kernel::{self, CounterMap, Kernel, Maps, SockDiag, Steering, Waker},
     network::Network,
-    pipeline::{Cause, Ignored, KeyCheck, Pipeline, Void},
-    policy::decide::Action,
-    policy::{never_block::Why, requests::Ruling, terms::Layer},
-    report::{Rejected, Report},
-    reputation::{Answer, Refused as ListRefused},
-    score::Confidence,
-    telemetry::{Metrics, counters::Counters, metrics::Labels, score::ScoreLabels},
+    pipeline::Pipeline,
+    policy::terms::Layer,
+    report::Report,
+    telemetry::{
+        Metrics,
+        counters::{Count, Counters},
+    },
 };
 
 /// How long open connections of the control socket and the metrics page have to finish.
@@ -179,7 +176,7 @@ impl Daemon {
     fn gather(&self) -> prometheus::Result<String> {
         // The kernel first: what it has submitted by now, the engine has received by its answer.
         match self.counters.read() {
-            Ok(counters) => self.metrics.set_kernel(|counter| counters.of(counter)),
+            Ok(counters) => self.metrics.kernel.set(|counter| counters.of(counter)),
             Err(error) => warn!(%error, "metrics show the kernel's counters as they were"),
         }
         if self.engine.publish(Top::Ever).is_none() {
@@ -187,7 +184,7 @@ impl Daemon {
         }
         self.signals.publish();
         self.known.publish(&self.metrics);
-        self.metrics.set_suspected(self.suspects.all(0).1);
+        self.metrics.resources.entries.suspected_proxies.set(self.suspects.all(0).1 as u64);
         self.metrics.encode()
     }
 
@@ -199,7 +196,7 @@ impl Daemon {
         let Some((fingerprints, mode)) = self.engine.publish(top) else {
             return Response::Error { message: "the packet path did not answer within 2 s".to_owned() };
         };
-        let micros = |share| self.metrics.latency_quantile(share).map(|latency| latency.as_micros() as u64);
+        let micros = |share| self.metrics.enforce.latency_quantile(share).map(|latency| latency.as_micros() as u64);
         Response::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -209,31 +206,35 @@ impl Daemon {
             egress: self.egress,
             ports: self.ports.clone(),
             kernel: counters.iter().map(|(counter, value)| (counter.label().to_owned(), value)).collect(),
-            hellos: table(&self.metrics.hellos),
-            ignored: table(&self.metrics.ignored),
-            standings: table(&self.metrics.standings),
-            void: table(&self.metrics.void),
+            hellos: table(&self.metrics.hellos.outcomes),
+            ignored: table(&self.metrics.hellos.ignored),
+            standings: self.standings(),
+            void: table(&self.metrics.hellos.void),
             ring: RingStatus {
                 submitted: counters.of(Counter::SubmittedConfirmed) + counters.of(Counter::SubmittedUnconfirmed),
-                received: ["confirmed", "unconfirmed"]
-                    .map(|class| self.metrics.events_received.value(class))
-                    .iter()
-                    .sum(),
+                received: self.metrics.kernel.received.iter().map(Count::value).sum(),
                 lost_confirmed: counters.of(Counter::LostConfirmed),
                 lost_unconfirmed: counters.of(Counter::LostUnconfirmed),
             },
             challengers: self.challengers.list(),
             signals: self.signals_status(),
-            entries: self.metrics.verdict_counts(),
+            entries: self.metrics.enforce.verdict_counts(),
             fingerprints,
             enforce_p50_us: micros(0.5),
             enforce_p99_us: micros(0.99),
-            enforce_us: self.metrics.latencies(),
+            enforce_us: self.metrics.enforce.latencies(),
         }))
     }
 }
 
 impl Daemon {
+    /// Complete hellos by what is known of their client's address.
+    fn standings(&self) -> BTreeMap<String, u64> {
+        let hellos = &self.metrics.hellos;
+        let counts = [hellos.confirmed.sum(), hellos.pending_expired.value(), hellos.unconfirmed.value()];
+        Standing::LABELS.map(str::to_owned).into_iter().zip(counts).collect()
+    }
+
     fn signals_status(&self) -> SignalsStatus {
         let (sockets, queue) = self.signal_sockets.clone();
         let now = monotonic();
@@ -242,13 +243,13 @@ impl Daemon {
         SignalsStatus {
             sockets,
             queue,
-            reports: self.metrics.reports.value(""),
+            reports: self.metrics.requests.reports.value(),
             last_report_s: self.recent.last().map(|last| now.since(last).as_secs()),
-            rejected: table(&self.metrics.reports_rejected),
-            refused: table(&self.metrics.reports_refused),
-            fields: table(&self.metrics.report_fields),
-            lost_estimate: self.metrics.reports_lost(),
-            joined: table(&self.metrics.joined),
+            rejected: table(&self.metrics.requests.rejected),
+            refused: table(&self.metrics.requests.refused),
+            fields: table(&self.metrics.requests.fields),
+            lost_estimate: self.metrics.requests.lost.value(),
+            joined: table(&self.metrics.requests.joined),
             suspected,
             suspected_total,
         }
@@ -312,37 +313,6 @@ fn open_sockets() -> Option<SockDiag> {
 /// What steers to challenge listeners. `None`, and a line in the log, if the kernel takes no such program.
 fn load_steering(kernel: &mut Kernel) -> Option<Steering> {
     kernel.steering().map_err(|error| warn!(%error, "no steering to challenge listeners; challenges only count")).ok()
-}
-
-/// The label sets of the metrics.
-fn labels() -> Labels {
-    Labels {
-        causes: Cause::ALL.iter().map(|cause| cause.label()).collect(),
-        keys: KeyCheck::ALL.iter().map(|check| check.label()).collect(),
-        ignored: Ignored::ALL.iter().map(|reason| reason.label()).collect(),
-        standings: Standing::LABELS.to_vec(),
-        proofs: Proof::ALL.iter().map(|proof| proof.label()).collect(),
-        void: Void::ALL.iter().map(|why| why.label()).collect(),
-        lookups: Lookup::ALL.iter().map(|found| found.label()).collect(),
-        never_block: Why::ALL.iter().map(|why| why.label()).collect(),
-        rejected: Rejected::ALL.iter().map(|why| why.label()).collect(),
-        refused: Refused::ALL.iter().map(|why| why.label()).collect(),
-        closed: Closed::ALL.iter().map(|why| why.label()).collect(),
-        outcomes: joiner::outcomes(),
-        rulings: Ruling::ALL.iter().map(|ruling| ruling.label()).collect(),
-        knowledge: KNOWLEDGE.to_vec(),
-        connections: endpoint::Connection::ALL.iter().map(|what| what.label()).collect(),
-        ends: End::ALL.iter().map(|end| end.label()).collect(),
-        score: ScoreLabels {
-            confidences: Confidence::ALL.iter().map(|confidence| confidence.label()).collect(),
-            actions: Action::ALL.iter().map(|action| action.metric_label()).collect(),
-            lists: ["read", "unreadable"].into_iter().chain(ListRefused::LABELS).collect(),
-            crawlers: Answer::ALL.iter().map(|answer| answer.label()).collect(),
-            states: [breaker::State::Closed, breaker::State::HalfOpen, breaker::State::Open]
-                .map(breaker::State::label)
-                .to_vec(),
-        },
-    }
 }
 
 fn flow_limits(limits: &Limits) -> flow::Limits {
@@ -676,7 +646,7 @@ fn spawn(
 ) {
     for socket in control {
         let (handler, token) = (Arc::clone(daemon), stop.clone());
-        let ended = daemon.metrics.control_connections.clone();
+        let ended = daemon.metrics.resources.control.clone();
         tasks.spawn(async move {
             if let Err(error) = control::serve(socket, handler, ended, token).await {
                 error!(%error, "the control or the status socket is closed; restart detector to have it back");
@@ -685,7 +655,7 @@ fn spawn(
     }
     if let Some(page) = page {
         let (daemon, token) = (Arc::clone(daemon), stop.clone());
-        let ended = daemon.metrics.page_connections.clone();
+        let ended = daemon.metrics.resources.page.clone();
         tasks.spawn(async move {
             if let Err(error) = metrics_server::serve(page, move || daemon.gather(), ended, token).await {
                 error!(%error, "the metrics page is closed; restart detector to have it back");

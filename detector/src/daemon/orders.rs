@@ -41,7 +41,7 @@ use crate::{
         terms::{Layer, Measure, Terms},
         ttl::Ttl,
     },
-    telemetry::{Metrics, metrics::VerdictKind},
+    telemetry::{Metrics, enforce::VerdictKind},
 };
 
 /// Where operators' SSH sessions came from that are remembered.
@@ -122,7 +122,7 @@ impl Orders {
         let store = match Store::open(&directory, now) {
             Ok((store, found)) => {
                 all = found.damaged == 0;
-                metrics.store_damaged.set("", found.damaged as u64);
+                metrics.enforce.orders_damaged.set(found.damaged as u64);
                 if let Some(aside) = found.aside {
                     let (damaged, kept) = (found.damaged, aside.display());
                     error!(damaged, %kept, "stored orders were damaged; those that could be read hold: `detector list`");
@@ -209,7 +209,7 @@ impl Orders {
         self.revert(&mut state, now.monotonic);
         self.learn(&mut state, now);
         self.tend(&mut state, now);
-        self.metrics.set_verdicts(VerdictKind::Request, self.force.requests().expire() as u64);
+        self.metrics.enforce.set_verdicts(VerdictKind::Request, self.force.requests().expire());
         let callers = state.callers.len();
         state.callers.retain(|(_, seen)| now.monotonic.since(*seen) < CALLER_AGE);
         if callers != state.callers.len() || !state.published {
@@ -226,7 +226,7 @@ impl Orders {
             _ => {}
         }
         state.unwritten = failed;
-        self.metrics.set_orders(state.store.len());
+        self.metrics.resources.entries.orders.set(state.store.len() as u64);
     }
 
     /// Of blocked JA4 values that have been seen since, the JA4_r goes to the disk: the next start needs no first sighting.
@@ -257,7 +257,7 @@ impl Orders {
             state.unconfirmed.drain(..).partition(|unconfirmed| unconfirmed.deadline <= now);
         state.unconfirmed = waiting;
         for Unconfirmed { orders, .. } in over {
-            self.metrics.reverted.add("", orders.len() as u64);
+            self.metrics.enforce.orders_reverted.add(orders.len() as u64);
             warn!(entries = orders.len(), "not confirmed in time: taken back");
             let before = |kept: &Kept<Request>| state.store.find(&kept.order.key(), now).map(|kept| request(kept, now));
             let before: Vec<Request> = orders.iter().filter_map(before).collect();
@@ -279,7 +279,7 @@ impl Orders {
         let never_block = NeverBlock::new(state.spared.iter().copied().chain(callers).collect());
         for why in Why::ALL {
             let count = never_block.iter().filter(|spared| spared.why == *why).count();
-            self.metrics.set_never_block(why.label(), count);
+            self.metrics.resources.entries.never_block.set(why.label(), count as u64);
         }
         let prefixes: Vec<IpNet> = never_block.iter().map(|spared| spared.prefix).collect();
         self.force.requests().never_block(prefixes.clone());
@@ -333,9 +333,9 @@ impl Orders {
             }
             request => Ok(self.put(state, &request, request.clone(), None)),
         };
-        self.metrics.set_orders(state.store.len());
+        self.metrics.resources.entries.orders.set(state.store.len() as u64);
         answered.unwrap_or_else(|Refusal { label, response }| {
-            self.metrics.refusals.add(label, 1);
+            self.metrics.enforce.orders_refused.add(label, 1);
             *response
         })
     }
@@ -364,7 +364,7 @@ impl Orders {
         if load.total <= most {
             return Ok(());
         }
-        self.metrics.refusals.add("full", 1);
+        self.metrics.enforce.orders_refused.add("full", 1);
         let tables =
             if load.list == List::Allow { "`limits.allow`" } else { "`limits.addresses` and `limits.prefixes`" };
         let reason = format!("{} entries are more than the {most} there is room for; nothing was changed", load.total);
@@ -478,7 +478,7 @@ impl Orders {
             Response::Changed(_) if order.layer() == Layer::Inline => self.leave_packets(state, &order),
             Response::Changed(_) => {}
             Response::Refused { .. } => {
-                self.metrics.refusals.add("full", 1);
+                self.metrics.enforce.orders_refused.add("full", 1);
                 return response;
             }
             _ => return response,
@@ -519,11 +519,11 @@ impl Orders {
     ) -> Option<String> {
         match write(&mut state.store) {
             Ok(()) => {
-                self.metrics.store_writes.add("written", 1);
+                self.metrics.enforce.orders_written.add(1);
                 None
             }
             Err(error) => {
-                self.metrics.store_writes.add("failed", 1);
+                self.metrics.enforce.orders_failed.add(1);
                 state.unwritten = true;
                 Some(format!("it is in force, but a restart would lose it: {error}"))
             }

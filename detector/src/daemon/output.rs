@@ -45,7 +45,8 @@ pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metric
         };
         // Whoever read standard output may go; the daemon's work is elsewhere.
         open = open && out.one(&line).is_ok();
-        metrics.event_lines.add(if open { "written" } else { "dropped" }, 1);
+        let lines = &metrics.resources;
+        if open { &lines.lines_written } else { &lines.lines_dropped }.add(1);
     }
 }
 

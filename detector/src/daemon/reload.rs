@@ -105,7 +105,7 @@ impl Reloader {
         if !restart.is_empty() {
             warn!(keys = restart, "these keys of the configuration need a restart; until then their old values hold");
         }
-        self.parties.metrics.reloads.add(reloaded.outcome.label(), 1);
+        self.parties.metrics.resources.reloads.add(reloaded.outcome.label(), 1);
         reloaded
     }
 

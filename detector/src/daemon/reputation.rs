@@ -67,15 +67,15 @@ impl Reputation {
 
     /// One was looked up.
     pub(super) fn answered(&self, check: Check, answer: Answer, now: Timestamp) {
-        self.0.metrics.score.crawlers.add(answer.label(), 1);
+        self.0.metrics.resources.crawlers.add(answer.label(), 1);
         self.confirm().answered(check, answer, now);
     }
 
     /// Brings the metrics up to date.
     pub(super) fn publish(&self) {
         let (_, dropped) = self.confirm().counts();
-        self.0.metrics.score.crawlers.set("dropped", dropped);
-        self.0.metrics.score.set_prefixes(self.book().len());
+        self.0.metrics.resources.crawlers_dropped.set(dropped);
+        self.0.metrics.resources.entries.list_prefixes.set(self.book().len() as u64);
     }
 
     fn book(&self) -> Arc<Book> {
@@ -136,12 +136,12 @@ impl Shelf {
             match store::read(&self.feeds, name, list) {
                 Ok(read) => {
                     info!(list = %name, prefixes = read.prefixes.len(), left_out = read.special + read.unread, "a list of addresses is read");
-                    self.metrics.score.lists.add("read", 1);
+                    self.metrics.resources.lists.add("read", 1);
                     self.lists.insert(name.clone(), read.prefixes);
                 }
                 Err(error) => {
                     warn!(list = %name, %error, "a list of addresses is not taken; what was known of it stays");
-                    self.metrics.score.lists.add(error.label(), 1);
+                    self.metrics.resources.lists.add(error.label(), 1);
                 }
             }
         }
@@ -158,12 +158,12 @@ impl Shelf {
             match store::database(path) {
                 Ok(read) => {
                     info!(path = %path.display(), "an address database is read");
-                    self.metrics.score.lists.add("read", 1);
+                    self.metrics.resources.lists.add("read", 1);
                     *known = Some(read);
                 }
                 Err(error) => {
                     warn!(%error, "an address database is not taken; what was known of addresses stays");
-                    self.metrics.score.lists.add(error.label(), 1);
+                    self.metrics.resources.lists.add(error.label(), 1);
                 }
             }
         }
@@ -208,7 +208,7 @@ impl Librarian {
                     Err(RecvTimeoutError::Timeout) => false,
                     Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 };
-                shelf.metrics.score.set_list_age(store::age(&shelf.feeds, wall()));
+                shelf.metrics.resources.list_age.set(store::age(&shelf.feeds, wall()).as_secs());
                 if is_new || shelf.changed() {
                     let book = Arc::new(shelf.read());
                     // The one before ends after the lock: to free a large list takes a while.

@@ -79,7 +79,9 @@ impl Watch {
     /// Brings the metrics up to date.
     pub fn publish(&self) {
         let state = self.lock();
-        self.metrics.set_signals(state.signals.len(), state.signals.evicted());
+        let resources = &self.metrics.resources;
+        resources.entries.signal_fingerprints.set(state.signals.len() as u64);
+        resources.evicted.signal_fingerprints.set(state.signals.evicted());
     }
 
     /// Writes the snapshot, if there is anything new in it.
@@ -98,7 +100,8 @@ impl Watch {
         while self.lock().signals.add_to(&mut draft, AT_ONCE) {}
         let header = self.lock().signals.header(monotonic(), since_1970());
         let written = write(&self.file, &draft.finish(header));
-        self.metrics.signals_snapshots.add(if written.is_ok() { "written" } else { "failed" }, 1);
+        let resources = &self.metrics.resources;
+        if written.is_ok() { &resources.snapshots_written } else { &resources.snapshots_failed }.add(1);
         if written.is_err() {
             self.lock().changed = true;
         }
@@ -248,7 +251,7 @@ mod tests {
         watch.save().unwrap();
         let text = watch.metrics.encode().unwrap();
         for (outcome, count) in [("failed", 1), ("written", 1)] {
-            let line = format!("detector_signals_snapshots_total{{outcome=\"{outcome}\"}} {count}");
+            let line = format!("detector_files_total{{file=\"signals\",outcome=\"{outcome}\"}} {count}");
             assert!(text.contains(&line), "{text}");
         }
         assert_eq!(addresses(&open(&missing), 0), Some(1));

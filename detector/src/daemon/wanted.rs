@@ -81,10 +81,10 @@ impl Wishes {
             return self.waker.wake();
         }
         let outcome = match self.queue.try_send(wanted) {
-            Ok(()) => "queued",
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => "dropped",
+            Ok(()) => &self.metrics.enforce.queued,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => &self.metrics.enforce.dropped,
         };
-        self.metrics.score.queue.add(outcome, 1);
+        outcome.add(1);
         self.waker.wake();
     }
 }

@@ -109,7 +109,7 @@ impl Intake {
     ) -> Result<Reading, Error> {
         let system = |error: &dyn std::fmt::Display| Error::System(error.to_string());
         if !self.datagrams.is_empty() {
-            metrics.set_reports_queue(queue_length().unwrap_or(0));
+            metrics.requests.queue_length.set(queue_length().unwrap_or(0));
         }
         let waker = Waker::new().map_err(|error| system(&error))?;
         let sink = Sink::new(&self.settings, self.group, metrics, take);

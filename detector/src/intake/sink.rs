@@ -55,7 +55,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
         let mut read = match report::read(frame, &mut self.mended) {
             Ok(read) => read,
             Err(why) => {
-                self.metrics.reports_rejected.add(why.label(), 1);
+                self.metrics.requests.rejected.add(why.label(), 1);
                 if let Some(suppressed) = REJECTED.admit(now) {
                     let Peer { uid, pid, .. } = peer;
                     warn!(reason = why.label(), uid, pid, bytes = frame.len(), suppressed, "a frame is no report");
@@ -63,10 +63,10 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
                 return;
             }
         };
-        self.metrics.reports.add("", 1);
+        self.metrics.requests.reports.add(1);
         for (label, count) in [("unknown", read.unknown), ("wrong", read.wrong)] {
             if count > 0 {
-                self.metrics.report_fields.add(label, count.into());
+                self.metrics.requests.fields.add(label, count.into());
             }
         }
         if way == Way::Stream {
@@ -79,7 +79,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
 
     /// A frame that isn't read.
     pub(super) fn refused(&self, why: Refused, peer: Peer, now: Timestamp) {
-        self.metrics.reports_refused.add(why.label(), 1);
+        self.metrics.requests.refused.add(why.label(), 1);
         if let Some(suppressed) = REFUSED.admit(now) {
             let Peer { uid, gid, pid } = peer;
             warn!(reason = why.label(), uid, gid, pid, suppressed, "a report is refused");
@@ -88,7 +88,7 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
 
     /// A stream that isn't read on.
     pub(super) fn closed(&self, why: Closed, peer: Option<Peer>, now: Timestamp) {
-        self.metrics.report_streams_closed.add(why.label(), 1);
+        self.metrics.resources.streams.add(why.label(), 1);
         if let Some(suppressed) = CLOSED.admit(now) {
             let (uid, pid) = (peer.map(|peer| peer.uid), peer.and_then(|peer| peer.pid));
             warn!(reason = why.label(), uid, pid, suppressed, "a stream of reports is closed");
@@ -97,6 +97,6 @@ impl<F: FnMut(&Report<'_>, Peer, Timestamp)> Sink<F> {
 
     /// Tells what is known of losses.
     pub(super) fn publish(&self) {
-        self.metrics.set_reports_lost(self.losses.estimate());
+        self.metrics.requests.lost.set(self.losses.estimate());
     }
 }

@@ -12,7 +12,11 @@ use std::{
 };
 
 use super::*;
-use crate::{config::Mode, report, telemetry::metrics::Labels};
+use crate::{
+    config::Mode,
+    report,
+    telemetry::{metrics::Labels, requests::RequestLabels, resources::ResourceLabels},
+};
 
 /// For anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,9 +41,15 @@ fn start(change: impl FnOnce(&mut Signals)) -> Running {
     let mut settings = settings(directory.path());
     change(&mut settings);
     let labels = Labels {
-        rejected: report::Rejected::ALL.iter().map(|why| why.label()).collect(),
-        refused: Refused::ALL.iter().map(|why| why.label()).collect(),
-        closed: Closed::ALL.iter().map(|why| why.label()).collect(),
+        requests: RequestLabels {
+            rejected: report::Rejected::ALL.iter().map(|why| why.label()).collect(),
+            refused: Refused::ALL.iter().map(|why| why.label()).collect(),
+            ..RequestLabels::default()
+        },
+        resources: ResourceLabels {
+            streams: Closed::ALL.iter().map(|why| why.label()).collect(),
+            ..ResourceLabels::default()
+        },
         ..Labels::default()
     };
     let metrics = Arc::new(Metrics::new(Mode::Observe, labels).unwrap());
@@ -98,7 +108,7 @@ fn reports_come_by_datagrams_and_lines() {
     stream.write_all(frame("/5").as_bytes()).unwrap();
     drop(stream);
     assert_eq!(intake.next(), "/5", "the last line needs no end");
-    assert_eq!(intake.metrics.reports.value(""), 5);
+    assert_eq!(intake.metrics.requests.reports.value(), 5);
     let queue = format!("detector_intake_queue_length {}", queue_length().unwrap());
     assert!(intake.metrics.encode().unwrap().lines().any(|line| line == queue), "{queue}");
 }
@@ -115,13 +125,13 @@ fn what_is_no_report_is_counted_and_hurts_nobody() {
     assert_eq!(intake.next(), "/a");
     // A line without end ends that stream.
     drop(stream.write_all(long.as_bytes()));
-    until("the stream's end", || intake.metrics.report_streams_closed.value("long") == 1);
+    until("the stream's end", || intake.metrics.resources.streams.value("long") == 1);
     intake.send(&frame("/b"));
     assert_eq!(intake.next(), "/b");
-    let rejected = &intake.metrics.reports_rejected;
+    let rejected = &intake.metrics.requests.rejected;
     let counts = ["long", "malformed", "not_object", "version"].map(|reason| rejected.value(reason));
     assert_eq!(counts, [1, 4, 1, 1]);
-    assert_eq!(["unknown", "wrong"].map(|fault| intake.metrics.report_fields.value(fault)), [1, 1]);
+    assert_eq!(["unknown", "wrong"].map(|fault| intake.metrics.requests.fields.value(fault)), [1, 1]);
 }
 
 #[test]
@@ -131,9 +141,9 @@ fn more_than_one_user_may_send_is_not_read() {
     stream.write_all((frame("/a") + "\n").repeat(100).as_bytes()).unwrap();
     drop(stream);
     let metrics = &intake.metrics;
-    until("all lines", || metrics.reports.value("") + metrics.reports_refused.value("too_fast") == 100);
+    until("all lines", || metrics.requests.reports.value() + metrics.requests.refused.value("too_fast") == 100);
     // A second may end in between.
-    assert!((5..=10).contains(&metrics.reports.value("")), "{}", metrics.reports.value(""));
+    assert!((5..=10).contains(&metrics.requests.reports.value()), "{}", metrics.requests.reports.value());
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn one_user_has_its_share_of_the_streams() {
     }
     let mut third = intake.stream();
     assert_eq!(third.read(&mut [0]).unwrap(), 0, "it is closed");
-    assert_eq!(intake.metrics.report_streams_closed.value("full"), 1);
+    assert_eq!(intake.metrics.resources.streams.value("full"), 1);
     drop(streams);
     until("room for another one", || {
         let mut stream = intake.stream();
@@ -165,7 +175,7 @@ fn a_line_must_end_in_two_seconds() {
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(slow.read(&mut [0]).unwrap(), 0, "it is closed");
     assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
-    assert_eq!(intake.metrics.report_streams_closed.value("slow"), 1);
+    assert_eq!(intake.metrics.resources.streams.value("slow"), 1);
     // One that says nothing may stay.
     (&idle).write_all((frame("/a") + "\n").as_bytes()).unwrap();
     assert_eq!(intake.next(), "/a");
@@ -203,7 +213,7 @@ fn slow_peers_delay_nobody() {
     println!("{} honest reports beside {PEERS} slow peers: p99 {p99:?}", delays.len());
     assert!(p99 < Duration::from_millis(10), "{p99:?}");
     // Each is closed, or its byte is no report when it goes.
-    let (closed, rejected) = (&intake.metrics.report_streams_closed, &intake.metrics.reports_rejected);
+    let (closed, rejected) = (&intake.metrics.resources.streams, &intake.metrics.requests.rejected);
     until("the end of the slow ones", || {
         closed.value("full") + closed.value("slow") + rejected.value("malformed") == PEERS as u64
     });

@@ -2,8 +2,12 @@
 //! Bound: every label set is closed, so no packet can make a series.
 
 pub mod counters;
+pub mod enforce;
+pub mod hellos;
+pub mod kernel;
 pub mod logs;
 pub mod metrics;
-pub mod score;
+pub mod requests;
+pub mod resources;
 
 pub use metrics::Metrics;

@@ -55,7 +55,7 @@ impl Outcome {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
 
-    /// The label of `detector_config_reloads_total`.
+    /// The `outcome` of `detector_files_total` for the file `config`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

@@ -55,7 +55,7 @@ pub struct Status {
     /// What web servers tell.
     #[serde(default)]
     pub signals: Signals,
-    /// Label of each `telemetry::metrics::VerdictKind` → verdicts in force.
+    /// Label of each `telemetry::enforce::VerdictKind` → verdicts in force.
     pub entries: BTreeMap<String, u64>,
     /// The JA4 values seen most, most first.
     pub fingerprints: Vec<Fingerprint>,

@@ -80,7 +80,7 @@ fn remedy(outcome: &str) -> String {
         "ambiguous" => {
             "update the server's lines from /usr/share/detector: `sip`, `sport` and `age` tell connections apart"
         }
-        "void" => "see detector_hello_void_total in the metrics for why",
+        "void" => "see `void` of detector_hello_standings_total in the metrics for why",
         "evicted" => {
             "raise limits.waiting_reports, systemctl restart detector; and see that hellos are not lost: detector status"
         }

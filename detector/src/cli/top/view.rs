@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::policy::subject::Subject;
 use crate::policy::terms::Terms;
 use crate::policy::ttl::Ttl;
-use crate::telemetry::metrics::Fate;
+use crate::telemetry::kernel::Fate;
 
 /// Looks that are remembered: a widescreen's width of them.
 pub const HISTORY: usize = 240;
