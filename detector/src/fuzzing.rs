@@ -25,7 +25,7 @@ use crate::tls::dtls;
 use crate::tls::hello;
 use crate::tls::record::{self, Deframer};
 
-pub use self::doors::{control, question, stream};
+pub use self::doors::{broker, control, question, stream};
 pub use self::scoring::{list, scoring};
 
 /// A stream of records: the deframer says the same of the whole as of its growing prefixes, and is never past them.

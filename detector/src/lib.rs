@@ -43,6 +43,7 @@ pub mod score;
 
 pub mod policy;
 
+pub mod broker;
 pub mod enforce;
 
 pub mod admin;

@@ -56,6 +56,7 @@ removing() {
     if command -v systemctl >/dev/null; then
         if [ -d /run/systemd/system ]; then
             systemctl --quiet stop detector.service detector-loader.path detector-loader.service
+            systemctl --quiet stop detector-sockets.socket detector-sockets.service
             systemctl --quiet stop detector-feeds.timer detector-feeds.service
         fi
         systemctl --quiet disable detector.service detector-feeds.timer

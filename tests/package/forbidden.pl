@@ -9,7 +9,7 @@ $| = 1;
 
 # System calls of x86-64 by number: there is no library here that has them.
 my %call = (bpf => 321, mmap => 9, ptrace => 101, setuid => 105, mount => 165, reboot => 169, init_module => 175,
-    clock_settime => 227, unshare => 272);
+    clock_settime => 227, unshare => 272, io_uring_setup => 425);
 
 sub attempt {
     my ($what, $try) = @_;
@@ -40,6 +40,10 @@ my ($link) = glob("$pins/links/*-*");
 $link .= "\0" if defined $link;
 attempt('open a link, to detach it', sub { bpf(7, pack('P L L', $link // "$pins/links/native-eth0\0", 0, 0)) });
 attempt('make a packet socket', sub { socket(my $s, 17, SOCK_RAW, 0x0300) });
+attempt('make a TCP socket', sub { socket(my $s, AF_INET, SOCK_STREAM, 0) });
+attempt('make a TCP socket for IPv6', sub { socket(my $s, AF_INET6, SOCK_STREAM, 0) });
+attempt('make a UDP socket', sub { socket(my $s, AF_INET, SOCK_DGRAM, 0) });
+attempt('make a ring, which makes sockets', sub { my $parameters = "\0" x 120; call('io_uring_setup', 1, $parameters) });
 attempt('make a raw socket', sub { socket(my $s, AF_INET, SOCK_RAW, 1) });
 attempt('set an interface down or up', sub {
     socket(my $s, AF_INET, SOCK_DGRAM, 0) or return 0;

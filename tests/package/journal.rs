@@ -63,7 +63,7 @@ fn text(value: &Value) -> String {
 }
 
 /// What the daemon has counted.
-fn counted(lab: &Lab, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+pub(crate) fn counted(lab: &Lab, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
     let mut scrape = lab.server().command("curl");
     scrape.args(["-sS", "--fail", "--noproxy", "*", "--max-time", "5", "http://127.0.0.1:9464/metrics"]);
     Ok(Metrics::parse(&output(&mut scrape)?)?.sum(name, labels))

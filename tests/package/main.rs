@@ -9,6 +9,7 @@ mod machine;
 mod pages;
 mod privileges;
 mod scratch;
+mod sockets;
 mod tutorial;
 mod watchdog;
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many things are tried.
-const FORBIDDEN: usize = 17;
+const FORBIDDEN: usize = 21;
 /// As few of them may be refused to root outside of the sandbox, or the attempts would show nothing.
 const REFUSED_TO_ROOT: usize = 3;
 /// CAP_BPF (linux/capability.h: 39).

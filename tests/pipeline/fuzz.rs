@@ -123,6 +123,11 @@ fn question() {
 }
 
 #[test]
+fn broker() {
+    fuzz("broker", fuzzing::broker);
+}
+
+#[test]
 fn control() {
     fuzz("control", fuzzing::control);
 }

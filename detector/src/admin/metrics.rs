@@ -20,8 +20,8 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::Opener;
 use crate::door::seats::{End, Seat, Seats};
-use crate::door::socket::queue_up;
 use crate::telemetry::counters::Counters;
 
 /// Connections served at one time.
@@ -56,15 +56,12 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Listens on `address`.
+    /// Listens on `address`, with a socket of `opener`'s.
     ///
     /// # Errors
-    /// When the address is in use or not of this host.
-    pub fn bind(address: SocketAddr) -> Result<Self, MetricsError> {
-        let fail = |source| MetricsError { address, source };
-        let listener = StdListener::bind(address).map_err(fail)?;
-        queue_up(&listener).map_err(fail)?;
-        listener.set_nonblocking(true).map_err(fail)?;
+    /// When the address is in use or not of this host, or the opener has no socket for it.
+    pub fn bind(opener: &Opener, address: SocketAddr) -> Result<Self, MetricsError> {
+        let listener = opener.listen(address).map_err(|source| MetricsError { address, source })?;
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "metrics are served beyond this host; see that a firewall says to whom");
         }

@@ -25,6 +25,7 @@ pub mod replay;
 pub mod reports;
 pub mod run;
 pub mod signals;
+pub mod sockets;
 pub mod status;
 pub mod top;
 
@@ -85,6 +86,8 @@ pub enum Command {
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
+    /// Open Internet sockets for a daemon that may not
+    Sockets(sockets::SocketsArgs),
     /// Watch the JA4 values that come now; keys explain, block, allow
     Top(top::TopArgs),
     /// Show the last requests that web servers told of
@@ -217,6 +220,7 @@ pub fn execute(command: Command) -> Exit {
         Command::List(args) => list::run(args, &mut out),
         Command::Mode(args) => mode::run(args, &mut out),
         Command::Status(args) => status::run(args, &mut out),
+        Command::Sockets(args) => sockets::run(args, &mut out),
         Command::Top(args) => top::run(args, &mut out),
         Command::Reports(args) => reports::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use self::check::{Check, Trouble};
 use crate::{
     admin::protocol::Challenger,
+    broker::Opener,
     clock::{Timestamp, monotonic},
     config::Config,
     kernel::{self, Error, Listener, NotAListener, Places, Steering},
@@ -104,11 +105,12 @@ impl Challengers {
     pub(super) fn new(
         steering: Option<Steering>,
         config: &Config,
+        opener: Opener,
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
         Ok(Self(Arc::new(Shared {
             state: Mutex::new(State { steering, listeners: Vec::new(), next_id: 0 }),
-            check: Check::new(config.challenge_name.clone())?,
+            check: Check::new(config.challenge_name.clone(), opener)?,
             metrics,
             ports: config.capture.ports.clone(),
             most: config.limits.challenge_listeners as usize,

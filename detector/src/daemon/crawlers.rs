@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::Resolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
-use hickory_resolver::net::{NetError, runtime::TokioRuntimeProvider};
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::reputation::Reputation;
+use crate::broker::{Opener, names::Names};
 use crate::clock::monotonic;
 use crate::policy::never_block::resolvers;
 use crate::reputation::{Answer, Check};
@@ -30,15 +31,21 @@ const IDLE: Duration = Duration::from_millis(100);
 pub(super) struct Detective {
     reputation: Reputation,
     resolv_conf: Vec<PathBuf>,
+    opener: Opener,
     /// Between two queries.
     pause: Duration,
 }
 
 impl Detective {
-    /// `None` if DNS is not to be asked.
-    pub(super) fn new(reputation: Reputation, resolv_conf: Vec<PathBuf>, per_second: u32) -> Option<Self> {
+    /// `None` if DNS is not to be asked. What it is asked by is `opener`'s.
+    pub(super) fn new(
+        reputation: Reputation,
+        resolv_conf: Vec<PathBuf>,
+        opener: Opener,
+        per_second: u32,
+    ) -> Option<Self> {
         let pause = Duration::from_secs(1).checked_div(per_second)?;
-        Some(Self { reputation, resolv_conf, pause })
+        Some(Self { reputation, resolv_conf, opener, pause })
     }
 
     /// Until `stop`.
@@ -101,12 +108,12 @@ impl Detective {
         )
     }
 
-    fn resolver(&self) -> Option<TokioResolver> {
+    fn resolver(&self) -> Option<Resolver<Names>> {
         let texts = self.resolv_conf.iter().filter_map(|path| fs::read_to_string(path).ok());
         let servers: Vec<NameServerConfig> =
             texts.flat_map(|text| resolvers(&text)).take(3).map(NameServerConfig::udp_and_tcp).collect();
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = Resolver::builder_with_config(config, Names::new(self.opener.clone()));
         let options = builder.options_mut();
         options.timeout = PATIENCE;
         options.attempts = 1;

@@ -6,6 +6,7 @@
 
 mod assessor;
 mod attachments;
+mod awaited;
 mod budget;
 mod challenge;
 mod core;
@@ -60,6 +61,7 @@ use tracing::{error, info, warn};
 use self::{
     assessor::{Assessor, Parts},
     attachments::Attachments,
+    awaited::Awaited,
     budget::Budget,
     challenge::{Challengers, Held},
     core::{Core, Memory, Top},
@@ -90,6 +92,7 @@ use crate::{
         metrics::{self as metrics_server, MetricsError, MetricsListener},
         protocol::{Change, Changed, Load, Request, Response, Ring as RingStatus, Signals as SignalsStatus, Status},
     },
+    broker::Opener,
     clock::{Timestamp, monotonic},
     config::{Config, Limits, Loaded as LoadedConfig, Overrides},
     connection::{self, Connections, Standing},
@@ -355,16 +358,23 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
     let pinned = start.pins().is_some();
     let interfaces = interfaces(config, start.pins())?;
     let inherited = challenge::inherited();
+    let opener = Opener::from_environment();
     let admin = &config.admin;
     let control = [
         (Socket::listener(CONTROL, &admin.control_socket, &admin.control_group)?, Access::Write),
         (Socket::listener(STATUS, &admin.status_socket, &admin.status_group)?, Access::Read),
     ];
-    let page = config.admin.metrics.map(MetricsListener::bind).transpose()?;
+    let page = config
+        .admin
+        .metrics
+        .map(|address| Awaited::bind(&opener, move |opener| MetricsListener::bind(opener, address)));
+    let page = page.transpose()?;
     let intake = Intake::bind(&config.signals)?;
     let decision =
         config.inline.socket.as_ref().map(|path| Socket::listener(DECISION, path, &config.inline.group)).transpose()?;
-    let decision_door = config.inline.listen.map(TcpDoor::bind).transpose()?;
+    let decision_door =
+        config.inline.listen.map(|address| Awaited::bind(&opener, move |opener| TcpDoor::bind(opener, address)));
+    let decision_door = decision_door.transpose()?;
     let Loaded { mut kernel, mut enforcer, rings, counters, log, watch, seeds } = load(config, start)?;
 
     let metrics =
@@ -463,7 +473,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
         assessor: Arc::clone(&assessor),
         metrics: Arc::clone(&metrics),
     };
-    let challengers = Challengers::new(load_steering(&mut kernel), config, Arc::clone(&metrics))
+    let challengers = Challengers::new(load_steering(&mut kernel), config, opener.clone(), Arc::clone(&metrics))
         .map_err(|error| Error::System("preparing TLS", error.to_string()))?;
     let inherited = challengers.inherit(inherited);
     let attached = attach_all(&mut kernel, config.capture.xdp_mode, &interfaces)?;
@@ -518,7 +528,7 @@ pub fn run(loaded: LoadedConfig, overrides: Overrides, format: Format) -> Result
         limits: endpoint::Limits { connections: limits.inline_connections as usize },
     };
     let resolv_conf = config.orders.resolv_conf.clone();
-    let detective = Detective::new(reputation, resolv_conf, config.reputation.dns_per_second);
+    let detective = Detective::new(reputation, resolv_conf, opener, config.reputation.dns_per_second);
     let result = serve(control, page, inline, detective, &daemon, packet_path);
     drop(reports);
     // Detached first, unless it is pinned: nothing is steered or dropped any more, and the ring gets its last event.
@@ -568,7 +578,7 @@ fn sites(config: &Config) -> endpoint::Sites {
 /// The decision endpoint, before it is served.
 struct Inline {
     socket: Option<Socket<UnixListener>>,
-    door: Option<TcpDoor>,
+    door: Option<Awaited<TcpDoor>>,
     decider: Decider,
     sites: endpoint::Sites,
     limits: endpoint::Limits,
@@ -577,7 +587,7 @@ struct Inline {
 /// Serves until a signal comes, or the packet path's thread ends. Returns that thread.
 fn serve(
     control: [(Socket<UnixListener>, Access); 2],
-    page: Option<MetricsListener>,
+    page: Option<Awaited<MetricsListener>>,
     inline: Inline,
     detective: Option<Detective>,
     daemon: &Arc<Daemon>,
@@ -641,7 +651,7 @@ fn spawn(
     tasks: &TaskTracker,
     stop: &CancellationToken,
     control: [(Socket<UnixListener>, Access); 2],
-    page: Option<MetricsListener>,
+    page: Option<Awaited<MetricsListener>>,
     daemon: &Arc<Daemon>,
 ) {
     for socket in control {
@@ -657,6 +667,7 @@ fn spawn(
         let (daemon, token) = (Arc::clone(daemon), stop.clone());
         let ended = daemon.metrics.resources.page.clone();
         tasks.spawn(async move {
+            let Some(page) = token.run_until_cancelled(page.listener()).await else { return };
             if let Err(error) = metrics_server::serve(page, move || daemon.gather(), ended, token).await {
                 error!(%error, "the metrics page is closed; restart detector to have it back");
             }
@@ -673,7 +684,8 @@ fn spawn_inline(tasks: &TaskTracker, stop: &CancellationToken, inline: Inline) {
     tasks.spawn(async move {
         let served = async {
             let unix = socket.as_ref().map(|socket| socket.socket().try_clone()).transpose()?;
-            endpoint::serve(Listeners { unix, tcp: door }, decider, sites, limits, stop).await
+            let tcp = door.map(|door| Box::pin(door.listener()) as endpoint::Coming);
+            endpoint::serve(Listeners { unix, tcp }, decider, sites, limits, stop).await
         };
         if let Err(error) = served.await {
             error!(%error, "web servers can't ask any more; restart detector to have that back");

@@ -1,4 +1,5 @@
-//! The doors that local processes knock at: streams of reports, questions of web servers, requests of the control socket.
+//! The doors that local processes knock at: streams of reports, questions of web servers, requests of the
+//! control socket, and what the daemon and the socket broker say to each other.
 
 use std::net::IpAddr;
 
@@ -7,6 +8,7 @@ use ipnet::IpNet;
 
 use super::report;
 use crate::admin::protocol::{FRAME_MAX, Request, Response};
+use crate::broker::protocol as broker_protocol;
 use crate::clock::Timestamp;
 use crate::inline::Question;
 use crate::intake::Lines;
@@ -106,6 +108,23 @@ pub fn control(stream: &[u8]) {
                 assert!(response.len() <= FRAME_MAX && response.ends_with(b"\n"), "a response fits");
                 assert_eq!(response.iter().filter(|&&byte| byte == b'\n').count(), 1, "a response is one line");
             }
+        }
+    }
+}
+
+/// Requests and responses of the socket broker, a line each: what is read is written and read as the same, and fits.
+pub fn broker(stream: &[u8]) {
+    for line in stream.split(|&byte| byte == b'\n') {
+        if let Ok(request) = broker_protocol::Request::decode(line) {
+            let written = request.encode();
+            assert!(written.len() <= broker_protocol::FRAME_MAX && written.ends_with(b"\n"), "a request fits");
+            let again = broker_protocol::Request::decode(written.trim_ascii_end());
+            assert_eq!(again, Ok(request), "written and read, it is another");
+        }
+        if let Ok(response) = broker_protocol::Response::decode(line) {
+            let written = response.encode();
+            assert_eq!(written.iter().filter(|&&byte| byte == b'\n').count(), 1, "a response is one line");
+            assert_eq!(broker_protocol::Response::decode(written.trim_ascii_end()), Ok(response));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use question::Question;
-pub use serve::{HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
+pub use serve::{Coming, HEADERS_MAX, InlineError, Limits, Listeners, Sites, TcpDoor, serve};
 
 /// What names a decision, once and for all: who decided, and the how manieth it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener as StdTcpListener},
     os::unix::net::UnixListener as StdUnixListener,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -28,10 +29,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Answer, Connection, Decide, Question};
 use crate::{
-    door::{
-        seats::{Seat, Seats},
-        socket::queue_up,
-    },
+    broker::Opener,
+    door::seats::{Seat, Seats},
     policy::requests::Ruling,
 };
 
@@ -86,16 +85,12 @@ pub struct InlineError {
 pub struct TcpDoor(StdTcpListener);
 
 impl TcpDoor {
-    /// Listens on `address`.
+    /// Listens on `address`, with a socket of `opener`'s.
     ///
     /// # Errors
-    /// When the address is in use or not of this host.
-    pub fn bind(address: SocketAddr) -> Result<Self, InlineError> {
-        let fail = |source| InlineError { address, source };
-        let listener = StdTcpListener::bind(address).map_err(fail)?;
-        queue_up(&listener).map_err(fail)?;
-        listener.set_nonblocking(true).map_err(fail)?;
-        Ok(Self(listener))
+    /// When the address is in use or not of this host, or the opener has no socket for it.
+    pub fn bind(opener: &Opener, address: SocketAddr) -> Result<Self, InlineError> {
+        opener.listen(address).map(Self).map_err(|source| InlineError { address, source })
     }
 
     /// The address, with the port that the system chose for port 0.
@@ -108,13 +103,16 @@ impl TcpDoor {
 }
 
 /// Where web servers ask.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Listeners {
     /// A unix socket, non-blocking.
     pub unix: Option<StdUnixListener>,
-    /// An address.
-    pub tcp: Option<TcpDoor>,
+    /// An address, as soon as it is listened on.
+    pub tcp: Option<Coming>,
 }
+
+/// An address that is listened on, when it is.
+pub type Coming = Pin<Box<dyn Future<Output = TcpDoor> + Send>>;
 
 /// What all connections share.
 struct Endpoint<D> {
@@ -137,7 +135,6 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let unix = listeners.unix.map(UnixListener::from_std).transpose()?;
-    let tcp = listeners.tcp.map(|door| TcpListener::from_std(door.0)).transpose()?;
     let seats = Seats::new(limits.connections);
     let endpoint = Arc::new(Endpoint { decider, sites, seats, shutdown, connections: TaskTracker::new() });
     let on_unix = async {
@@ -146,19 +143,24 @@ pub async fn serve(
                 endpoint.take(accepted.map(|(stream, _)| stream)).await;
             }
         }
+        Ok(())
     };
     let on_tcp = async {
-        if let Some(listener) = &tcp {
+        if let Some(coming) = listeners.tcp
+            && let Some(door) = endpoint.shutdown.run_until_cancelled(coming).await
+        {
+            let listener = TcpListener::from_std(door.0)?;
             while let Some(accepted) = endpoint.shutdown.run_until_cancelled(listener.accept()).await {
                 let accepted = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
                 endpoint.take(accepted).await;
             }
         }
+        Ok(())
     };
-    tokio::join!(on_unix, on_tcp);
+    let served: io::Result<_> = async { tokio::try_join!(on_unix, on_tcp) }.await;
     endpoint.connections.close();
     endpoint.connections.wait().await;
-    Ok(())
+    served.map(drop)
 }
 
 impl<D: Decide> Endpoint<D> {

@@ -14,7 +14,7 @@ enum Floor {
 }
 
 /// detector's rooms: `ARCHITECTURE.md` draws them.
-const ROOMS: [(&str, Floor); 34] = [
+const ROOMS: [(&str, Floor); 35] = [
     ("clock", Floor::Ground(0)),
     ("config", Floor::Ground(1)),
     ("telemetry", Floor::Ground(2)),
@@ -43,6 +43,7 @@ const ROOMS: [(&str, Floor); 34] = [
     ("feeds", Floor::Storey(12)), // lists of addresses, from their publishers to the disk
     ("score", Floor::Storey(12)),
     ("policy", Floor::Storey(13)),
+    ("broker", Floor::Storey(14)), // who opens the daemon's Internet sockets
     ("enforce", Floor::Storey(14)),
     ("admin", Floor::Storey(15)),
     ("inline", Floor::Storey(15)),

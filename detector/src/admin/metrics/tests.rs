@@ -9,7 +9,7 @@ use crate::telemetry::counters::Count;
 
 /// Runs `check` against a server that says `text`; it gets the counts of how connections ended.
 fn with_server(text: &'static str, check: impl FnOnce(SocketAddr, &Counters)) {
-    let listener = MetricsListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = MetricsListener::bind(&Opener::Own, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.address().unwrap();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -92,7 +92,7 @@ fn peers_that_do_not_read_do_not_keep_out_an_honest_one() {
 
 #[test]
 fn an_address_in_use_is_said() {
-    let listener = MetricsListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let error = MetricsListener::bind(listener.address().unwrap()).unwrap_err().to_string();
+    let listener = MetricsListener::bind(&Opener::Own, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let error = MetricsListener::bind(&Opener::Own, listener.address().unwrap()).unwrap_err().to_string();
     assert!(error.contains("Address already in use") && error.ends_with("or `--metrics off`"), "{error}");
 }

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     io::{self, ErrorKind},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::clock::monotonic;
+use crate::{broker::Opener, clock::monotonic};
 
 /// Most characters of what went wrong: a certificate may have many names.
 const TROUBLE: usize = 120;
@@ -70,14 +70,15 @@ impl Trouble {
 pub(super) struct Check {
     config: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    opener: Opener,
 }
 
 impl Check {
-    /// `name`: the site's, that the certificate must be for.
+    /// `name`: the site's, that the certificate must be for. Connections are `opener`'s.
     ///
     /// # Errors
     /// rustls', which has none for ring.
-    pub(super) fn new(name: Option<DnsName<'static>>) -> Result<Self, Error> {
+    pub(super) fn new(name: Option<DnsName<'static>>, opener: Opener) -> Result<Self, Error> {
         let name = name.map(ServerName::DnsName);
         let provider = Arc::new(ring::default_provider());
         let verifier = Presented { provider: Arc::clone(&provider), name: name.clone() };
@@ -88,7 +89,7 @@ impl Check {
             .with_no_client_auth();
         // A whole handshake each time.
         config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), name })
+        Ok(Self { config: Arc::new(config), name, opener })
     }
 
     /// Connects and makes a handshake within `limit`.
@@ -98,16 +99,14 @@ impl Check {
             Duration::ZERO => Err(Trouble::Late),
             left => Ok(left),
         };
-        let mut socket = TcpStream::connect_timeout(&at, left()?)?;
+        let mut socket = self.opener.check(at, left()?)?;
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(at.ip()));
         let mut tls = ClientConnection::new(Arc::clone(&self.config), name)?;
         while tls.is_handshaking() {
-            let left = left()?;
+            socket.set_timeout(left()?)?;
             if tls.wants_write() {
-                socket.set_write_timeout(Some(left))?;
                 tls.write_tls(&mut socket)?;
             } else {
-                socket.set_read_timeout(Some(left))?;
                 if tls.read_tls(&mut socket)? == 0 {
                     return Err(Trouble::Failed("it hung up".to_owned()));
                 }
@@ -117,7 +116,7 @@ impl Check {
         // The end of the handshake, and of the connection, in its good form.
         tls.send_close_notify();
         while tls.wants_write() {
-            socket.set_write_timeout(Some(left()?))?;
+            socket.set_timeout(left()?)?;
             tls.write_tls(&mut socket)?;
         }
         Ok(())

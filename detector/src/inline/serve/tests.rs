@@ -35,14 +35,14 @@ impl Decide for Said {
 
 /// Runs `check` against an endpoint; it gets the count of connections that made room.
 fn with_endpoint(connections: usize, check: impl FnOnce(SocketAddr, &AtomicU64)) {
-    let door = TcpDoor::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let door = TcpDoor::bind(&Opener::Own, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = door.address().unwrap();
     let (said, shutdown) = (Said::default(), CancellationToken::new());
     let (displaced, stop) = (Arc::clone(&said.displaced), shutdown.clone());
     let sites = Sites::from([("shop.example".to_owned(), StatusCode::UNAUTHORIZED)]);
     let server = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listeners = Listeners { tcp: Some(door), unix: None };
+        let listeners = Listeners { tcp: Some(Box::pin(std::future::ready(door))), unix: None };
         runtime.block_on(serve(listeners, said, sites, Limits { connections }, stop)).unwrap();
     });
     check(address, &displaced);
@@ -141,7 +141,7 @@ fn a_thousand_slow_peers_keep_no_web_server_out() {
 
 #[test]
 fn an_address_in_use_is_said() {
-    let door = TcpDoor::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let error = TcpDoor::bind(door.address().unwrap()).unwrap_err().to_string();
+    let door = TcpDoor::bind(&Opener::Own, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let error = TcpDoor::bind(&Opener::Own, door.address().unwrap()).unwrap_err().to_string();
     assert!(error.contains("Address already in use") && error.ends_with("`listen = \"off\"`"), "{error}");
 }
