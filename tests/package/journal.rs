@@ -63,10 +63,15 @@ fn text(value: &Value) -> String {
 }
 
 /// What the daemon has counted.
-pub(crate) fn counted(lab: &Lab, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+fn counted(lab: &Lab, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+    Ok(metrics(lab)?.sum(name, labels))
+}
+
+/// Its metrics page.
+pub(crate) fn metrics(lab: &Lab) -> Result<Metrics> {
     let mut scrape = lab.server().command("curl");
     scrape.args(["-sS", "--fail", "--noproxy", "*", "--max-time", "5", "http://127.0.0.1:9464/metrics"]);
-    Ok(Metrics::parse(&output(&mut scrape)?)?.sum(name, labels))
+    Metrics::parse(&output(&mut scrape)?)
 }
 
 #[test]

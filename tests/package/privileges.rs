@@ -30,15 +30,18 @@ fn capabilities(machine: &Machine) -> Result<Vec<u64>> {
     ["CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd"].into_iter().map(set).collect()
 }
 
-/// The daemon's unit with the attempts in place of the daemon: every line that says what it may do is the same.
-fn probe(unit: &str) -> String {
+/// The daemon's unit with `attempts` in place of the daemon, which print to `file`: every line that says what it may do is
+/// the same.
+pub(crate) fn probe(unit: &str, attempts: &str, file: &str) -> String {
     let own = ["Type=", "NotifyAccess=", "WatchdogSec=", "Restart=", "RestartSec=", "ExecReload=", "StandardOutput="];
     let kept = unit.lines().filter(|line| !own.iter().any(|key| line.starts_with(key))).map(|line| {
         if line.starts_with("ExecStart=") {
-            "Type=oneshot\nStandardOutput=truncate:/root/forbidden\nRuntimeDirectoryPreserve=yes\n\
-             ExecStart=/usr/bin/perl /usr/local/forbidden.pl /run/detector/pins"
+            format!(
+                "Type=oneshot\nStandardOutput=truncate:{file}\nRuntimeDirectoryPreserve=yes\n\
+                 ExecStart=/usr/bin/perl {attempts}"
+            )
         } else {
-            line
+            line.to_owned()
         }
     });
     kept.collect::<Vec<_>>().join("\n")
@@ -61,7 +64,10 @@ fn the_daemon_has_no_capability_and_is_refused_all_it_needs_not() -> Result<()> 
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("package/forbidden.pl");
     machine.bring(&script, "/usr/local/forbidden.pl")?;
     let unit = fs::read_to_string(machine.file("/lib/systemd/system/detector.service"))?;
-    fs::write(machine.file("/etc/systemd/system/forbidden.service"), probe(&unit))?;
+    fs::write(
+        machine.file("/etc/systemd/system/forbidden.service"),
+        probe(&unit, "/usr/local/forbidden.pl /run/detector/pins", "/root/forbidden"),
+    )?;
     machine.run("systemctl daemon-reload && systemctl start forbidden")?;
     let said = machine.run("cat /root/forbidden")?;
     ensure!(refused(&said)? == FORBIDDEN, "{said}");

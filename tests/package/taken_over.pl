@@ -17,6 +17,8 @@ sub reaches {
     my ($socket) = @_;
     $socket->blocking(0);
     return 1 if connect($socket, pack_sockaddr_in($port, inet_aton($address)));
+    # EINPROGRESS: the only failure that may still become a connection.
+    return 0 unless $! + 0 == 115;
     my $ready = '';
     vec($ready, fileno($socket), 1) = 1;
     return 0 unless select(undef, $ready, undef, 2);
