@@ -26,8 +26,10 @@ Only for that user's processes; anything else is refused, and logged.
 
 Examples:
   detector sockets --user detector             as detector-sockets.service runs it
-  systemctl status detector-sockets            whether it runs
-  journalctl --unit detector-sockets           what it refused";
+  detector sockets --config /etc/detector/test.toml
+  DETECTOR_SOCKETS=/run/detector-sockets.sock detector run     who asks it
+
+What it refused: journalctl --unit detector-sockets";
 
 /// `detector sockets`.
 #[derive(Clone, Debug, clap::Args)]
