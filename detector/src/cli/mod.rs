@@ -86,7 +86,8 @@ pub enum Command {
     Mode(mode::ModeArgs),
     /// Show interfaces, counters and the JA4 values seen most
     Status(status::StatusArgs),
-    /// Open Internet sockets for a daemon that may not
+    /// Open Internet sockets for a daemon that may not: a service manager starts it
+    #[command(hide = true)]
     Sockets(sockets::SocketsArgs),
     /// Watch the JA4 values that come now; keys explain, block, allow
     Top(top::TopArgs),
