@@ -47,8 +47,20 @@ const VERBS: [&str; 19] = [
 ];
 
 /// Those that work without one, or in its place; and `top`, which wants a terminal first.
-const OTHERS: [&str; 11] =
-    ["run", "attach", "detach", "fingerprint", "replay", "relay", "doctor", "feeds", "families", "pages", "top"];
+const OTHERS: [&str; 12] = [
+    "run",
+    "attach",
+    "detach",
+    "sockets",
+    "fingerprint",
+    "replay",
+    "relay",
+    "doctor",
+    "feeds",
+    "families",
+    "pages",
+    "top",
+];
 
 /// Those of them that change something.
 const WRITES: [&str; 10] = [
