@@ -110,6 +110,11 @@ struct Answer {
 impl Scene {
     /// nginx as its users set it up, but for the socket's path.
     fn nginx() -> Result<Self> {
+        Self::nginx_backed("127.0.0.1:9467")
+    }
+
+    /// The same, with whoever is at `backup` to answer when the daemon doesn't.
+    fn nginx_backed(backup: &str) -> Result<Self> {
         Self::start(|lab| {
             let directory = directory(lab)?;
             let snippets = directory.join("snippets");
@@ -118,7 +123,8 @@ impl Scene {
                 let name = format!("detector-decision-{name}.conf");
                 let text = shipped(&format!("nginx/{name}"))?;
                 let socket = lab.file("decision.sock");
-                fs::write(snippets.join(name), text.replace("/run/detector/decision.sock", &socket.to_string_lossy()))?;
+                let text = text.replace("/run/detector/decision.sock", &socket.to_string_lossy());
+                fs::write(snippets.join(name), text.replace("server 127.0.0.1:9467", &format!("server {backup}")))?;
             }
             let configuration = directory.join("nginx.conf");
             fs::write(&configuration, NGINX.replace("SNIPPETS", &snippets.to_string_lossy()))?;
@@ -368,6 +374,21 @@ fn nginx_goes_on_without_the_daemon() -> Result<()> {
         assert_eq!(answer.status, "200", "no error without the daemon");
     }
     assert_eq!(scene.told("/killed-7")?[0], "-", "nobody decided");
+    Ok(())
+}
+
+/// Nor does it cost anything if its second server gives no answer either, as on a host that is too busy for both.
+#[test]
+fn nginx_lets_a_request_pass_that_nobody_answers_for() -> Result<()> {
+    // Nobody is there.
+    let mut scene = Scene::nginx_backed("127.0.0.1:9468")?;
+    control_ok(&scene.lab, &["block", "10.77.0.2", "--at", "inline"])?;
+    assert_eq!(scene.ask("/refused", &[])?.status, "403");
+    scene.daemon.take().context("it runs")?.stop(Signal::SIGKILL)?;
+    for number in 0..20 {
+        assert_eq!(scene.ask(&format!("/passed-{number}"), &[])?.status, "200");
+    }
+    assert_eq!(scene.told("/passed-7")?[0], "-", "nobody decided");
     Ok(())
 }
 
