@@ -200,6 +200,10 @@ impl Lab {
             // nodad: usable at once, without the second of duplicate address detection (RFC 4862 section 5.4).
             self.server.ip(&format!("address add {SERVER_V6}/64 dev {SERVER_INTERFACE} nodad"))?;
             self.client.ip(&format!("address add {CLIENT_V6}/64 dev {CLIENT_INTERFACE} nodad"))?;
+            // Whose source is another address asks for its neighbour from a link-local one (RFC 4861 section 7.2.2). The
+            // kernel's own come with the carrier and are usable two seconds later: by then it has given up.
+            self.server.ip(&format!("address add fe80::1/64 dev {SERVER_INTERFACE} nodad"))?;
+            self.client.ip(&format!("address add fe80::2/64 dev {CLIENT_INTERFACE} nodad"))?;
         }
         self.server.ip(&format!("link set {SERVER_INTERFACE} up"))?;
         self.client.ip(&format!("link set {CLIENT_INTERFACE} up"))?;
