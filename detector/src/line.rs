@@ -99,6 +99,44 @@ impl<'a> From<&'a Hello> for HelloLine<'a> {
 }
 
 impl<'a> HelloLine<'a> {
+    /// Its keys, in their order.
+    pub const KEYS: [&'static str; 34] = [
+        "src_ip",
+        "src_port",
+        "dst_ip",
+        "dst_port",
+        "transport",
+        "hello",
+        "ja3",
+        "ja3_raw",
+        "ja3n",
+        "ja4",
+        "ja4_r",
+        "ja4_o",
+        "ja4_ro",
+        "ja4_stable",
+        "family",
+        "family_kind",
+        "server_name",
+        "alpn",
+        "segments",
+        "records",
+        "bytes",
+        "legacy_version",
+        "cipher_suites",
+        "extensions",
+        "grease",
+        "resumption",
+        "early_data",
+        "signals",
+        "syn",
+        "syn_class",
+        "syn_to_hello_us",
+        "ja3s",
+        "confirmed",
+        "void",
+    ];
+
     /// The line of `hello`, with what was found out about it since it came.
     #[must_use]
     pub fn new(hello: &'a Hello, settled: Option<&'a Settled>) -> Self {

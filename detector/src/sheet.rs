@@ -1,6 +1,6 @@
-//! Objects in, CSV for a spreadsheet out (RFC 4180): a header line with their keys, then a line for each. An object in an
-//! object has its keys behind the outer one's and a dot; lists are joined with spaces; what is absent is empty. Memory: a
-//! line.
+//! Objects in, CSV for a spreadsheet out (RFC 4180): a header line with the columns, also where nothing follows, then a
+//! line for each. A column is a key; an object in an object has its keys behind the outer one's and a dot; lists are joined
+//! with spaces; what is absent is empty. Memory: a line.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,14 +18,10 @@ pub struct Sheet<W: Write> {
 }
 
 impl<W: Write> Sheet<W> {
-    /// One whose columns are the keys of its first object.
-    pub fn new(out: W) -> Self {
-        Self::with(out, Vec::new())
-    }
-
     /// One with these columns: what an object has besides is left out.
-    pub fn with(out: W, columns: Vec<String>) -> Self {
-        Self { writer: WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out), columns, begun: false }
+    pub fn new(out: W, columns: impl IntoIterator<Item: Into<String>>) -> Self {
+        let writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
+        Self { writer, columns: columns.into_iter().map(Into::into).collect(), begun: false }
     }
 
     /// Writes `object`.
@@ -41,13 +37,7 @@ impl<W: Write> Sheet<W> {
     /// # Errors
     /// Likewise.
     pub fn fields(&mut self, mut fields: Vec<(String, String)>) -> io::Result<()> {
-        if self.columns.is_empty() {
-            self.columns = fields.iter().map(|(key, _)| key.clone()).collect();
-        }
-        if !self.begun {
-            self.writer.write_record(&self.columns)?;
-            self.begun = true;
-        }
+        self.begin()?;
         let cells = self.columns.iter().enumerate().map(|(place, column)| {
             // Mostly it has all of them, in this order.
             let at = |field: &(String, String)| field.0 == *column;
@@ -61,11 +51,19 @@ impl<W: Write> Sheet<W> {
         Ok(())
     }
 
-    /// Lets the reader have what was written so far.
+    fn begin(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.writer.write_record(&self.columns)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the reader have what was written so far, at least the header.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.begin()?;
         self.writer.flush()
     }
 
@@ -74,7 +72,7 @@ impl<W: Write> Sheet<W> {
     /// # Errors
     /// Likewise.
     pub fn end(mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.flush()
     }
 }
 
@@ -155,21 +153,21 @@ mod tests {
 
     fn sheet(lines: &[Line<'_>]) -> String {
         let mut out = Vec::new();
-        let mut sheet = Sheet::new(&mut out);
+        let mut sheet = Sheet::new(&mut out, ["name", "bytes", "alpn", "known"]);
         lines.iter().for_each(|line| sheet.row(line).unwrap());
         sheet.end().unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn keys_keep_their_order_and_cells_are_harmless() {
+    fn there_is_a_header_and_cells_are_harmless() {
         let lines = [
             Line { name: "a,b", bytes: 7, alpn: &["h2", "http/1.1"], known: Some(true) },
             Line { name: "=1+\"1\"", bytes: 0, alpn: &[], known: None },
         ];
         let wanted = "name,bytes,alpn,known\r\n\"a,b\",7,h2 http/1.1,true\r\n\"'=1+\"\"1\"\"\",0,,\r\n";
         assert_eq!(sheet(&lines), wanted);
-        assert_eq!(sheet(&[]), "");
+        assert_eq!(sheet(&[]), "name,bytes,alpn,known\r\n");
         for formula in ["=a", "+a", "-a", "@a", "\ta", "\ra"] {
             assert_eq!(cell(formula.to_owned()), format!("'{formula}"));
         }
@@ -181,7 +179,7 @@ mod tests {
     #[test]
     fn an_object_in_an_object_has_columns_of_its_own_and_what_is_absent_is_empty() {
         let mut out = Vec::new();
-        let mut sheet = Sheet::with(&mut out, ["a", "in.x", "in.y", "z"].map(str::to_owned).to_vec());
+        let mut sheet = Sheet::new(&mut out, ["a", "in.x", "in.y", "z"]);
         for object in [
             serde_json::json!({"a": 1, "in": {"x": "u", "y": {"deep": 1}}, "else": 2}),
             serde_json::json!({"in": {"y": 7}, "z": [1, 2]}),

@@ -154,6 +154,17 @@ fn csv_says_what_json_says() {
     }
 }
 
+/// Who reads the columns by their names finds them also where there is no hello.
+#[test]
+fn csv_has_its_header_whatever_follows() {
+    let capture = bytes(&format!("captures/pcaps/{}", CAPTURES[0]));
+    let header = |sheet: &str| sheet.lines().next().map(str::to_owned);
+    let (some, _) = printed_as(Format::Csv, &capture[..]);
+    let (none, _) = printed_as(Format::Csv, &Order(false).pcap(&[], false)[..]);
+    assert!(header(&some).is_some_and(|names| names.starts_with("src_ip,src_port,")), "{some}");
+    assert_eq!((header(&none), none.lines().count()), (header(&some), 1));
+}
+
 /// Whatever is known first, lines come in the order in which the hellos were completed.
 #[test]
 fn lines_keep_the_order_of_the_hellos() {

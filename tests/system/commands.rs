@@ -131,8 +131,13 @@ fn words(command: &str) -> Vec<&str> {
 fn every_verb_that_prints_rows_does_in_all_three_formats() -> Result<()> {
     let scene = Scene::start()?;
     let lab = &scene.lab;
+    // A sheet's columns are the same whatever is in it.
+    let header =
+        || Ok::<_, anyhow::Error>(control_ok(lab, &["list", "--format", "csv"])?.lines().next().map(str::to_owned));
+    let of_nothing = header()?;
     control_ok(lab, &["block", "192.0.2.7"])?;
     control_ok(lab, &["block", "--ja4", JA4, "--ttl", "forever"])?;
+    ensure!(of_nothing.is_some() && of_nothing == header()?, "{of_nothing:?}");
     let list = lab.file("own.txt");
     fs::write(&list, "192.0.2.0/24\n")?;
     let file = lab.file("feeds.toml");

@@ -175,7 +175,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     };
     let shown: Vec<&Setting> = settings.iter().filter(wanted).collect();
     if args.format != Format::Table {
-        print::rows(&shown, args.format, out)?;
+        print::rows(&shown, &["key", "value", "origin", "from"], args.format, out)?;
         return Ok(Exit::Done);
     }
     if shown.is_empty() {
@@ -286,7 +286,7 @@ fn diff(args: &DiffArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     };
     let found = differences(&running.settings, &wanted);
     if args.format != Format::Table {
-        print::rows(&found, args.format, out)?;
+        print::rows(&found, &["key", "running", "file", "takes", "overruled_by"], args.format, out)?;
     } else if found.is_empty() {
         writeln!(out, "the daemon works by {name}, for {}", figures::seconds(running.since_s))?;
     } else {

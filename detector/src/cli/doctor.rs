@@ -59,7 +59,7 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let findings = look(args);
     match args.format {
         Format::Table => table(&findings, colour::wanted(), out)?,
-        format => print::rows(&findings, format, out)?,
+        format => print::rows(&findings, &["check", "state", "what", "help"], format, out)?,
     }
     let ill = findings.iter().any(|finding| finding.state == State::Problem);
     Ok(if ill { Exit::Failed } else { Exit::Done })

@@ -77,6 +77,9 @@ struct Common {
     format: Format,
 }
 
+/// Of a [`Row`], also those which it may lack.
+const COLUMNS: &[&str] = &["list", "class", "prefixes", "added", "removed", "left_out", "age_s", "error"];
+
 /// How a list stands.
 #[derive(Debug, Serialize)]
 struct Row {
@@ -108,7 +111,7 @@ pub fn run(args: &FeedsArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     match common.format {
         Format::Table if rows.is_empty() => writeln!(out, "no lists; name some in [feeds] of the configuration")?,
         Format::Table => writeln!(out, "{}", table(&rows))?,
-        format => print::rows(&rows, format, out)?,
+        format => print::rows(&rows, COLUMNS, format, out)?,
     }
     Ok(if rows.iter().any(|row| row.error.is_some()) { Exit::Failed } else { Exit::Done })
 }

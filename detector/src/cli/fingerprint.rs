@@ -276,7 +276,7 @@ impl<W: Write> Printer<W> {
                 Form::Table(table, out)
             }
             Format::Json => Form::Json(out, Vec::new()),
-            Format::Csv => Form::Csv(Sheet::new(out)),
+            Format::Csv => Form::Csv(Sheet::new(out, HelloLine::KEYS)),
         };
         Self { form, failed: None }
     }

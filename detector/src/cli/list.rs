@@ -16,6 +16,9 @@ Examples:
   detector list --format json
   detector list --format json | jq -r 'select(.action == \"block\") | .subject'";
 
+/// Of an entry, also those which it may lack.
+const COLUMNS: &[&str] = &["action", "at", "subject", "ja4_r", "until", "expires_in_s", "hits", "origin"];
+
 /// `detector list`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,7 +59,7 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         )?,
         Format::Table => writeln!(out, "{}", table(&all))?,
         Format::Json => {}
-        Format::Csv => print::rows(&all, Format::Csv, out)?,
+        Format::Csv => print::rows(&all, COLUMNS, Format::Csv, out)?,
     }
     Ok(Exit::Done)
 }

@@ -127,11 +127,11 @@ impl<W: Write> Printer<W> {
     /// A sheet has a column for every key that a report may have: what comes isn't known when the first line is written.
     fn new(format: Format, out: W) -> Self {
         let own = ["number", "arrived", "uid", "pid", "join", "ja4"].map(str::to_owned);
-        let columns = || own.into_iter().chain(KEYS.iter().map(|key| format!("report.{key}"))).collect();
+        let columns = own.into_iter().chain(KEYS.iter().map(|key| format!("report.{key}")));
         match format {
             Format::Table => Self::Lines(out),
             Format::Json => Self::Objects(out),
-            Format::Csv => Self::Sheet(Box::new(Sheet::with(out, columns()))),
+            Format::Csv => Self::Sheet(Box::new(Sheet::new(out, columns))),
         }
     }
 

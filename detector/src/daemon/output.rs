@@ -79,7 +79,9 @@ impl<W: Write> Out<W> {
                 Self::Columns(out)
             }
             Format::Json => Self::Objects(out),
-            Format::Csv => Self::Sheet(Box::new(Sheet::new(out))),
+            Format::Csv => {
+                Self::Sheet(Box::new(Sheet::new(out, ["event", "action"].into_iter().chain(HelloLine::KEYS))))
+            }
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn families<'a>(
         *hardest_old = (*hardest_old).max(old.action);
         *hardest_new = (*hardest_new).max(new.action);
     }
-    print(families.iter().map(|(name, family)| row(name, family)), format, out)
+    print(families.iter().map(|(name, family)| row(name, family)), &FamilyRow::KEYS, format, out)
 }
 
 /// A family's line: clients by the hardest that is decided about them.
@@ -62,6 +62,22 @@ struct FamilyRow<'a> {
     new_rate_limit: usize,
     newly_hit: usize,
     no_longer_hit: usize,
+}
+
+impl FamilyRow<'_> {
+    const KEYS: [&'static str; 11] = [
+        "family",
+        "clients",
+        "requests",
+        "old_block",
+        "old_challenge",
+        "old_rate_limit",
+        "new_block",
+        "new_challenge",
+        "new_rate_limit",
+        "newly_hit",
+        "no_longer_hit",
+    ];
 }
 
 fn row<'a>(family: &'a str, of: &Family) -> FamilyRow<'a> {
@@ -108,6 +124,23 @@ struct RequestRow<'a> {
     new_reason: &'a str,
 }
 
+impl RequestRow<'_> {
+    const KEYS: [&'static str; 12] = [
+        "t",
+        "ip",
+        "port",
+        "path",
+        "ja4",
+        "family",
+        "old",
+        "old_action",
+        "old_reason",
+        "new",
+        "new_action",
+        "new_reason",
+    ];
+}
+
 /// Each request, with its evidence.
 pub(super) fn requests<'a>(
     judged: impl Iterator<Item = Both<'a>>,
@@ -120,10 +153,10 @@ pub(super) fn requests<'a>(
             (row["old"], row["new"]) = (detail(&old), detail(&new));
             row
         });
-        return print(details, format, out);
+        return print(details, &[], format, out);
     }
     let rows: Vec<RequestRow<'_>> = judged.map(|(request, [old, new])| brief(request, [&old, &new])).collect();
-    print(rows.iter(), format, out)
+    print(rows.iter(), &RequestRow::KEYS, format, out)
 }
 
 fn brief<'a>(request: &Joined<'a>, judged: [&Judged; 2]) -> RequestRow<'a> {
@@ -181,8 +214,13 @@ fn name(request: &Joined<'_>) -> &'static str {
     known.map_or(OTHER, |known| known.family.as_str())
 }
 
-/// Rows whose keys are the same.
-fn print(rows: impl Iterator<Item = impl Serialize>, format: Format, out: &mut impl Write) -> io::Result<()> {
+/// Rows whose keys are these.
+fn print(
+    rows: impl Iterator<Item = impl Serialize>,
+    keys: &[&str],
+    format: Format,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match format {
         Format::Json => {
             for row in rows {
@@ -191,7 +229,7 @@ fn print(rows: impl Iterator<Item = impl Serialize>, format: Format, out: &mut i
             Ok(())
         }
         Format::Csv => {
-            let mut sheet = Sheet::new(out);
+            let mut sheet = Sheet::new(out, keys.iter().copied());
             for row in rows {
                 sheet.row(&row)?;
             }
@@ -201,9 +239,8 @@ fn print(rows: impl Iterator<Item = impl Serialize>, format: Format, out: &mut i
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
             for row in rows {
-                let (keys, cells): (Vec<_>, Vec<_>) = sheet::fields(&row)?.into_iter().unzip();
-                table.set_header(keys.into_iter().map(|key| key.replace('_', " ")));
-                table.add_row(cells);
+                table.set_header(keys.iter().map(|key| key.replace('_', " ")));
+                table.add_row(sheet::fields(&row)?.into_iter().map(|(_, cell)| cell));
             }
             if !table.is_empty() {
                 writeln!(out, "{table}")?;
