@@ -300,11 +300,13 @@ impl Connections {
         !waiting.is_empty()
     }
 
-    /// The hellos of `flow` that are held may not be the server's.
-    pub fn void(&mut self, flow: Flow, why: Void, now: Timestamp, out: &mut impl FnMut(Event<'_>)) {
+    /// The hellos of `flow` that are held, of its connection with this `stream_seq`, may not be the server's. `connection`
+    /// is both.
+    pub fn void(&mut self, connection: (Flow, u32), why: Void, now: Timestamp, out: &mut impl FnMut(Event<'_>)) {
         self.expire(now, SWEEP, out);
+        let (flow, stream) = connection;
         for number in self.flows.get(&flow).cloned().unwrap_or_default() {
-            if let Some(pending) = self.get_mut(number) {
+            if let Some(pending) = self.get_mut(number).filter(|pending| pending.hello.stream_seq == stream) {
                 pending.void.get_or_insert(why);
             }
         }
@@ -345,12 +347,20 @@ impl Connections {
         }
     }
 
-    /// Lets the oldest go while there are too many, of `flow` or in all; the unconfirmed first.
+    /// Lets the oldest go while there are too many, of `flow` or in all; the unconfirmed first. But those of a flow first
+    /// of which nothing more is to be known: over UDP no answer is read, and who has a port after another connection says
+    /// nothing about that one.
     fn evict(&mut self, flow: &Flow, out: &mut impl FnMut(Event<'_>)) {
         let numbers = self.flows.get(flow).cloned().unwrap_or_default();
         if numbers.len() > PER_FLOW {
+            let latest = numbers.last().and_then(|number| self.get(*number)).map(|pending| pending.hello.stream_seq);
+            let known = numbers.iter().find(|number| {
+                self.unanswered.get(number).is_some_and(|Pending { hello, .. }| {
+                    hello.transport != Transport::Tcp && latest != Some(hello.stream_seq)
+                })
+            });
             let unproven = numbers.iter().find(|number| self.unproven.get(number).is_some());
-            if let Some(number) = unproven.or(numbers.first()) {
+            if let Some(number) = known.or(unproven).or(numbers.first()) {
                 self.settle(*number, Standing::Unconfirmed, out);
             }
         }

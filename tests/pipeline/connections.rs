@@ -190,7 +190,7 @@ fn a_void_hello_is_never_confirmed() {
     for port in 1..=2 {
         tell!(connections.hello(Box::new(hello(flow(1, port), 9, 0, port.into())), at(0)) => said);
     }
-    tell!(connections.void(flow(1, 1), Void::OverlapConflict, at(1)) => said);
+    tell!(connections.void((flow(1, 1), 9), Void::OverlapConflict, at(1)) => said);
     let strange = Answer { cipher_suite: 0xfefe, ..answer_to(&hello(flow(1, 2), 9, 0, 2)) };
     assert!(tell!(connections.answer(strange, at(1)) => said));
     for port in 1..=2 {
@@ -200,6 +200,35 @@ fn a_void_hello_is_never_confirmed() {
     tell!(connections.release(flow(1, 1)) => said);
     assert_eq!(said.settled()[1..], [(1, Standing::Confirmed(ACK), Some(Void::OverlapConflict))]);
     assert_eq!(said.confirmed, [0; 0]);
+}
+
+/// A port that is used again at once, while the hello of its last connection still waits for an answer.
+#[test]
+fn what_voids_a_hello_is_nothing_to_that_of_another_connection() {
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    for stream in [9, 10] {
+        tell!(connections.hello(Box::new(hello(flow(1, 1), stream, 0, stream)), at(0)) => said);
+        tell!(connections.proven(flow(1, 1), Some(stream), ACK, at(1)) => said);
+    }
+    tell!(connections.void((flow(1, 1), 10), Void::OverlapConflict, at(2)) => said);
+    tell!(connections.release(flow(1, 1)) => said);
+    let wanted = [(9, None), (10, Some(Void::OverlapConflict))];
+    assert_eq!(said.settled(), wanted.map(|(number, void)| (number, Standing::Confirmed(ACK), void)));
+}
+
+/// However often a port is used again over UDP: what gives way is a hello that only waited for what doesn't come.
+#[test]
+fn the_first_hello_of_a_port_used_again_and_again_waits_for_its_proof() {
+    let (mut connections, mut said) = (Connections::new(Limits::default()), Said::default());
+    for stream in 0..20 {
+        let hello = Hello { transport: Transport::Quic, ..hello(flow(1, 1), stream, 0, stream) };
+        tell!(connections.hello(Box::new(hello), at(0)) => said);
+        tell!(connections.proven(flow(1, 1), Some(stream), ACK, at(1)) => said);
+    }
+    assert_eq!(said.confirmed, (0..20).collect::<Vec<_>>());
+    assert!(connections.pending() < 10);
+    tell!(connections.release(flow(1, 1)) => said);
+    assert!(said.settled.iter().all(|settled| settled.standing == Standing::Confirmed(ACK) && settled.void.is_none()));
 }
 
 #[test]
@@ -382,7 +411,7 @@ enum Happening {
     Hello { port: u16, stream: u32, index: u32, proof: bool },
     Proven { port: u16, stream: Option<u32> },
     Answer { port: u16, fits: bool, retry: bool },
-    Void { port: u16 },
+    Void { port: u16, stream: u32 },
     Release { port: u16 },
     Time { millis: u64 },
 }
@@ -395,7 +424,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (port.clone(), prop::option::of(0..2_u32)).prop_map(|(port, stream)| Happening::Proven { port, stream }),
         2 => (port.clone(), any::<bool>(), any::<bool>())
             .prop_map(|(port, fits, retry)| Happening::Answer { port, fits, retry }),
-        1 => port.clone().prop_map(|port| Happening::Void { port }),
+        1 => (port.clone(), 0..2_u32).prop_map(|(port, stream)| Happening::Void { port, stream }),
         1 => port.prop_map(|port| Happening::Release { port }),
         2 => (0..700_u64).prop_map(|millis| Happening::Time { millis }),
     ]
@@ -430,7 +459,9 @@ proptest! {
                     }
                     tell!(connections.answer(answer, time) => said);
                 }
-                Happening::Void { port } => tell!(connections.void(flow(1, port), Void::OverlapConflict, time) => said),
+                Happening::Void { port, stream } => {
+                    tell!(connections.void((flow(1, port), stream), Void::OverlapConflict, time) => said);
+                }
                 Happening::Release { port } => tell!(connections.release(flow(1, port)) => said),
                 Happening::Time { millis } => {
                     now += millis;

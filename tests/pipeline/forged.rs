@@ -65,7 +65,7 @@ impl Host {
                 connections.hello(hello, now, &mut note);
             }
             Outcome::Proven { flow, stream, proof } => connections.proven(flow, stream, proof, now, &mut note),
-            Outcome::Void { flow, why } => connections.void(flow, why, now, &mut note),
+            Outcome::Void { flow, stream, why } => connections.void((flow, stream), why, now, &mut note),
             Outcome::Lost { .. } | Outcome::Ignored(_) | Outcome::Answer(_) => {}
         });
     }
@@ -210,13 +210,13 @@ fn other_bytes_after_a_hello_void_it() {
         let mut pipeline = Pipeline::seeded(Limits::default(), SEEDS);
         for segment in [syn(flow, BASE), data(flow, BASE, &samples[0].stream), data(flow, BASE, &again.stream)] {
             pipeline.push(&segment, &mut |outcome| {
-                if let Outcome::Void { flow, why } = outcome {
-                    voids.push((flow, why));
+                if let Outcome::Void { flow, stream, why } = outcome {
+                    voids.push((flow, stream, why));
                 }
             });
         }
         let changed = again.stream != samples[0].stream;
-        assert_eq!(voids, if changed { vec![(flow, Void::OverlapConflict)] } else { vec![] });
+        assert_eq!(voids, if changed { vec![(flow, BASE, Void::OverlapConflict)] } else { vec![] });
     }
 }
 

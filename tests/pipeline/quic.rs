@@ -410,6 +410,26 @@ fn a_retry_packet_proves_the_address_and_the_hello_after_it_counts() {
     assert_eq!(heard.said.causes(), [Cause::OverlapConflict]);
 }
 
+/// A port that is used again at once. Each of these connections sends another hello after a Retry packet, as aioquic does:
+/// that voids the first one of its own connection only.
+#[test]
+fn a_connection_from_a_used_port_is_another_one() {
+    let [sample, other, ..] = few()[..] else { unreachable!() };
+    let flights = [(ID, SERVER), (&[1; 8], &[2; 8])].map(|(id, server)| {
+        let mut client = Client::new(Version::V1, id);
+        let first = up(client.hello(message(sample)));
+        [first, down(client.answer(3, server)), up(client.retried(server).hello(message(other)))]
+    });
+    let heard = deliver(flights.iter().flatten());
+    let streams: Vec<u32> = heard.said.hellos.iter().map(|hello| hello.stream_seq).collect();
+    let &[a, b, c, d] = &streams[..] else { panic!("{heard:?}") };
+    assert!(a == b && c == d && a != c, "{streams:?}");
+    assert_eq!((heard.voided, heard.void), (vec![a, c], vec![Void::OverlapConflict; 2]));
+    // The first one's proof is not the second one's.
+    let proofs: Vec<Option<Proof>> = heard.said.hellos.iter().map(|hello| hello.proof).collect();
+    assert_eq!(proofs, [None, Some(Proof::QuicPath), None, Some(Proof::QuicPath)]);
+}
+
 #[test]
 fn a_second_hello_follows_the_first_in_its_stream() {
     let [sample, other, ..] = few()[..] else { unreachable!() };

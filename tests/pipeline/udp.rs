@@ -40,6 +40,8 @@ pub(crate) struct Heard {
     /// Of [`client`].
     pub(crate) proven: Vec<Proof>,
     pub(crate) void: Vec<Void>,
+    /// Whose those are.
+    pub(crate) voided: Vec<u32>,
     /// The most bytes that were allocated for hellos in progress.
     pub(crate) allocated: usize,
 }
@@ -52,7 +54,10 @@ pub(crate) fn deliver<'a>(datagrams: impl IntoIterator<Item = &'a Sent>) -> Hear
     let mut allocated = 0;
     let mut note = |outcome: Outcome| match outcome {
         Outcome::Proven { flow, proof, .. } => heard.proven.extend((flow == client()).then_some(proof)),
-        Outcome::Void { why, .. } => heard.void.push(why),
+        Outcome::Void { stream, why, .. } => {
+            heard.void.push(why);
+            heard.voided.push(stream);
+        }
         other => heard.said.note(other),
     };
     for sent in datagrams {

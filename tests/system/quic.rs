@@ -68,6 +68,20 @@ fn aioquic(kind: Kind, address: IpAddr, version: Version, retry: bool) -> Result
     Ok(())
 }
 
+/// A client's address and port are used again at once, by a connection that is proven by a Retry packet of its own: no
+/// hello is taken for another connection's.
+#[test]
+fn connections_from_ports_used_before_are_told_apart() -> Result<()> {
+    let scene = Scene::start(true)?;
+    scene.lab.sysctl(scene.lab.client(), "net.ipv4.ip_local_port_range=40000 40003")?;
+    let reports = batch(&scene.lab, &Target::new(SERVER_V4), &[Kind::Aioquic], HANDSHAKES)?;
+    ensure!(reports.iter().all(Report::answered), "not all got their page: {reports:?}");
+    let seen = scene.check()?;
+    ensure!(seen.ports.len() <= 4, "other ports than those: {:?}", seen.ports);
+    ensure!((seen.handshakes, seen.void) == (HANDSHAKES as usize, HANDSHAKES as usize), "{} void hellos", seen.void);
+    Ok(())
+}
+
 #[test]
 fn chromium_is_told_as_the_server_counts() -> Result<()> {
     let scene = Scene::start(false)?;
@@ -143,7 +157,8 @@ impl Scene {
         }
         // aioquic sends another hello after a Retry packet: the first is void then.
         let told: Vec<&Value> = lines.iter().filter(|line| line["void"].is_null()).collect();
-        ensure!(told.len() == handshakes, "{} hellos of {handshakes} handshakes", told.len());
+        let all = lines.iter().map(|line| format!("{} {}", line["src_port"], line["void"])).collect::<Vec<_>>();
+        ensure!(told.len() == handshakes, "{} hellos of {handshakes} handshakes; all: {all:?}", told.len());
         let void = lines.len() - told.len();
         let ports = told.iter().filter_map(|line| u16::try_from(line["src_port"].as_u64()?).ok()).collect();
         let ja4 = told.iter().filter_map(|line| line["ja4"].as_str().map(str::to_owned)).collect();

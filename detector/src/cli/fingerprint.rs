@@ -163,7 +163,7 @@ impl<W: Write> Reading<W> {
         match outcome {
             Outcome::Hello(hello) => connections.hello(hello, now, out),
             Outcome::Proven { flow, stream, proof } => connections.proven(flow, stream, proof, now, out),
-            Outcome::Void { flow, why } => connections.void(flow, why, now, out),
+            Outcome::Void { flow, stream, why } => connections.void((flow, stream), why, now, out),
             Outcome::Answer(answer) => {
                 // One that no hello waits for says nothing: it came twice, or too late.
                 let _ = connections.answer(*answer, now, out);

@@ -458,8 +458,8 @@ impl<M: VerdictMaps> Verdicts<M> {
                 self.tally.answers += 1;
                 connections.answer(*answer, now, &mut |event| self.connection(event));
             }
-            Outcome::Void { flow, why } => {
-                connections.void(flow, why, now, &mut |event| self.connection(event));
+            Outcome::Void { flow, stream, why } => {
+                connections.void((flow, stream), why, now, &mut |event| self.connection(event));
             }
         }
         self.release(connections);
@@ -556,7 +556,7 @@ impl<M: VerdictMaps> Verdicts<M> {
         if settled.void.is_none() {
             self.remember(&settled.hello, monotonic());
         } else {
-            self.teller.tell(Told::Void(tuple(&settled.hello)));
+            self.teller.tell(Told::Void(tuple(&settled.hello), settled.hello.completed_at));
         }
         self.tally.lines_queued += 1;
         let enforcing = self.is_enforcing();

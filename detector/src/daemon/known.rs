@@ -44,8 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Told {
     /// A hello whose client has its address.
     Hello(Tuple, Identity),
-    /// The last hello of a connection says nothing about its client.
-    Void(Tuple),
+    /// The hello that was complete at this time says nothing about its client.
+    Void(Tuple, Timestamp),
     /// A connection has ended: FIN or RST.
     End(Tuple, Timestamp),
 }
@@ -152,7 +152,9 @@ impl Known {
                 joiner.begun(connections, &tuple.client);
                 self.asked().came(&tuple.client);
             }
-            Told::Void(tuple) => connections.with(&tuple.client, |connections| connections.void(&tuple)),
+            Told::Void(tuple, hello) => {
+                connections.with(&tuple.client, |connections| connections.void(&tuple, hello));
+            }
             Told::End(tuple, at) => connections.with(&tuple.client, |connections| connections.end(&tuple, at)),
         }
     }

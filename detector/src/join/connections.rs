@@ -101,7 +101,7 @@ pub struct Identity {
     pub syn: Option<Timestamp>,
     /// When the hello was complete.
     pub hello: Timestamp,
-    /// Which connection of its 4-tuple it is: the sequence number of its first byte; 0 over UDP.
+    /// Which connection of its 4-tuple it is: [`Hello::stream_seq`].
     pub stream: u32,
     /// The server may have read another hello: the fingerprint says nothing.
     pub void: bool,
@@ -292,10 +292,11 @@ impl Connections {
         }
     }
 
-    /// The fingerprint of a 4-tuple's latest connection says nothing about its client.
-    pub fn void(&mut self, tuple: &Tuple) {
+    /// The fingerprint of the connection that a 4-tuple had when that `hello` was complete says nothing about its client.
+    pub fn void(&mut self, tuple: &Tuple, hello: Timestamp) {
         let Some(client) = self.clients.peek_mut(&tuple.client) else { return };
-        let known = client.connections.iter_mut().filter(|known| known.server == tuple.server);
+        let had = |known: &&mut Connection| known.server == tuple.server && known.identity.hello <= hello;
+        let known = client.connections.iter_mut().filter(had);
         if let Some(known) = known.max_by_key(|known| known.identity.hello) {
             Arc::make_mut(&mut known.identity).void = true;
         }

@@ -38,6 +38,8 @@ pub(super) struct Datagrams {
     partials: Partials<Progress, Stream>,
     quic: Aged<quic::Known>,
     dtls: Aged<dtls::Known>,
+    /// QUIC connections that began.
+    begun: u32,
     opener: Opener,
     hasher: RandomState,
 }
@@ -117,6 +119,7 @@ impl Datagrams {
             partials: Partials::new(limits),
             quic: Aged::new(limits.finished_flows),
             dtls: Aged::new(limits.finished_flows),
+            begun: 0,
             opener: Opener::default(),
             hasher: RandomState::new(),
         }
@@ -286,10 +289,10 @@ impl<O: FnMut(Outcome)> Tell<'_, O> {
         }
     }
 
-    /// `hello`, which takes up `bytes`, is whole.
+    /// `hello`, which takes up `bytes`, is whole: of its flow's connection `number`.
     fn hello(
         &mut self,
-        stream: Stream,
+        (stream, number): (Stream, u32),
         partial: &Partial<Progress>,
         (hello, bytes): (&ClientHello<'_>, usize),
         proof: Option<Proof>,
@@ -300,7 +303,7 @@ impl<O: FnMut(Outcome)> Tell<'_, O> {
             at: partial.started,
             completed_at: self.at,
             first_seq: 0,
-            stream_seq: 0,
+            stream_seq: number,
             index,
             segments,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),

@@ -228,7 +228,7 @@ impl Pipeline {
         // A server that answers a hello has received all of it.
         if segment.ack.wrapping_sub(finished.end) >= 1 << 31 {
             let why = Void::Desync;
-            out(Outcome::Void { flow: answer.flow, why });
+            out(Outcome::Void { flow: answer.flow, stream: finished.start, why });
         }
         out(Outcome::Answer(Box::new(answer)));
     }

@@ -41,6 +41,8 @@ pub enum Outcome {
     Void {
         /// Whose, client first.
         flow: Flow,
+        /// [`Hello::stream_seq`] of the connection: others on this 4-tuple have nothing to do with it.
+        stream: u32,
         /// Why.
         why: Void,
     },
@@ -146,8 +148,9 @@ pub struct Hello {
     pub completed_at: Timestamp,
     /// Sequence number of the first byte of its first record; 0 over UDP.
     pub first_seq: u32,
-    /// Sequence number of the first byte the client sent on this connection: its initial one and 1; 0
-    /// over UDP.
+    /// Which connection of its 4-tuple it is of. Over TCP, sequence number of the first byte the client sent on it: its
+    /// initial one and 1. Over QUIC, the connection's number among those that were seen; with a Retry packet in between
+    /// it is one. Over DTLS 0.
     pub stream_seq: u32,
     /// 0 for the first hello of a connection, 1 for the one after a HelloRetryRequest (rule 13).
     pub index: u32,

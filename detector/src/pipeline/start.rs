@@ -59,7 +59,7 @@ impl Pipeline {
             if self.conflicts(finished, segment, from_start) {
                 let why = Void::OverlapConflict;
                 self.digests.remove(&segment.flow);
-                out(Outcome::Void { flow: segment.flow, why });
+                out(Outcome::Void { flow: segment.flow, stream: finished.start, why });
             }
             return match segment.payload.get(known..) {
                 Some(rest) if !rest.is_empty() && finished.then == Then::Open => {

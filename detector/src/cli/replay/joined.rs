@@ -1,6 +1,7 @@
 //! The hellos of a capture and the requests of a log in, each request with its hello out, in the order of the log's times.
 //! A report over a connection proves its client's address, so every hello counts here.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ const END: Duration = Duration::from_secs(3600);
 
 enum Event {
     Hello(Tuple, Box<Identity>),
-    Void(Tuple),
+    /// The hello that was complete at this time.
+    Void(Tuple, Timestamp),
 }
 
 /// The hellos of a capture, and when they came.
@@ -26,15 +28,20 @@ impl Hellos {
     pub(super) fn read(capture: impl Read) -> Result<Self, CaptureError> {
         let mut pipeline = Pipeline::new(pipeline::Limits::default());
         let mut events = Vec::new();
+        // The latest hello of each connection, by what says that it is void.
+        let mut latest = HashMap::new();
         let mut take = |outcome: pipeline::Outcome, now: Timestamp| match outcome {
             pipeline::Outcome::Hello(hello) => {
                 if let Some(identity) = Identity::of(&hello) {
                     let tuple = Tuple::new(hello.flow, hello.transport.into());
+                    latest.insert((hello.flow, hello.stream_seq), (tuple, identity.hello));
                     events.push((identity.hello, Event::Hello(tuple, Box::new(identity))));
                 }
             }
-            pipeline::Outcome::Void { flow, .. } => {
-                events.push((now, Event::Void(Tuple::new(flow, crate::join::Carrier::Tcp))));
+            pipeline::Outcome::Void { flow, stream, .. } => {
+                if let Some((tuple, hello)) = latest.get(&(flow, stream)) {
+                    events.push((now, Event::Void(*tuple, *hello)));
+                }
             }
             _ => {}
         };
@@ -117,7 +124,7 @@ pub(super) fn join<'a>(
                     connections.begin(tuple, *identity, came);
                     join.begun(&mut connections, &tuple.client, &mut take);
                 }
-                Event::Void(tuple) => connections.void(&tuple),
+                Event::Void(tuple, hello) => connections.void(&tuple, hello),
             }
         }
         join.due(&mut connections, *at, &mut take);

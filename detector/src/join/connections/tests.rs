@@ -224,7 +224,9 @@ fn hellos_confirmed_out_of_order_are_in_order_here() {
     table.begin(tuple(1), identity(1, at(0)), at(1010));
     assert_eq!(table.at(&tuple(1), at(1020)).unwrap().keys.key, 2);
     assert_eq!(who(table.fit(&claim(tuple(1), at(991), at(1500), 1), false)), Some(2));
-    table.void(&tuple(1));
+    table.void(&tuple(1), at(5));
+    assert!(!table.at(&tuple(1), at(1020)).unwrap().void, "another one's hello");
+    table.void(&tuple(1), at(1000));
     assert!(table.at(&tuple(1), at(1020)).unwrap().void);
 }
 

@@ -106,7 +106,7 @@ fn each_miss_has_its_cause() {
     assert_eq!(scene.report(&Report { client_port: None, ..report(1) }, at(0), 0), missed(Miss::NoTuple));
     assert_eq!(scene.report(&Report { client: None, ..report(1) }, at(0), 0), missed(Miss::NoTuple));
     scene.begin(tuple(1), identity(1, 0, 100), at(100));
-    scene.connections.void(&tuple(1));
+    scene.connections.void(&tuple(1), at(100));
     assert_eq!(scene.report(&report(1), at(1000), 0), missed(Miss::Void));
     // One that was before the hello, and one of two.
     scene.begin(tuple(2), identity(2, 1_000_000, 1_000_100), at(1_000_100));
@@ -205,7 +205,7 @@ fn a_trusted_proxy_may_name_its_clients_own_connection() {
     let elsewhere = Report { proxied_client_port: Some(2), ..hop.clone() };
     let outcome = scene.report(&elsewhere, at(60_000_000), 0);
     assert!(matches!(outcome, Some(Outcome::Forwarded(_))), "its hello is nowhere, and not waited for: {outcome:?}");
-    scene.connections.void(&tuple(1));
+    scene.connections.void(&tuple(1), at(60_000_000));
     let outcome = scene.report(&hop, at(60_000_000), 0);
     assert!(matches!(outcome, Some(Outcome::Forwarded(_))), "{outcome:?}");
     // Of anybody else that is hearsay.

@@ -190,7 +190,7 @@ impl Datagrams {
         let mut partial = Partial::new(partial.base, partial.started, partial.state);
         // The one with a cookie is the second, whatever its number.
         partial.state.index = partial.state.index.max(u32::from(!hello.cookie.is_empty()));
-        tell.hello(stream, &partial, (&hello, claimed(message)), proof);
+        tell.hello((stream, 0), &partial, (&hello, claimed(message)), proof);
     }
 }
 

@@ -25,13 +25,15 @@ pub(super) struct Known {
     server_ids: SmallVec<[ConnectionId; 1]>,
     /// The one of these that it gave in a Retry packet.
     retry: Option<ConnectionId>,
-    /// The client has used one of them.
-    proven: bool,
 }
 
-/// One connection.
+/// One connection, up to a Retry packet or from there.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
+    /// [`crate::pipeline::Hello::stream_seq`].
+    number: u32,
+    /// The client has used an ID that the server gave since then.
+    proven: bool,
     keys: quic::Known,
     /// Stream offset at which its next hello begins.
     next_at: u64,
@@ -57,8 +59,17 @@ impl Known {
         self.connections.iter_mut().find(|connection| connection.keys.id == id)
     }
 
+    /// The digests of the first hellos that were told of the connection `number`.
+    fn told(&self, number: u32) -> impl Iterator<Item = u64> {
+        self.connections.iter().filter(move |one| one.number == number).filter_map(|one| one.first)
+    }
+
     fn is_told(&self) -> bool {
         self.connections.iter().any(|connection| connection.first.is_some())
+    }
+
+    fn of(&self, stream: Stream) -> Option<&Connection> {
+        self.connections.iter().find(|connection| stream.kind == Kind::Quic(connection.keys.id))
     }
 
     /// The connection of `stream` has its first ID from the server.
@@ -139,10 +150,17 @@ impl Datagrams {
     /// The client sent a packet to `destination`.
     fn prove(&mut self, flow: &Flow, destination: ConnectionId, tell: &mut Tell<'_, impl FnMut(Outcome)>) {
         let Some(known) = self.quic.get_mut(flow) else { return };
-        if !known.proven && known.server_ids.contains(&destination) {
-            known.proven = true;
-            if known.is_told() {
-                (tell.out)(Outcome::Proven { flow: *flow, stream: None, proof: Proof::QuicPath });
+        if !known.server_ids.contains(&destination) {
+            return;
+        }
+        let mut last = None;
+        // Whose answer it uses isn't said: it has its address in each that waits for one.
+        for connection in known.connections.iter_mut().filter(|connection| !connection.proven) {
+            connection.proven = true;
+            let stream = Some(connection.number);
+            if connection.first.is_some() && last != stream {
+                last = stream;
+                (tell.out)(Outcome::Proven { flow: *flow, stream, proof: Proof::QuicPath });
             }
         }
     }
@@ -169,13 +187,18 @@ impl Datagrams {
 
     /// Remembers a new connection.
     fn connect(&mut self, flow: Flow, keys: quic::Known, tell: &mut Tell<'_, impl FnMut(Outcome)>) -> Connection {
-        let connection = Connection { keys, next_at: 0, index: 0, first: None, then: Then::Open };
+        let next = self.begun.wrapping_add(1);
+        let mut connection =
+            Connection { number: next, proven: false, keys, next_at: 0, index: 0, first: None, then: Then::Open };
         if let Some(known) = self.quic.get_mut(&flow) {
-            if !known.server_ids.contains(&keys.id) {
-                // Not the one before, after a Retry packet: what proved that one's address proves nothing here.
+            if let Some(before) = known.connections.last().filter(|_| known.server_ids.contains(&keys.id)) {
+                (connection.number, connection.proven) = (before.number, before.proven);
+            } else {
+                // Not the one before, after a Retry packet: what proved that one's address proves nothing here, and what
+                // becomes of this one is nothing to that one's hello.
+                self.begun = next;
                 known.server_ids.clear();
                 known.retry = None;
-                known.proven = false;
             }
             known.connections.push(connection);
             if known.connections.len() > CONNECTIONS {
@@ -185,8 +208,9 @@ impl Datagrams {
             }
             return connection;
         }
-        let connections = SmallVec::from_slice(&[connection]);
-        if let Some((flow, known)) = self.quic.insert(flow, Known { connections, ..Known::default() }) {
+        self.begun = next;
+        let known = Known { connections: SmallVec::from_slice(&[connection]), ..Known::default() };
+        if let Some((flow, known)) = self.quic.insert(flow, known) {
             for connection in known.connections {
                 self.abandon(&Stream { flow, kind: Kind::Quic(connection.keys.id) }, Cause::Evicted, tell.out);
             }
@@ -276,12 +300,14 @@ impl Datagrams {
         let Parsed::Complete(hello) = stream.parse(message) else { return };
         let digest = self.hasher.hash_one(message.get(..length));
         let known = self.quic.get(&stream.flow);
-        let proof = known.filter(|known| known.proven).map(|_| Proof::QuicPath);
         let index = partial.state.index;
         // A hello is sent again, with new keys, after a Retry packet, and must be the same one (RFC 9000 section
         // 17.2.5.3). But aioquic sends another, which counts: the server has forgotten the first, if it has read it.
-        let again = known.is_some_and(|known| known.connections.iter().any(|one| one.first == Some(digest)));
-        let changed = known.is_some_and(|known| known.is_told() && known.is_servers(stream));
+        let of = known.and_then(|known| known.of(stream));
+        let number = of.map_or(0, |connection| connection.number);
+        let proof = of.filter(|connection| connection.proven).map(|_| Proof::QuicPath);
+        let again = known.is_some_and(|known| known.told(number).any(|first| first == digest));
+        let changed = known.is_some_and(|known| known.told(number).next().is_some() && known.is_servers(stream));
         let counts = known.is_some_and(|known| known.is_retried(stream));
         self.change(&stream, |connection| {
             connection.next_at = connection.next_at.saturating_add(length as u64);
@@ -292,14 +318,14 @@ impl Datagrams {
         if again && index == 0 {
             tell.all_ignored(partial, Ignored::Duplicate);
         } else if changed && index == 0 {
-            (tell.out)(Outcome::Void { flow: stream.flow, why: Void::OverlapConflict });
+            (tell.out)(Outcome::Void { flow: stream.flow, stream: number, why: Void::OverlapConflict });
             if counts {
-                tell.hello(stream, partial, (&hello, length), proof);
+                tell.hello((stream, number), partial, (&hello, length), proof);
             } else {
                 self.lose(stream, partial, Cause::OverlapConflict, tell);
             }
         } else {
-            tell.hello(stream, partial, (&hello, length), proof);
+            tell.hello((stream, number), partial, (&hello, length), proof);
         }
     }
 }
