@@ -1,19 +1,23 @@
 //! The socket broker of the package (threats.md T61): a daemon that can't make an Internet socket serves its metrics page and
-//! the decision endpoint, asks resolvers of other hosts, and goes on when the broker is killed; what a taken-over daemon
-//! would make of a socket that it has stays on this host, and what it may not have it doesn't get.
+//! the decision endpoint, asks resolvers of other hosts, sees whether a challenge listener is healthy, and goes on when the
+//! broker is killed; what a taken-over daemon would make of a socket that it has stays on this host, and what it may not
+//! have it doesn't get.
 
 use std::{
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     process::Stdio,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     deadline::{PATIENCE, until},
-    lab::{CLIENT_V4, Lab, OTHER_CLIENT_V4},
+    lab::{CLIENT_V4, Lab, OTHER_CLIENT_V4, SERVER_V4},
     process::{Process, output},
-    server::Nginx,
+    programs,
+    server::{Nginx, SERVER_NAME},
 };
+use nix::sys::signal::Signal;
 
 use crate::{
     VERSION,
@@ -112,6 +116,61 @@ fn the_daemon_serves_and_asks_without_a_right_to_internet_sockets() -> Result<()
     assert_eq!(state(&machine, "detector-sockets.service")?, "dead");
     machine.run("systemctl start detector")?;
     serves(&lab, "started again")
+}
+
+/// A challenge listener with the web server's certificate, registered with the machine's daemon.
+fn challenger(lab: &Lab, machine: &Machine) -> Result<Process> {
+    let mut command = lab.server().command(programs::python()?);
+    command.arg("-B").arg(programs::clients().with_file_name("challenger.py"));
+    command.arg("--control").arg(machine.file("/run/detector/control.sock"));
+    let certificate = lab.file("nginx");
+    command.arg("--certificate").arg(certificate.join("certificate.pem")).arg("--key").arg(certificate.join("key.pem"));
+    let mut process = Process::start("challenger.py", command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let mut answer = String::new();
+    BufReader::new(process.child().stdout.take().context("no pipe")?).read_line(&mut answer)?;
+    ensure!(answer.contains("listening"), "the daemon answers a challenge listener: {answer}");
+    Ok(process)
+}
+
+/// What a challenged client gets at the site's URL.
+fn page(lab: &Lab) -> Result<String> {
+    let mut command = lab.client().command("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--noproxy", "*", "--max-time", "5"]);
+    command.args(["--interface", &CLIENT_V4.to_string(), "--resolve", &format!("{SERVER_NAME}:443:{SERVER_V4}")]);
+    output(command.arg(format!("https://{SERVER_NAME}/")))
+}
+
+/// The daemon makes no connection itself to see whether a challenge listener is healthy.
+#[test]
+fn a_challenge_listener_is_checked_through_the_broker() -> Result<()> {
+    let lab = lab()?;
+    let _nginx = Nginx::start(&lab)?;
+    let machine = Machine::boot(&lab)?;
+    install(&machine, VERSION)?;
+    machine.run(&format!("detector challenge {CLIENT_V4} --ttl 1h"))?;
+    assert_eq!(page(&lab)?, "hello\n", "nobody listens");
+    let listener = challenger(&lab, &machine)?;
+    let until_health = |health: &str| {
+        until(&format!("a listener that is {health}"), PATIENCE, || {
+            let listeners = metrics(&lab)?.sum("detector_challenge_listeners", &[("health", health)]);
+            Ok((listeners == 1.0).then_some(()))
+        })
+        .with_context(|| machine.look("journalctl --no-pager --unit detector --unit detector-sockets --lines 40"))
+    };
+    until_health("healthy")?;
+    assert_eq!(page(&lab)?, "challenge\n");
+    // One that hangs is found out, and its clients meet the site.
+    listener.signal(Signal::SIGSTOP)?;
+    until_health("unhealthy")?;
+    assert_eq!(page(&lab)?, "hello\n", "the listener hangs");
+    listener.signal(Signal::SIGCONT)?;
+    until_health("healthy")?;
+    assert_eq!(page(&lab)?, "challenge\n");
+    // Without a broker nobody knows whether it is.
+    machine.run("systemctl mask --runtime --now detector-sockets.socket detector-sockets.service")?;
+    until_health("unhealthy")?;
+    assert_eq!(page(&lab)?, "hello\n", "nobody knows whether the listener is healthy");
+    Ok(())
 }
 
 /// The broker's process.
