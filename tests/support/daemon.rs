@@ -53,6 +53,8 @@ pub struct DaemonOptions {
     pub without_capabilities: bool,
     /// Whether its events go nowhere, as under systemd. A test that has millions of them couldn't hold them.
     pub quiet: bool,
+    /// Whether who reads its events has gone.
+    pub unread: bool,
 }
 
 /// A running daemon.
@@ -97,7 +99,7 @@ impl Daemon {
         let events = if options.quiet { Stdio::null() } else { Stdio::piped() };
         command.stdin(Stdio::null()).stdout(events).stderr(Stdio::piped());
         let mut process = Process::start("detector run", &mut command)?;
-        let events = process.child().stdout.take().map(Lines::collect).unwrap_or_default();
+        let events = process.child().stdout.take().filter(|_| !options.unread).map(Lines::collect).unwrap_or_default();
         let log = Lines::collect(process.child().stderr.take().context("no pipe")?);
         let mut daemon = Self { process, events, log };
         until("the daemon to be ready", PATIENCE, || {

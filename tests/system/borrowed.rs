@@ -27,6 +27,7 @@ const ALONE: DaemonOptions = DaemonOptions {
     config: "",
     own_clock: false,
     quiet: false,
+    unread: false,
     without_capabilities: true,
 };
 

@@ -81,6 +81,27 @@ fn a_link_flap_is_survived() -> Result<()> {
     Ok(())
 }
 
+/// Who read its lines has gone: each is counted as dropped, none as written, and all else goes on.
+#[test]
+fn lines_that_nobody_reads_are_counted_and_hold_up_nothing() -> Result<()> {
+    let lab = Lab::new(LabOptions::default())?;
+    let _nginx = Nginx::start(&lab)?;
+    let mut daemon = Daemon::start(&lab, DaemonOptions { unread: true, ..DaemonOptions::default() })?;
+    for hellos in [1.0, 2.0, 3.0] {
+        visit(&lab)?;
+        until("the lines to be dropped", PATIENCE, || {
+            let metrics = daemon.metrics(&lab)?;
+            let lines =
+                |outcome| metrics.sum("detector_queue_items_total", &[("queue", "hello_lines"), ("outcome", outcome)]);
+            ensure!(lines("written") == 0.0, "a line that nobody reads counts as written");
+            Ok((lines("dropped") >= hellos && lines("dropped") == lines("queued")).then_some(()))
+        })?;
+    }
+    ensure!(!control_ok(&lab, &["status"])?.is_empty());
+    ensure!(daemon.ended()?.is_none(), "it ended: {}", daemon.log());
+    Ok(())
+}
+
 /// A second daemon finds a program that isn't its own on the interface: it refuses, in every mode, and the first goes
 /// on. The same for the control socket of a living daemon.
 #[test]

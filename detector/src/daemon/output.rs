@@ -26,16 +26,24 @@ pub enum Format {
     Csv,
 }
 
+/// So many lines are flushed though more are waiting: until then it isn't known whether they can be written.
+const BULK: u64 = 64;
+
 /// Writes until every sender is gone.
 pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metrics>) {
     let mut out = Out::new(format, BufWriter::new(io::stdout().lock()));
-    let mut open = true;
+    let (mut open, mut unflushed) = (true, 0);
+    let flush = |out: &mut Out<_>, open: &mut bool, unflushed: &mut u64| {
+        *open = *open && out.flush().is_ok();
+        let counts = &metrics.resources;
+        if *open { &counts.lines_written } else { &counts.lines_dropped }.add(std::mem::take(unflushed));
+    };
     loop {
         // Flushed when nothing more is waiting: at once for one hello, in bulk under load.
         let line = match lines.try_recv() {
             Ok(line) => line,
             Err(_) => {
-                open = open && out.flush().is_ok();
+                flush(&mut out, &mut open, &mut unflushed);
                 match lines.recv_timeout(Duration::from_secs(3600)) {
                     Ok(line) => line,
                     Err(RecvTimeoutError::Timeout) => continue,
@@ -45,8 +53,10 @@ pub(super) fn write(lines: &Receiver<Line>, format: Format, metrics: &Arc<Metric
         };
         // Whoever read standard output may go; the daemon's work is elsewhere.
         open = open && out.one(&line).is_ok();
-        let lines = &metrics.resources;
-        if open { &lines.lines_written } else { &lines.lines_dropped }.add(1);
+        unflushed += 1;
+        if unflushed == BULK {
+            flush(&mut out, &mut open, &mut unflushed);
+        }
     }
 }
 
