@@ -122,7 +122,8 @@ fn events_arrive_in_the_journal_with_their_fields() -> Result<()> {
     let change = || lab.server().ip(&format!("address change {SERVER_V4}/24 dev {SERVER_INTERFACE} metric 7"));
     machine.run("detector log debug")?;
     change()?;
-    // The kernel tells such a change in one message or in two, and the daemon says it for each.
+    // The kernel tells such a change in three messages, two of them about routes; the daemon may read them in several goes,
+    // and says it for each.
     let said = until("the addresses to be looked at", PATIENCE, || {
         let said = entries(&machine, unchanged)?;
         Ok((!said.is_empty()).then_some(said))

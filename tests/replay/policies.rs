@@ -1,5 +1,6 @@
 //! An old policy beside a new one: who would be hit.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
@@ -50,6 +51,15 @@ fn who_would_be_hit_is_told_by_family() -> Result<()> {
     assert!(table.lines().next().is_some_and(|head| head.contains("newly hit")), "{table}");
     let csv = output(scene.command(directory.path(), OLD, NEW)?.args(["--format", "csv"]))?;
     assert!(csv.starts_with("family,clients,requests,"), "{csv}");
+    // A sheet lacks nothing that JSON says, whichever rows are asked for.
+    for more in [&[][..], &["--requests"]] {
+        let printed = |format| output(scene.command(directory.path(), OLD, NEW)?.args(["--format", format]).args(more));
+        let (json, csv) = (printed("json")?, printed("csv")?);
+        let first: Value = serde_json::from_str(json.lines().next().context("a row")?)?;
+        let keys: BTreeSet<&str> = first.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        let columns: BTreeSet<&str> = csv.lines().next().context("a header")?.split(',').collect();
+        assert_eq!(columns, keys, "{more:?}");
+    }
     Ok(())
 }
 

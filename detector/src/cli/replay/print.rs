@@ -238,8 +238,8 @@ fn print(
         Format::Table => {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
+            table.set_header(keys.iter().map(|key| key.replace('_', " ")));
             for row in rows {
-                table.set_header(keys.iter().map(|key| key.replace('_', " ")));
                 table.add_row(sheet::fields(&row)?.into_iter().map(|(_, cell)| cell));
             }
             if !table.is_empty() {
